@@ -1,0 +1,387 @@
+//! The helper's part of a job that its stores decide: commits, and the answer made from what they recorded.
+//!
+//! Owners are found per report; each gets one `Commit`, a few at a time. What they refuse (replayed, collected) is
+//! taken out and the commit tried again. The answer is made from the recorded verdicts, not from what was sent, so
+//! that a repeat of the request, or a second Worker with the same request, gives the same bytes.
+
+use std::collections::BTreeMap;
+
+use futures::{StreamExt, future, stream};
+
+use super::helper::{Examined, HelperJob, OwnedReport};
+use crate::{
+    batch::{BatchBucket, Checksum},
+    error::{Abort, AbortKind, Error, Internal, ReportError},
+    ids::{AggregationJobId, ReportId},
+    message::{VerifyResp, VerifyRespResult},
+    store::{
+        CallError, Objects,
+        message::{
+            AggregateStoreRequest, AggregateStoreResponse, Commit, JobStoreRequest,
+            JobStoreResponse, LedgerRequest, LedgerResponse, RequestDigest, Slice, StoreAction,
+        },
+        placement::{Group, Placement, ShardKey, StoreId},
+    },
+    time::Time,
+    vdaf::{AggregateShare, share},
+};
+
+/// Commit calls under way at once: the platform allows six connections.
+const PARALLEL_CALLS: usize = 6;
+/// Times a commit is tried again after refusals before the leader is told to come later.
+const ROUNDS_MAX: usize = 8;
+
+/// Which job a request is.
+#[derive(Clone, Copy, Debug)]
+pub struct JobIdentity {
+    /// Its id.
+    pub job: AggregationJobId,
+    /// SHA-256 of the request's body.
+    pub digest: RequestDigest,
+    /// The secret that spreads the task's reports over its shards.
+    pub shard_key: ShardKey,
+}
+
+/// Verifies a job's reports, commits them, and gives the helper's answer: one entry per report, in order.
+/// DAP-09 §4.5.1.2.
+///
+/// # Errors
+/// - [`AbortKind::Conflict`] if the job id was used with another body; nothing of this one counts.
+/// - [`Internal::Unavailable`] if an object did not answer or is held by a collection. A part may be committed; the
+///   same request again finishes the job.
+pub async fn run(
+    objects: &impl Objects,
+    identity: &JobIdentity,
+    job: &HelperJob<'_>,
+) -> Result<Vec<VerifyResp>, Error> {
+    let placement = job.task().parameters.placement();
+    if !placement.has_time_groups() {
+        let (reports, work) = examine_all(job, identity, &placement)?;
+        return commit_all(objects, identity, job, placement, reports, work).await;
+    }
+    // Two bodies under one id could touch disjoint stores; the job store binds the id. The claim is under way while
+    // the reports are examined.
+    let shard = placement.home(&identity.shard_key, &identity.job);
+    let claim = JobStoreRequest::Claim {
+        job: identity.job,
+        digest: identity.digest,
+    };
+    let examined = async { examine_all(job, identity, &placement) };
+    let (claimed, examined) =
+        future::join(objects.job_store(&placement, shard, claim), examined).await;
+    match claimed.map_err(unavailable)? {
+        JobStoreResponse::Claimed => {}
+        JobStoreResponse::Conflict => return Err(conflict()),
+    }
+    let (reports, work) = examined?;
+    commit_all(objects, identity, job, placement, reports, work).await
+}
+
+/// What one store is to be told, or has recorded.
+#[derive(Default)]
+struct StoreWork {
+    /// Indices of its reports in the job.
+    members: Vec<usize>,
+    /// Encoded sums of the acceptable reports, by bucket.
+    shares: BTreeMap<BatchBucket, Vec<u8>>,
+    /// Refusals to record.
+    refused: BTreeMap<ReportId, ReportError>,
+}
+
+type Examination = (Vec<Examined>, BTreeMap<StoreId, StoreWork>);
+
+fn examine_all(
+    job: &HelperJob<'_>,
+    identity: &JobIdentity,
+    placement: &Placement,
+) -> Result<Examination, Internal> {
+    let mut sums: BTreeMap<(StoreId, BatchBucket), AggregateShare> = BTreeMap::new();
+    let mut work: BTreeMap<StoreId, StoreWork> = BTreeMap::new();
+    let mut reports = Vec::with_capacity(job.init().verify_inits.len());
+    for (n, report) in job.init().verify_inits.iter().enumerate() {
+        // Output shares are large; each is added and dropped at once.
+        let (examined, output) = job.examine(report);
+        if let Examined::Owned(owned) = &examined {
+            let owner = placement.owner(&identity.shard_key, &owned.bucket, &owned.report_id);
+            let entry = work.entry(owner).or_default();
+            entry.members.push(n);
+            if let Some(error) = owned.proposal {
+                entry.refused.insert(owned.report_id, error);
+            } else if let Some(output) = output {
+                sums.entry((owner, owned.bucket))
+                    .or_insert_with(|| job.task().vdaf.aggregate_init())
+                    .accumulate(&output)
+                    .map_err(|e| Internal::Broken(e.to_string()))?;
+            }
+        }
+        reports.push(examined);
+    }
+    for ((owner, bucket), sum) in sums {
+        work.entry(owner)
+            .or_default()
+            .shares
+            .insert(bucket, sum.encode());
+    }
+    Ok((reports, work))
+}
+
+async fn commit_all(
+    objects: &impl Objects,
+    identity: &JobIdentity,
+    job: &HelperJob<'_>,
+    placement: Placement,
+    reports: Vec<Examined>,
+    mut work: BTreeMap<StoreId, StoreWork>,
+) -> Result<Vec<VerifyResp>, Error> {
+    let committer = Committer {
+        objects,
+        identity,
+        job,
+        placement,
+        reports: &reports,
+    };
+    let mut recorded = BTreeMap::new();
+    if !placement.has_time_groups() {
+        // The home store binds the job id to this body before any other store counts anything.
+        let home = StoreId {
+            group: Group::Whole,
+            shard: placement.home(&identity.shard_key, &identity.job),
+        };
+        recorded.extend(
+            committer
+                .commit(home, work.remove(&home).unwrap_or_default())
+                .await?,
+        );
+    }
+    let mut others = stream::iter(work)
+        .map(|(store, work)| committer.commit(store, work))
+        .buffer_unordered(PARALLEL_CALLS);
+    // All calls are let finish: an error of one does not undo the others, and the leader's retry finds them done.
+    let mut failure = None;
+    while let Some(result) = others.next().await {
+        match result {
+            Ok(refused) => recorded.extend(refused),
+            Err(e @ Error::Abort(_)) => failure = Some(e),
+            Err(e) => failure = failure.or(Some(e)),
+        }
+    }
+    drop(others);
+    match failure {
+        Some(error) => Err(error),
+        None => Ok(answer(job, reports, &recorded)),
+    }
+}
+
+/// One entry per report, in the order of the request.
+fn answer(
+    job: &HelperJob<'_>,
+    reports: Vec<Examined>,
+    recorded: &BTreeMap<ReportId, ReportError>,
+) -> Vec<VerifyResp> {
+    job.init()
+        .verify_inits
+        .iter()
+        .zip(reports)
+        .map(|(init, examined)| {
+            let report_id = init.report_share.metadata.report_id;
+            let result = match (examined, recorded.get(&report_id)) {
+                (Examined::Rejected(error), _) | (Examined::Owned(_), Some(&error)) => {
+                    VerifyRespResult::Reject(error)
+                }
+                (Examined::Owned(OwnedReport { verified, .. }), None) => match verified {
+                    Ok(message) => VerifyRespResult::Continue(message),
+                    Err(error) => VerifyRespResult::Reject(error),
+                },
+            };
+            VerifyResp { report_id, result }
+        })
+        .collect()
+}
+
+struct Committer<'a, O> {
+    objects: &'a O,
+    identity: &'a JobIdentity,
+    job: &'a HelperJob<'a>,
+    placement: Placement,
+    reports: &'a [Examined],
+}
+
+impl<O: Objects> Committer<'_, O> {
+    /// Brings one store to a recorded verdict and returns the refusals it recorded.
+    async fn commit(
+        &self,
+        store: StoreId,
+        mut work: StoreWork,
+    ) -> Result<BTreeMap<ReportId, ReportError>, Error> {
+        let field = self.job.task().vdaf.field();
+        // A store of the whole task takes part in every collection, so it needs no registration.
+        let mut open = (store.group == Group::Whole).then(Vec::new);
+        for _ in 0..ROUNDS_MAX {
+            let commit = Commit {
+                job: self.identity.job,
+                digest: self.identity.digest,
+                param: self.job.init().agg_param.to_vec(),
+                slices: self.slices(&work),
+                refused: work.refused.iter().map(|(id, e)| (*id, *e)).collect(),
+                open: open.clone(),
+            };
+            let request = AggregateStoreRequest {
+                placement: self.placement,
+                field,
+                action: StoreAction::Commit(commit),
+            };
+            match self
+                .objects
+                .store(&store, request)
+                .await
+                .map_err(unavailable)?
+            {
+                AggregateStoreResponse::Committed(refused) => {
+                    return Ok(refused.into_iter().collect());
+                }
+                AggregateStoreResponse::NotOpen => open = Some(self.register(store).await?),
+                AggregateStoreResponse::Conflict => return Err(conflict()),
+                AggregateStoreResponse::Busy(attempt) => {
+                    return Err(self.settle(store, attempt).await.into());
+                }
+                AggregateStoreResponse::Replayed(ids) => {
+                    self.refuse(&mut work, &ids, ReportError::ReportReplayed)?;
+                }
+                AggregateStoreResponse::Collected(ids) => {
+                    self.refuse(&mut work, &ids, ReportError::BatchCollected)?;
+                }
+                other => {
+                    return Err(
+                        Internal::Broken(format!("a commit was answered with {other:?}")).into(),
+                    );
+                }
+            }
+        }
+        Err(
+            Internal::Unavailable("a store kept changing while a job was committed".to_owned())
+                .into(),
+        )
+    }
+
+    fn acceptable<'b>(
+        &'b self,
+        work: &'b StoreWork,
+    ) -> impl Iterator<Item = (usize, &'b OwnedReport)> {
+        work.members
+            .iter()
+            .filter_map(|&n| match self.reports.get(n) {
+                Some(Examined::Owned(r))
+                    if r.is_acceptable() && !work.refused.contains_key(&r.report_id) =>
+                {
+                    Some((n, r))
+                }
+                _ => None,
+            })
+    }
+
+    fn slices(&self, work: &StoreWork) -> Vec<Slice> {
+        let mut slices: BTreeMap<BatchBucket, Slice> = BTreeMap::new();
+        for (_, report) in self.acceptable(work) {
+            let slice = slices.entry(report.bucket).or_insert_with(|| Slice {
+                bucket: report.bucket,
+                ids: Vec::new(),
+                checksum: Checksum::default(),
+                min_time: Time::from_seconds(u64::MAX),
+                max_time: Time::from_seconds(0),
+                share: work.shares.get(&report.bucket).cloned().unwrap_or_default(),
+            });
+            slice.ids.extend_from_slice(report.report_id.as_bytes());
+            slice.checksum.add(&report.report_id);
+            slice.min_time = slice.min_time.min(report.time);
+            slice.max_time = slice.max_time.max(report.time);
+        }
+        slices.into_values().collect()
+    }
+
+    /// Takes reports out. Their output shares were dropped; verifying is deterministic, so they are made again.
+    fn refuse(
+        &self,
+        work: &mut StoreWork,
+        ids: &[ReportId],
+        error: ReportError,
+    ) -> Result<(), Internal> {
+        let broken = |e: &dyn std::fmt::Display| Internal::Broken(e.to_string());
+        let taken: Vec<(usize, BatchBucket)> = self
+            .acceptable(work)
+            .filter(|(_, r)| ids.contains(&r.report_id))
+            .map(|(n, r)| (n, r.bucket))
+            .collect();
+        let vdaf = &self.job.task().vdaf;
+        for (n, bucket) in &taken {
+            let again = self
+                .job
+                .init()
+                .verify_inits
+                .get(*n)
+                .map(|r| self.job.examine(r).1);
+            let (Some(Some(output)), Some(sum)) = (again, work.shares.get_mut(bucket)) else {
+                return Err(Internal::Broken("a report verified only once".to_owned()));
+            };
+            let mut one = vdaf.aggregate_init();
+            one.accumulate(&output).map_err(|e| broken(&e))?;
+            share::sub_assign(vdaf.field(), sum, &one.encode()).map_err(|e| broken(&e))?;
+        }
+        if taken.is_empty() {
+            return Err(Internal::Broken(
+                "a store refused reports it was not sent".to_owned(),
+            ));
+        }
+        work.refused.extend(ids.iter().map(|id| (*id, error)));
+        Ok(())
+    }
+
+    async fn register(
+        &self,
+        store: StoreId,
+    ) -> Result<Vec<(crate::batch::BucketRange, Vec<u8>)>, Error> {
+        let request = LedgerRequest::Open {
+            placement: self.placement,
+            field: self.job.task().vdaf.field(),
+            store,
+        };
+        match self
+            .objects
+            .ledger(self.job.task().id(), request)
+            .await
+            .map_err(unavailable)?
+        {
+            LedgerResponse::Opened(collected) => Ok(collected),
+            LedgerResponse::Busy => {
+                Err(Internal::Unavailable("a collection is under way".to_owned()).into())
+            }
+            other => {
+                Err(Internal::Broken(format!("an opening was answered with {other:?}")).into())
+            }
+        }
+    }
+
+    /// Has the ledger bring a collection attempt to its end, so that the leader's retry finds the store free.
+    async fn settle(&self, store: StoreId, attempt: u64) -> Internal {
+        let request = LedgerRequest::Settle {
+            placement: self.placement,
+            field: self.job.task().vdaf.field(),
+            store,
+            attempt,
+        };
+        // If this call is lost too, the next one who meets the attempt settles it.
+        let _ = self.objects.ledger(self.job.task().id(), request).await;
+        Internal::Unavailable("a collection is under way".to_owned())
+    }
+}
+
+fn unavailable(e: CallError) -> Error {
+    Internal::Unavailable(e.0).into()
+}
+
+fn conflict() -> Error {
+    Abort::new(
+        AbortKind::Conflict,
+        "the aggregation job exists with another request body",
+    )
+    .into()
+}

@@ -1,0 +1,235 @@
+//! The helper's part of a job that is a function of the request's bytes, the task, the keys and the clock.
+//!
+//! [`HelperJob::examine`] looks at each report on its own, so that whatever one client did ends in the rejection of
+//! one report. What remains, replays and collected batches, only the stores can decide: [`super::commit`].
+
+use crate::{
+    batch::{BatchBucket, BatchMode},
+    codec::DecodeError,
+    error::{Abort, ReportError},
+    hpke::{self, HpkeKeypair, Role},
+    ids::{HpkeConfigId, ReportId},
+    message::{AggregationJobInit, PartialBatchSelector, PlaintextInputShare, VerifyInit},
+    task::Task,
+    time::{Duration, Time},
+    vdaf::{OutputShare, VerifyError},
+    wire::v09,
+};
+
+/// A report this much beyond the clock tolerance, or past its expiry, is refused without asking its owner: it must
+/// not create an object. No request lives this long, so a repeat cannot be answered differently.
+const UNASKED_AFTER: Duration = Duration::from_seconds(86_400);
+
+/// Our HPKE keys.
+#[derive(Clone, Debug, Default)]
+pub struct HpkeKeyring {
+    keys: Vec<HpkeKeypair>,
+}
+
+impl HpkeKeyring {
+    /// A ring of keys with distinct ids, in the order they are published.
+    pub fn new(keys: Vec<HpkeKeypair>) -> Self {
+        Self { keys }
+    }
+
+    /// The keys, in the order they are published.
+    pub fn keys(&self) -> &[HpkeKeypair] {
+        &self.keys
+    }
+
+    /// The key with that id.
+    pub fn get(&self, id: HpkeConfigId) -> Option<&HpkeKeypair> {
+        self.keys.iter().find(|k| k.config().id == id)
+    }
+
+    /// Whether a job needs a key that is not here.
+    pub fn lacks_key_for(&self, init: &AggregationJobInit<'_>) -> bool {
+        init.verify_inits.iter().any(|v| {
+            self.get(v.report_share.encrypted_input_share.config_id)
+                .is_none()
+        })
+    }
+}
+
+/// A job as the helper sees it, past the checks that concern the whole request.
+#[derive(Clone, Copy, Debug)]
+pub struct HelperJob<'a> {
+    task: &'a Task,
+    keys: &'a HpkeKeyring,
+    now: Time,
+    init: &'a AggregationJobInit<'a>,
+}
+
+/// What is known of one report before its owner is asked.
+#[derive(Clone, Debug)]
+pub enum Examined {
+    /// Refused, whatever its owner knows: a function of the bytes, or of a time far off.
+    Rejected(ReportError),
+    /// Its owner decides.
+    Owned(OwnedReport),
+}
+
+/// A report that opens and decodes.
+#[derive(Clone, Debug)]
+pub struct OwnedReport {
+    /// Its id.
+    pub report_id: ReportId,
+    /// Its time.
+    pub time: Time,
+    /// Where it belongs.
+    pub bucket: BatchBucket,
+    /// The clock says that it should be refused. The owner records it, so that a repeat on the other side of the
+    /// boundary is answered alike.
+    pub proposal: Option<ReportError>,
+    /// The helper's ping-pong message, or why its bytes refuse it.
+    pub verified: Result<Vec<u8>, ReportError>,
+}
+
+impl OwnedReport {
+    /// Whether it is to be added, unless its owner knows better.
+    pub fn is_acceptable(&self) -> bool {
+        self.proposal.is_none() && self.verified.is_ok()
+    }
+}
+
+impl<'a> HelperJob<'a> {
+    /// Checks the request as a whole. DAP-09 §4.5.1.2.
+    ///
+    /// # Errors
+    /// The leader's fault: a parameter that the VDAF does not have, another batch mode than the task's, or a report
+    /// id that appears twice.
+    pub fn new(
+        task: &'a Task,
+        keys: &'a HpkeKeyring,
+        now: Time,
+        init: &'a AggregationJobInit<'a>,
+    ) -> Result<Self, Abort> {
+        task.vdaf.decode_agg_param(init.agg_param)?;
+        match (init.batch, task.parameters.batch_mode) {
+            (PartialBatchSelector::TimeInterval, BatchMode::TimeInterval)
+            | (PartialBatchSelector::LeaderSelected(_), BatchMode::LeaderSelected) => {}
+            _ => return Err(Abort::invalid_message("the batch mode is not the task's")),
+        }
+        let mut ids: Vec<_> = init
+            .verify_inits
+            .iter()
+            .map(|v| v.report_share.metadata.report_id)
+            .collect();
+        ids.sort_unstable();
+        if ids.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(Abort::invalid_message("a report id appears twice"));
+        }
+        Ok(Self {
+            task,
+            keys,
+            now,
+            init,
+        })
+    }
+
+    /// The task.
+    pub fn task(&self) -> &'a Task {
+        self.task
+    }
+
+    /// The request.
+    pub fn init(&self) -> &'a AggregationJobInit<'a> {
+        self.init
+    }
+
+    /// Examines one report, in a fixed order: decryption, decoding, time, extensions, proof. DAP-09 §4.5.1.4,
+    /// DAP-18 §4.5.4. The output share comes with reports whose proof holds, also those that the clock refuses: a
+    /// repeat may find that they were accepted.
+    pub fn examine(&self, report: &VerifyInit<'_>) -> (Examined, Option<OutputShare>) {
+        match self.examine_or_reject(report) {
+            Ok((owned, output)) => (Examined::Owned(owned), output),
+            Err(error) => (Examined::Rejected(error), None),
+        }
+    }
+
+    fn examine_or_reject(
+        &self,
+        report: &VerifyInit<'_>,
+    ) -> Result<(OwnedReport, Option<OutputShare>), ReportError> {
+        let share = &report.report_share;
+        let metadata = &share.metadata;
+        let parameters = &self.task.parameters;
+        let key = self
+            .keys
+            .get(share.encrypted_input_share.config_id)
+            .ok_or(ReportError::HpkeUnknownConfigId)?;
+        let aad = v09::input_share_aad(self.task.id(), metadata.encoded, share.public_share)
+            .map_err(|_| ReportError::InvalidMessage)?;
+        let info = hpke::input_share_info(parameters.version, Role::Helper);
+        let plaintext = hpke::open(key, &info, &aad, share.encrypted_input_share)
+            .map_err(|_| ReportError::HpkeDecryptError)?;
+        let input_share: PlaintextInputShare<'_> = v09::PlaintextInputShare::decode(&plaintext)
+            .map_err(|_: DecodeError| ReportError::InvalidMessage)?
+            .into();
+        let verified = self.task.vdaf.helper_init(
+            &self.task.verify_key,
+            &parameters.version.vdaf_context(self.task.id()),
+            metadata.report_id.as_bytes(),
+            share.public_share,
+            input_share.payload,
+            report.payload,
+        );
+        if matches!(verified, Err(VerifyError::UndecodableShare)) {
+            return Err(ReportError::InvalidMessage);
+        }
+        let proposal = self.time_proposal(metadata.time)?;
+        let verified = check_extensions(&input_share)
+            .and_then(|()| verified.map_err(|_| ReportError::VdafVerifyError));
+        let (verified, output) = match verified {
+            Ok((output, message)) => (Ok(message), Some(output)),
+            Err(error) => (Err(error), None),
+        };
+        let bucket = match self.init.batch {
+            PartialBatchSelector::TimeInterval => {
+                BatchBucket::Window(metadata.time.round_down(parameters.time_precision))
+            }
+            PartialBatchSelector::LeaderSelected(batch) => BatchBucket::Batch(batch),
+        };
+        let report_id = metadata.report_id;
+        Ok((
+            OwnedReport {
+                report_id,
+                time: metadata.time,
+                bucket,
+                proposal,
+                verified,
+            },
+            output,
+        ))
+    }
+
+    /// What the clock says. `Err` is final, `Ok(Some(_))` is for the owner to record.
+    fn time_proposal(&self, time: Time) -> Result<Option<ReportError>, ReportError> {
+        let parameters = &self.task.parameters;
+        let latest = self.now.saturating_add(parameters.tolerable_clock_skew);
+        let oldest = self.now.saturating_sub(parameters.report_expiry_age);
+        if time > latest.saturating_add(UNASKED_AFTER) {
+            Err(ReportError::ReportTooEarly)
+        } else if time < oldest.saturating_sub(UNASKED_AFTER) {
+            Err(ReportError::ReportDropped)
+        } else if time > latest {
+            Ok(Some(ReportError::ReportTooEarly))
+        } else if time < oldest {
+            Ok(Some(ReportError::ReportDropped))
+        } else if parameters.task_expiration.is_some_and(|end| time > end) {
+            Ok(Some(ReportError::TaskExpired))
+        } else {
+            Ok(None)
+        }
+    }
+}
+
+/// DAP-09 defines no report extension for tasks that both aggregators were configured with, so each one is unknown,
+/// and so is a repeated one. DAP-09 §4.5.1.4.
+fn check_extensions(share: &PlaintextInputShare<'_>) -> Result<(), ReportError> {
+    if share.extensions.is_empty() {
+        Ok(())
+    } else {
+        Err(ReportError::InvalidMessage)
+    }
+}

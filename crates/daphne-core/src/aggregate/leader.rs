@@ -1,0 +1,245 @@
+//! The leader's part of a one-round aggregation job: from reports to a request, and from the helper's answer to what
+//! both accept. DAP-09 §4.5.1.1.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    batch::{BatchBucket, Checksum},
+    codec::{DecodeError, EncodeError},
+    error::ReportError,
+    hpke::{self, HpkeKeypair, Role},
+    ids::{ReportId, TaskId},
+    message::{
+        AggregationJobInit, PartialBatchSelector, PlaintextInputShare, Report, ReportShare,
+        VerifyInit, VerifyResp, VerifyRespResult,
+    },
+    time::{Duration, Time},
+    vdaf::{AggregateShare, LeaderState, Vdaf, VerifyError, VerifyKey},
+    version::DapVersion,
+    wire::v09,
+};
+
+/// What a leader knows of its task.
+#[derive(Clone, Debug)]
+pub struct LeaderTask {
+    /// The task's id.
+    pub task_id: TaskId,
+    /// The VDAF.
+    pub vdaf: Vdaf,
+    /// The VDAF's verify key.
+    pub verify_key: VerifyKey,
+    /// Time precision.
+    pub time_precision: Duration,
+}
+
+/// A job between its request and the helper's answer.
+#[derive(Debug)]
+pub struct LeaderJob {
+    request: Vec<u8>,
+    reports: Vec<PendingReport>,
+}
+
+#[derive(Debug)]
+struct PendingReport {
+    report_id: ReportId,
+    bucket: BatchBucket,
+    state: LeaderState,
+}
+
+/// What both aggregators accepted into one batch bucket.
+#[derive(Clone, Debug)]
+pub struct LeaderSlice {
+    /// Number of reports.
+    pub report_count: u64,
+    /// XOR of SHA-256 of their ids.
+    pub checksum: Checksum,
+    /// Sum of the leader's output shares.
+    pub share: AggregateShare,
+}
+
+/// The end of a job.
+#[derive(Clone, Debug, Default)]
+pub struct LeaderOutcome {
+    /// Accepted by both, by bucket.
+    pub accepted: BTreeMap<BatchBucket, LeaderSlice>,
+    /// Refused by the helper, or by the leader upon the helper's message.
+    pub refused: Vec<(ReportId, ReportError)>,
+}
+
+/// The helper's answer breaks the protocol: the job is to be abandoned. DAP-09 §4.5.1.1.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AnswerError {
+    /// It does not decode.
+    #[error("the helper's answer is malformed: {0}")]
+    Decode(#[from] DecodeError),
+    /// Its reports are not those of the request, in that order.
+    #[error("the helper's answer lists other reports than the request, or in another order")]
+    Order,
+    /// "Finished" where the leader still waits for a message.
+    #[error("the helper finished a report without its message")]
+    Type,
+}
+
+impl LeaderTask {
+    /// Opens and verifies the leader's share of one report, up to the message for the helper.
+    fn begin(
+        &self,
+        keys: &HpkeKeypair,
+        report: &Report<'_>,
+    ) -> Result<(LeaderState, Vec<u8>), ReportError> {
+        let sealed = report.leader_encrypted_input_share;
+        if sealed.config_id != keys.config().id {
+            return Err(ReportError::HpkeUnknownConfigId);
+        }
+        let aad = v09::input_share_aad(&self.task_id, report.metadata.encoded, report.public_share)
+            .map_err(|_| ReportError::InvalidMessage)?;
+        let info = hpke::input_share_info(DapVersion::V09, Role::Leader);
+        let plaintext =
+            hpke::open(keys, &info, &aad, sealed).map_err(|_| ReportError::HpkeDecryptError)?;
+        let share: PlaintextInputShare<'_> = v09::PlaintextInputShare::decode(&plaintext)
+            .map_err(|_| ReportError::InvalidMessage)?
+            .into();
+        self.vdaf
+            .leader_init(
+                &self.verify_key,
+                &DapVersion::V09.vdaf_context(&self.task_id),
+                report.metadata.report_id.as_bytes(),
+                report.public_share,
+                share.payload,
+            )
+            .map_err(|e| match e {
+                VerifyError::UndecodableShare => ReportError::InvalidMessage,
+                VerifyError::Refused => ReportError::VdafVerifyError,
+            })
+    }
+
+    fn bucket(&self, batch: PartialBatchSelector, time: Time) -> BatchBucket {
+        match batch {
+            PartialBatchSelector::TimeInterval => {
+                BatchBucket::Window(time.round_down(self.time_precision))
+            }
+            PartialBatchSelector::LeaderSelected(id) => BatchBucket::Batch(id),
+        }
+    }
+
+    /// Begins a DAP-09 job. Returns it, unless no report is left, with the reports that the leader itself refuses.
+    ///
+    /// # Errors
+    /// [`EncodeError`] if a report is too large to send.
+    #[allow(clippy::type_complexity)]
+    pub fn begin_job_v09(
+        &self,
+        keys: &HpkeKeypair,
+        batch: PartialBatchSelector,
+        reports: &[Report<'_>],
+    ) -> Result<(Option<LeaderJob>, Vec<(ReportId, ReportError)>), EncodeError> {
+        let mut refused = Vec::new();
+        let mut pending = Vec::new();
+        let mut begun = Vec::new();
+        for report in reports {
+            match self.begin(keys, report) {
+                Ok((state, message)) => {
+                    pending.push(PendingReport {
+                        report_id: report.metadata.report_id,
+                        bucket: self.bucket(batch, report.metadata.time),
+                        state,
+                    });
+                    begun.push((report, message));
+                }
+                Err(error) => refused.push((report.metadata.report_id, error)),
+            }
+        }
+        if begun.is_empty() {
+            return Ok((None, refused));
+        }
+        let init = AggregationJobInit {
+            agg_param: &[],
+            batch,
+            verify_inits: begun
+                .iter()
+                .map(|(report, message)| VerifyInit {
+                    report_share: ReportShare {
+                        metadata: report.metadata,
+                        public_share: report.public_share,
+                        encrypted_input_share: report.helper_encrypted_input_share,
+                    },
+                    payload: message,
+                })
+                .collect(),
+        };
+        let request = v09::AggregationJobInitReq::from(init).encode()?;
+        Ok((
+            Some(LeaderJob {
+                request,
+                reports: pending,
+            }),
+            refused,
+        ))
+    }
+
+    /// Finishes a DAP-09 job with the helper's answer.
+    ///
+    /// # Errors
+    /// [`AnswerError`], the helper's fault: nothing of the job may count.
+    pub fn finish_job_v09(
+        &self,
+        job: LeaderJob,
+        answer: &[u8],
+    ) -> Result<LeaderOutcome, AnswerError> {
+        let answer: Vec<VerifyResp> = v09::AggregationJobResp::decode(answer)?.into();
+        if !answer
+            .iter()
+            .map(|r| r.report_id)
+            .eq(job.reports.iter().map(|r| r.report_id))
+        {
+            return Err(AnswerError::Order);
+        }
+        let context = DapVersion::V09.vdaf_context(&self.task_id);
+        let mut outcome = LeaderOutcome::default();
+        for (report, resp) in job.reports.into_iter().zip(answer) {
+            let message = match resp.result {
+                VerifyRespResult::Continue(message) => message,
+                VerifyRespResult::Finish => return Err(AnswerError::Type),
+                VerifyRespResult::Reject(error) => {
+                    outcome.refused.push((report.report_id, error));
+                    continue;
+                }
+            };
+            let Ok(output) = self.vdaf.leader_continued(&context, report.state, &message) else {
+                outcome
+                    .refused
+                    .push((report.report_id, ReportError::VdafVerifyError));
+                continue;
+            };
+            let slice = outcome
+                .accepted
+                .entry(report.bucket)
+                .or_insert_with(|| LeaderSlice {
+                    report_count: 0,
+                    checksum: Checksum::default(),
+                    share: self.vdaf.aggregate_init(),
+                });
+            if slice.share.accumulate(&output).is_err() {
+                outcome
+                    .refused
+                    .push((report.report_id, ReportError::VdafVerifyError));
+                continue;
+            }
+            slice.report_count += 1;
+            slice.checksum.add(&report.report_id);
+        }
+        Ok(outcome)
+    }
+}
+
+impl LeaderJob {
+    /// The encoded request. Retries must send these very bytes.
+    pub fn request(&self) -> &[u8] {
+        &self.request
+    }
+
+    /// Number of reports in the request.
+    pub fn report_count(&self) -> usize {
+        self.reports.len()
+    }
+}

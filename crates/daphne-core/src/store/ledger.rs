@@ -1,0 +1,599 @@
+//! A `TaskLedger`: collects batches, exactly once each, and knows what the task's stores must agree on.
+//!
+//! Collecting is a two-phase commit whose first phase can be taken back:
+//! gather → check → intent → freeze → decision → seal. A frozen range answers Busy, never "collected"; only the
+//! decision, one transaction holding the answer's bytes, turns frozen into sealed. Neither a mismatch nor a crash
+//! can therefore burn a batch. Failure is presumed abort: an intent without a decision is rolled back by whoever
+//! meets it next. Attempts are fenced by a number that only grows.
+
+use std::cell::Cell;
+
+use futures::{StreamExt, stream};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Database, LedgerTables, Objects, StoreError, StoreResult,
+    aggregate_store::merge_share,
+    message::{
+        AggregateStoreRequest, AggregateStoreResponse, Collect, Content, LedgerRequest,
+        LedgerResponse, RequestDigest, StoreAction, whole_task_stores,
+    },
+    placement::{Placement, StoreId},
+};
+use crate::{
+    batch::{BatchMode, BucketRange, Checksum},
+    error::{Abort, AbortKind},
+    hpke,
+    ids::AggregationJobId,
+    time::{Duration, Time},
+    vdaf::FieldKind,
+};
+
+/// Calls to stores that are under way at once: the platform allows six connections.
+const PARALLEL_CALLS: usize = 6;
+
+/// How long an attempt may hold the ledger. Longer than every timeout of an attempt together. Correctness does not
+/// depend on it: a late attempt finds that its intent is gone.
+const LOCK_MAX: Duration = Duration::from_seconds(120);
+
+/// When the alarm looks after an attempt that may have died, in seconds.
+pub const ALARM_AFTER_S: u64 = 30;
+
+/// The ledger's single meta row.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerMeta {
+    /// Number of the latest collection attempt; it only grows.
+    pub attempt: u64,
+    /// The task's frozen numbers, known since the first message that carried them.
+    pub task: Option<(Placement, FieldKind)>,
+}
+
+/// An attempt between intent and decision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// Its number.
+    pub attempt: u64,
+    /// The stores that may be frozen.
+    pub stores: Vec<StoreId>,
+}
+
+/// A decided collection. All but `todo` is for ever.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CollectionRow {
+    /// SHA-256 of the request.
+    pub digest: RequestDigest,
+    /// The attempt that decided it.
+    pub attempt: u64,
+    /// The batch buckets.
+    pub range: BucketRange,
+    /// The aggregation parameter.
+    pub param: Vec<u8>,
+    /// Reports in the batch.
+    pub report_count: u64,
+    /// Their checksum.
+    pub checksum: Checksum,
+    /// Jobs left out.
+    pub exclude: Vec<AggregationJobId>,
+    /// The encoded, sealed aggregate share.
+    #[serde(with = "crate::b64::serde_b64")]
+    pub answer: Vec<u8>,
+    /// Stores that have not acknowledged the seal.
+    pub todo: Vec<StoreId>,
+}
+
+/// What a ledger needs from its host.
+#[allow(
+    async_fn_in_trait,
+    reason = "futures on Workers are not Send, and no caller needs them to be"
+)]
+pub trait LedgerHost {
+    /// The clock.
+    fn now(&self) -> Time;
+    /// Fresh randomness for one encryption.
+    fn seed(&self) -> [u8; 32];
+    /// Has [`Ledger::tidy`] called that many seconds from now, unless that is already arranged for earlier.
+    fn arm_alarm(&self, after_s: u64) -> impl Future<Output = StoreResult<()>>;
+}
+
+/// A `TaskLedger`: its database, and a lock that only spares work.
+#[derive(Debug)]
+pub struct Ledger<D> {
+    db: D,
+    locked_at: Cell<Option<Time>>,
+}
+
+/// Releases the lock it took, whatever became of its holder.
+struct Lock<'a>(&'a Cell<Option<Time>>, Time);
+
+impl Drop for Lock<'_> {
+    fn drop(&mut self) {
+        if self.0.get() == Some(self.1) {
+            self.0.set(None);
+        }
+    }
+}
+
+impl<D: Database> Ledger<D>
+where
+    D::Tables: LedgerTables,
+{
+    /// The ledger in `db`. Reads nothing yet.
+    pub fn new(db: D) -> Self {
+        Self {
+            db,
+            locked_at: Cell::new(None),
+        }
+    }
+
+    /// The database.
+    pub fn database(&self) -> &D {
+        &self.db
+    }
+
+    /// Handles one request. After a [`LedgerResponse::Share`] the host should call [`Ledger::tidy`] without making
+    /// the leader wait for it.
+    ///
+    /// # Errors
+    /// The database's; what was decided before stays decided.
+    pub async fn handle(
+        &self,
+        objects: &impl Objects,
+        host: &impl LedgerHost,
+        request: LedgerRequest,
+    ) -> StoreResult<LedgerResponse> {
+        match request {
+            LedgerRequest::Open {
+                placement,
+                field,
+                store,
+            } => {
+                self.remember_task(placement, field)?;
+                self.open(objects, host, store).await
+            }
+            LedgerRequest::Settle {
+                placement,
+                field,
+                store,
+                attempt,
+            } => {
+                self.remember_task(placement, field)?;
+                self.settle(objects, host, store, attempt).await
+            }
+            LedgerRequest::Release { job, at } => {
+                self.db.transaction(|t| t.release(&job, at))?;
+                Ok(LedgerResponse::Done)
+            }
+            LedgerRequest::Collect(collect) => {
+                self.remember_task(collect.placement, collect.field)?;
+                self.collect(objects, host, &collect).await
+            }
+        }
+    }
+
+    /// Finishes what was left over: rolls a dead attempt back and tells stores of decisions they missed. Returns
+    /// whether nothing is left. The alarm's handler.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn tidy(&self, objects: &impl Objects, host: &impl LedgerHost) -> StoreResult<bool> {
+        let rolled_back = match self.lock(host.now()) {
+            Some(_lock) => self.roll_back(objects).await?,
+            None => false,
+        };
+        Ok(self.push_seals(objects, None).await? && rolled_back)
+    }
+
+    fn remember_task(&self, placement: Placement, field: FieldKind) -> StoreResult<()> {
+        self.db.transaction(|t| {
+            let mut meta = t.meta()?;
+            match &meta.task {
+                Some(known) if *known == (placement, field) => Ok(()),
+                Some(_) => Err(StoreError(
+                    "the task's placement is not the recorded one".to_owned(),
+                )),
+                None => {
+                    meta.task = Some((placement, field));
+                    t.put_meta(&meta)
+                }
+            }
+        })
+    }
+
+    fn task(&self) -> StoreResult<Option<(Placement, FieldKind)>> {
+        self.db.transaction(|t| Ok(t.meta()?.task))
+    }
+
+    fn lock(&self, now: Time) -> Option<Lock<'_>> {
+        match self.locked_at.get() {
+            Some(since) if now < since.saturating_add(LOCK_MAX) => None,
+            _ => {
+                self.locked_at.set(Some(now));
+                Some(Lock(&self.locked_at, now))
+            }
+        }
+    }
+
+    /// Registers a store before its first commit and hands it what was collected without it.
+    async fn open(
+        &self,
+        objects: &impl Objects,
+        host: &impl LedgerHost,
+        store: StoreId,
+    ) -> StoreResult<LedgerResponse> {
+        // While an attempt is pending, a birth would add reports that were not gathered.
+        if self.db.transaction(|t| t.pending())?.is_some() {
+            match self.lock(host.now()) {
+                Some(_lock) => {
+                    self.roll_back(objects).await?;
+                }
+                None => return Ok(LedgerResponse::Busy),
+            }
+        }
+        self.db.transaction(|t| {
+            if t.pending()?.is_some() {
+                return Ok(LedgerResponse::Busy);
+            }
+            t.register(&store)?;
+            let group = t.meta()?.task.and_then(|(p, _)| p.group_range(store.group));
+            let collected = match group {
+                Some(range) => t.collections_meeting(&range)?,
+                None => Vec::new(),
+            };
+            Ok(LedgerResponse::Opened(
+                collected.into_iter().map(|c| (c.range, c.param)).collect(),
+            ))
+        })
+    }
+
+    /// A store is held by `attempt`; finish that attempt unless it is being worked on.
+    async fn settle(
+        &self,
+        objects: &impl Objects,
+        host: &impl LedgerHost,
+        store: StoreId,
+        attempt: u64,
+    ) -> StoreResult<LedgerResponse> {
+        let (known, unsealed) = self
+            .db
+            .transaction(|t| Ok((t.meta()?.attempt, t.unsealed_collections()?)))?;
+        if unsealed.iter().any(|c| c.attempt == attempt) {
+            self.push_seals(objects, Some(attempt)).await?;
+            return Ok(LedgerResponse::Done);
+        }
+        let Some(_lock) = self.lock(host.now()) else {
+            return Ok(LedgerResponse::Done);
+        };
+        self.roll_back(objects).await?;
+        // An attempt beyond ours is not ours: thawing it would raise the store's fence past all future attempts.
+        if attempt <= known {
+            // A lost call leaves the store as it was; whoever meets it next asks again.
+            let _ = self
+                .call(objects, store, StoreAction::Thaw { attempt })
+                .await;
+        }
+        Ok(LedgerResponse::Done)
+    }
+
+    async fn collect(
+        &self,
+        objects: &impl Objects,
+        host: &impl LedgerHost,
+        request: &Collect,
+    ) -> StoreResult<LedgerResponse> {
+        if let Some(row) = self.db.transaction(|t| t.collection(&request.digest))? {
+            return Ok(LedgerResponse::Share(row.answer));
+        }
+        let Some(_lock) = self.lock(host.now()) else {
+            return Ok(LedgerResponse::Busy);
+        };
+        if !self.roll_back(objects).await? {
+            return Ok(LedgerResponse::Busy);
+        }
+        if let Some(answer) = self.check_earlier(request)? {
+            return Ok(answer);
+        }
+        let stores = self.stores_of(request)?;
+        // Decisions first: their stores may still be frozen.
+        self.push_seals(objects, None).await?;
+        let held = self.db.transaction(|t| t.unsealed_collections())?;
+        if held
+            .iter()
+            .any(|c| c.todo.iter().any(|s| stores.contains(s)))
+        {
+            return Ok(LedgerResponse::Busy);
+        }
+        let Some(gathered) = self.gather(objects, request, &stores).await? else {
+            return Ok(LedgerResponse::Busy);
+        };
+        let mut total = Content::default();
+        for content in &gathered {
+            total.report_count += content.report_count;
+            total.checksum.merge(&content.checksum);
+            merge_share(request.field, &mut total.share, &content.share)?;
+        }
+        if let Err(refusal) = check_content(request, &total) {
+            return Ok(LedgerResponse::Refused(refusal));
+        }
+        host.arm_alarm(ALARM_AFTER_S).await?;
+        let intent = self.db.transaction(|t| {
+            // The lock may have expired, and a store may have been born since the gathering.
+            if t.pending()?.is_some() || stores_of(t, request)? != stores {
+                return Ok(None);
+            }
+            let mut meta = t.meta()?;
+            meta.attempt += 1;
+            t.put_meta(&meta)?;
+            t.put_pending(Some(&Pending {
+                attempt: meta.attempt,
+                stores: stores.clone(),
+            }))?;
+            Ok(Some(meta.attempt))
+        })?;
+        let Some(attempt) = intent else {
+            return Ok(LedgerResponse::Busy);
+        };
+        if !self
+            .freeze(objects, request, attempt, &stores, &gathered)
+            .await?
+        {
+            self.roll_back(objects).await?;
+            return Ok(LedgerResponse::Busy);
+        }
+        let answer = seal_share(request, &total.share, &host.seed())?;
+        // The decision.
+        let decided = self.db.transaction(|t| {
+            if t.pending()?.is_none_or(|p| p.attempt != attempt) {
+                return Ok(false);
+            }
+            t.put_collection(&CollectionRow {
+                digest: request.digest,
+                attempt,
+                range: request.range,
+                param: request.param.clone(),
+                report_count: total.report_count,
+                checksum: total.checksum,
+                exclude: Vec::new(),
+                answer: answer.clone(),
+                todo: stores.clone(),
+            })?;
+            t.put_pending(None)?;
+            Ok(true)
+        })?;
+        Ok(if decided {
+            LedgerResponse::Share(answer)
+        } else {
+            LedgerResponse::Busy
+        })
+    }
+
+    /// What earlier collections say about this one. DAP-09 §4.6.5.
+    fn check_earlier(&self, request: &Collect) -> StoreResult<Option<LedgerResponse>> {
+        let earlier = self
+            .db
+            .transaction(|t| t.collections_meeting(&request.range))?;
+        let refuse = |kind, why: &str| Ok(Some(LedgerResponse::Refused(Abort::new(kind, why))));
+        if earlier.iter().any(|c| c.range != request.range) {
+            return refuse(
+                AbortKind::BatchOverlap,
+                "a part of this batch was collected by another query",
+            );
+        }
+        if let Some(same) = earlier.iter().find(|c| c.param == request.param) {
+            if same.report_count == request.report_count && same.checksum == request.checksum {
+                return Ok(Some(LedgerResponse::Share(same.answer.clone())));
+            }
+            return refuse(
+                AbortKind::BatchMismatch,
+                "this batch was collected with another report count or checksum",
+            );
+        }
+        if earlier.len() as u64 >= request.max_batch_query_count {
+            return refuse(
+                AbortKind::BatchQueriedTooManyTimes,
+                "this batch was collected with as many aggregation parameters as the task allows",
+            );
+        }
+        Ok(None)
+    }
+
+    fn stores_of(&self, request: &Collect) -> StoreResult<Vec<StoreId>> {
+        self.db.transaction(|t| stores_of(t, request))
+    }
+
+    async fn gather(
+        &self,
+        objects: &impl Objects,
+        request: &Collect,
+        stores: &[StoreId],
+    ) -> StoreResult<Option<Vec<Content>>> {
+        let answers = self
+            .call_all(objects, stores, |_| StoreAction::Gather {
+                range: request.range,
+                param: request.param.clone(),
+                exclude: Vec::new(),
+            })
+            .await?;
+        Ok(answers
+            .into_iter()
+            .map(|a| match a {
+                Some(AggregateStoreResponse::Gathered(content)) => Some(content),
+                _ => None,
+            })
+            .collect())
+    }
+
+    async fn freeze(
+        &self,
+        objects: &impl Objects,
+        request: &Collect,
+        attempt: u64,
+        stores: &[StoreId],
+        gathered: &[Content],
+    ) -> StoreResult<bool> {
+        let answers = self
+            .call_all(objects, stores, |n| StoreAction::Freeze {
+                attempt,
+                range: request.range,
+                param: request.param.clone(),
+                exclude: Vec::new(),
+                version: gathered.get(n).map(Content::version).unwrap_or_default(),
+            })
+            .await?;
+        Ok(answers
+            .iter()
+            .all(|a| *a == Some(AggregateStoreResponse::Frozen)))
+    }
+
+    /// Rolls back the pending attempt. Returns whether none is left.
+    async fn roll_back(&self, objects: &impl Objects) -> StoreResult<bool> {
+        let Some(pending) = self.db.transaction(|t| t.pending())? else {
+            return Ok(true);
+        };
+        let attempt = pending.attempt;
+        let answers = self
+            .call_all(objects, &pending.stores, |_| StoreAction::Thaw { attempt })
+            .await?;
+        if answers
+            .iter()
+            .any(|a| *a != Some(AggregateStoreResponse::Done))
+        {
+            return Ok(false);
+        }
+        self.db.transaction(|t| {
+            if t.pending()?.is_some_and(|p| p.attempt == attempt) {
+                t.put_pending(None)?;
+            }
+            Ok(t.pending()?.is_none())
+        })
+    }
+
+    /// Tells stores of decisions. Returns whether all of them know.
+    async fn push_seals(&self, objects: &impl Objects, only: Option<u64>) -> StoreResult<bool> {
+        let mut all_told = true;
+        for row in self.db.transaction(|t| t.unsealed_collections())? {
+            if only.is_some_and(|attempt| attempt != row.attempt) {
+                continue;
+            }
+            let answers = self
+                .call_all(objects, &row.todo, |_| StoreAction::Seal {
+                    attempt: row.attempt,
+                    range: row.range,
+                    param: row.param.clone(),
+                    exclude: row.exclude.clone(),
+                })
+                .await?;
+            let told: Vec<StoreId> = row
+                .todo
+                .iter()
+                .zip(answers)
+                .filter(|(_, a)| *a == Some(AggregateStoreResponse::Done))
+                .map(|(s, _)| *s)
+                .collect();
+            all_told &= self.db.transaction(|t| {
+                let Some(mut row) = t.collection(&row.digest)? else {
+                    return Err(StoreError("a decided collection is gone".to_owned()));
+                };
+                let before = row.todo.len();
+                row.todo.retain(|s| !told.contains(s));
+                if row.todo.len() != before {
+                    t.put_collection(&row)?;
+                }
+                Ok(row.todo.is_empty())
+            })?;
+        }
+        Ok(all_told)
+    }
+
+    async fn call(
+        &self,
+        objects: &impl Objects,
+        store: StoreId,
+        action: StoreAction,
+    ) -> StoreResult<Option<AggregateStoreResponse>> {
+        Ok(self
+            .call_all(objects, &[store], |_| action.clone())
+            .await?
+            .pop()
+            .flatten())
+    }
+
+    /// Calls stores, a few at a time. `None` stands for a call without a known outcome. Answers are in order.
+    async fn call_all(
+        &self,
+        objects: &impl Objects,
+        stores: &[StoreId],
+        action: impl Fn(usize) -> StoreAction,
+    ) -> StoreResult<Vec<Option<AggregateStoreResponse>>> {
+        let Some((placement, field)) = self.task()? else {
+            return Ok(Vec::new());
+        };
+        let calls = stores.iter().enumerate().map(|(n, store)| {
+            let request = AggregateStoreRequest {
+                placement,
+                field,
+                action: action(n),
+            };
+            async move { objects.store(store, request).await.ok() }
+        });
+        Ok(stream::iter(calls).buffered(PARALLEL_CALLS).collect().await)
+    }
+}
+
+/// The stores that can hold a part of the batch. Nothing is created for an interval that saw no report.
+fn stores_of(tables: &mut impl LedgerTables, request: &Collect) -> StoreResult<Vec<StoreId>> {
+    let placement = &request.placement;
+    if !placement.has_time_groups() {
+        return Ok(whole_task_stores(placement.shards));
+    }
+    let mut stores = tables.registered()?;
+    stores.retain(|s| placement.group_meets(s.group, &request.range));
+    Ok(stores)
+}
+
+/// Size, then count and checksum, in the order of DAP-09 §4.6.5 and §4.6.3.
+fn check_content(request: &Collect, total: &Content) -> Result<(), Abort> {
+    let n = total.report_count;
+    if n == 0 && request.placement.batch_mode == BatchMode::LeaderSelected {
+        // SPEC: DAP-09 §4.6.5.2 asks for batchInvalid if no job named the batch. A batch all of whose reports were
+        // refused looks the same here, and has as little to collect.
+        return Err(Abort::new(
+            AbortKind::BatchInvalid,
+            "no report was aggregated into this batch",
+        ));
+    }
+    if n < request.min_batch_size || request.max_batch_size.is_some_and(|max| n > max) {
+        return Err(Abort::new(
+            AbortKind::InvalidBatchSize,
+            format!(
+                "the batch has {n} reports, the task asks for at least {}",
+                request.min_batch_size
+            ),
+        ));
+    }
+    if n != request.report_count || total.checksum != request.checksum {
+        return Err(Abort::new(
+            AbortKind::BatchMismatch,
+            format!(
+                "the helper counts {n} reports, the leader {}; nothing was collected, ask again when both agree",
+                request.report_count
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Encrypts the share to the collector. DAP-09 §4.6.6.
+fn seal_share(request: &Collect, share: &[u8], seed: &[u8; 32]) -> StoreResult<Vec<u8>> {
+    let sealed = hpke::seal(
+        &request.collector_hpke_config,
+        &request.hpke_info,
+        &request.hpke_aad,
+        share,
+        seed,
+    )
+    .map_err(|e| StoreError(format!("the aggregate share cannot be sealed: {e}")))?;
+    sealed
+        .as_ref()
+        .encode()
+        .map_err(|e| StoreError(e.to_string()))
+}

@@ -1,0 +1,312 @@
+//! The messages between Workers and objects, and between the ledger and the stores.
+//!
+//! Each is one transaction of its receiver. Every message may be lost, repeated, late, or answered after its
+//! sender gave up; each is therefore idempotent, and says so. A deploy runs old and new code side by side for
+//! minutes: the envelope carries [`MESSAGE_VERSION`], and a receiver refuses a version that it does not know.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use sha2::{Digest, Sha256};
+
+use super::placement::{Group, Placement, StoreId};
+use crate::{
+    batch::{BatchBucket, BucketRange, Checksum},
+    error::{Abort, ReportError},
+    hpke::HpkeConfig,
+    ids::{AggregationJobId, ReportId},
+    time::Time,
+    vdaf::FieldKind,
+};
+
+/// Version of the encoding of all messages in this file.
+pub const MESSAGE_VERSION: u8 = 1;
+
+/// Bytes are not a message that this version of the code understands: a deploy is under way, or a defect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a version {MESSAGE_VERSION} message")]
+pub struct MessageError;
+
+/// Encodes a message, its version first.
+///
+/// # Errors
+/// Never for the messages of this module; a type that postcard cannot write is a defect.
+pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, MessageError> {
+    postcard::to_extend(message, vec![MESSAGE_VERSION]).map_err(|_| MessageError)
+}
+
+/// Decodes a message of our own version; trailing bytes are an error.
+///
+/// # Errors
+/// [`MessageError`] for another version or broken bytes.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, MessageError> {
+    let (&MESSAGE_VERSION, body) = bytes.split_first().ok_or(MessageError)? else {
+        return Err(MessageError);
+    };
+    match postcard::take_from_bytes(body) {
+        Ok((message, [])) => Ok(message),
+        _ => Err(MessageError),
+    }
+}
+
+/// SHA-256 of a request body: what binds a job or a collection to its content.
+pub type RequestDigest = [u8; 32];
+
+/// What one job contributes to one batch bucket inside one store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slice {
+    /// The bucket.
+    pub bucket: BatchBucket,
+    /// The reports, 16 bytes each, back to back, distinct within the job.
+    #[serde(with = "crate::b64::serde_b64")]
+    pub ids: Vec<u8>,
+    /// XOR of SHA-256 of the ids.
+    pub checksum: Checksum,
+    /// Earliest report time.
+    pub min_time: Time,
+    /// Latest report time.
+    pub max_time: Time,
+    /// Encoded sum of the reports' output shares.
+    #[serde(with = "crate::b64::serde_b64")]
+    pub share: Vec<u8>,
+}
+
+/// The content of some slices, summed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Content {
+    /// Number of reports.
+    pub report_count: u64,
+    /// XOR of SHA-256 of their ids.
+    pub checksum: Checksum,
+    /// Earliest and latest report time, if there is any report.
+    pub times: Option<(Time, Time)>,
+    /// Encoded sum of the output shares; empty if there is no slice.
+    #[serde(with = "crate::b64::serde_b64")]
+    pub share: Vec<u8>,
+}
+
+impl Content {
+    /// SHA-256 of count, checksum and share. It names the content: other batches' traffic cannot move it, and
+    /// returning to the same content is harmless.
+    pub fn version(&self) -> [u8; 32] {
+        Sha256::new()
+            .chain_update(self.report_count.to_be_bytes())
+            .chain_update(self.checksum.as_bytes())
+            .chain_update(&self.share)
+            .finalize()
+            .into()
+    }
+}
+
+/// A request to an `AggregateStore`. All but `Gather` write.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AggregateStoreRequest {
+    /// The task's frozen numbers: a store that was opened with others refuses.
+    pub placement: Placement,
+    /// Field of the task's shares.
+    pub field: FieldKind,
+    /// What to do.
+    pub action: StoreAction,
+}
+
+/// What an `AggregateStore` is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StoreAction {
+    /// Record one job's fate in this store. Idempotent by job id and digest.
+    Commit(Commit),
+    /// Sum what a range holds. Reads only.
+    Gather {
+        /// The range.
+        range: BucketRange,
+        /// The aggregation parameter.
+        param: Vec<u8>,
+        /// Jobs to leave out.
+        exclude: Vec<AggregationJobId>,
+    },
+    /// Stop changes in a range, if it still holds what was gathered. Idempotent by attempt.
+    Freeze {
+        /// The collection attempt.
+        attempt: u64,
+        /// The range.
+        range: BucketRange,
+        /// The aggregation parameter.
+        param: Vec<u8>,
+        /// Jobs to leave out.
+        exclude: Vec<AggregationJobId>,
+        /// [`Content::version`] of what was gathered.
+        version: [u8; 32],
+    },
+    /// The attempt was decided: the range is collected for ever. Idempotent.
+    Seal {
+        /// The collection attempt.
+        attempt: u64,
+        /// The range.
+        range: BucketRange,
+        /// The aggregation parameter.
+        param: Vec<u8>,
+        /// Jobs left out; their slices inside the range are given up.
+        exclude: Vec<AggregationJobId>,
+    },
+    /// The attempt ended without a decision. Idempotent.
+    Thaw {
+        /// The collection attempt.
+        attempt: u64,
+    },
+}
+
+/// One job's fate in one store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Commit {
+    /// The job.
+    pub job: AggregationJobId,
+    /// SHA-256 of the job's request.
+    pub digest: RequestDigest,
+    /// The aggregation parameter.
+    pub param: Vec<u8>,
+    /// What to add. A bucket appears once.
+    pub slices: Vec<Slice>,
+    /// Reports whose refusal is to be remembered.
+    pub refused: Vec<(ReportId, ReportError)>,
+    /// Ranges collected before this store existed, from [`LedgerRequest::Open`]; opens a store of a time group.
+    pub open: Option<Vec<(BucketRange, Vec<u8>)>>,
+}
+
+/// What an `AggregateStore` answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AggregateStoreResponse {
+    /// The job's recorded fate, now and for ever: these reports were refused, all others it owned were committed.
+    Committed(Vec<(ReportId, ReportError)>),
+    /// The store must be registered with the ledger first.
+    NotOpen,
+    /// The job id is bound to another body.
+    Conflict,
+    /// A collection attempt holds the range: let the ledger settle it, then come again.
+    Busy(u64),
+    /// These reports were aggregated before. Nothing was written.
+    Replayed(Vec<ReportId>),
+    /// The batches of these reports are collected. Nothing was written.
+    Collected(Vec<ReportId>),
+    /// What [`StoreAction::Gather`] found.
+    Gathered(Content),
+    /// The range is frozen for the attempt.
+    Frozen,
+    /// The range holds something else than was gathered.
+    Moved,
+    /// The attempt has ended, or another one holds a range.
+    Stale,
+    /// Sealed or thawed.
+    Done,
+    /// The sender's frozen numbers are not this store's: a defect. Nothing was done.
+    WrongPlacement,
+}
+
+/// A request to a `JobStore`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JobStoreRequest {
+    /// Bind a job id to one body. Idempotent.
+    Claim {
+        /// The job.
+        job: AggregationJobId,
+        /// SHA-256 of its request.
+        digest: RequestDigest,
+    },
+}
+
+/// What a `JobStore` answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JobStoreResponse {
+    /// The id is bound to this body.
+    Claimed,
+    /// The id is bound to another body.
+    Conflict,
+}
+
+/// A request to a task's ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LedgerRequest {
+    /// Register a store of a time group before its first commit. Idempotent.
+    Open {
+        /// The task's frozen numbers.
+        placement: Placement,
+        /// Field of the task's shares.
+        field: FieldKind,
+        /// The store.
+        store: StoreId,
+    },
+    /// A store answered Busy: bring that attempt to its end if nobody is working on it. Idempotent.
+    Settle {
+        /// The task's frozen numbers.
+        placement: Placement,
+        /// Field of the task's shares.
+        field: FieldKind,
+        /// The store that answered.
+        store: StoreId,
+        /// The attempt met.
+        attempt: u64,
+    },
+    /// The leader deleted this job. Idempotent; nothing else happens until a collection.
+    Release {
+        /// The job.
+        job: AggregationJobId,
+        /// When.
+        at: Time,
+    },
+    /// Collect a batch. Idempotent by the request's digest.
+    Collect(Box<Collect>),
+}
+
+/// A leader's aggregate-share request, with what the ledger needs to answer it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Collect {
+    /// SHA-256 of the request.
+    pub digest: RequestDigest,
+    /// The task's frozen numbers.
+    pub placement: Placement,
+    /// Field of the task's shares.
+    pub field: FieldKind,
+    /// The batch buckets.
+    pub range: BucketRange,
+    /// The aggregation parameter.
+    pub param: Vec<u8>,
+    /// Reports the leader counts.
+    pub report_count: u64,
+    /// Their checksum.
+    pub checksum: Checksum,
+    /// The task's smallest batch.
+    pub min_batch_size: u64,
+    /// The task's largest batch, if it has one. DAP-09 fixed-size only.
+    pub max_batch_size: Option<u64>,
+    /// Distinct aggregation parameters per batch.
+    pub max_batch_query_count: u64,
+    /// Whom the share is sealed to.
+    pub collector_hpke_config: HpkeConfig,
+    /// HPKE info string.
+    #[serde(with = "crate::b64::serde_b64")]
+    pub hpke_info: Vec<u8>,
+    /// HPKE associated data.
+    #[serde(with = "crate::b64::serde_b64")]
+    pub hpke_aad: Vec<u8>,
+}
+
+/// What a ledger answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LedgerResponse {
+    /// The store is registered; these ranges of its group are collected, each with its parameter.
+    Opened(Vec<(BucketRange, Vec<u8>)>),
+    /// Done.
+    Done,
+    /// The encoded, sealed aggregate share: the same bytes for the same request, for ever.
+    Share(#[serde(with = "crate::b64::serde_b64")] Vec<u8>),
+    /// The leader's fault. Nothing was written.
+    Refused(Abort),
+    /// Another collection runs, or something did not answer: the same request will succeed later.
+    Busy,
+}
+
+/// All stores of a task that has one group.
+pub fn whole_task_stores(shards: u16) -> Vec<StoreId> {
+    (0..shards)
+        .map(|shard| StoreId {
+            group: Group::Whole,
+            shard,
+        })
+        .collect()
+}

@@ -1,0 +1,239 @@
+//! The storage protocol: what is stored, by whom, and why each report is counted exactly once.
+//!
+//! **The object that owns a report id owns that report's contribution and its verdict.** Replay check, addition to
+//! the batch's share, and the recorded verdict happen in one transaction of one [`aggregate_store`], decided by
+//! the first write. A [`ledger`] per task collects: gather, check, intent, freeze, decision, seal; everything
+//! before the decision can be taken back. A [`job_store`] binds a DAP-09 job id to one body where no single
+//! `AggregateStore` could. The [`config_store`] holds what must be strongly consistent about tasks and keys.
+//!
+//! The state machines are written once, here, over the small table traits of this module. Durable Objects bind
+//! the tables to SQLite; [`crate::testing`] keeps them in memory.
+//!
+//! Platform facts that everything relies on: an object handles one synchronous transaction at a time, atomic and
+//! durable; every message may be lost, repeated, late, or answered after its sender gave up; any await may be
+//! the last thing a Worker or a ledger does.
+
+pub mod aggregate_store;
+pub mod config_store;
+pub mod job_store;
+pub mod ledger;
+pub mod message;
+pub mod placement;
+pub mod replay;
+
+use std::future::Future;
+
+use self::{
+    aggregate_store::{JobRow, SealedRange, SliceHead, StoreMeta},
+    ledger::{CollectionRow, LedgerMeta, Pending},
+    message::{
+        AggregateStoreRequest, AggregateStoreResponse, JobStoreRequest, JobStoreResponse,
+        LedgerRequest, LedgerResponse, RequestDigest,
+    },
+    placement::{Placement, StoreId},
+};
+use crate::{
+    batch::{BatchBucket, BucketRange},
+    error::ReportError,
+    ids::{AggregationJobId, ReportId, TaskId},
+    time::Time,
+};
+
+/// The tables failed, or hold what this code did not write. Our own fault; the transaction is rolled back.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("storage: {0}")]
+pub struct StoreError(pub String);
+
+/// Result of a table operation.
+pub type StoreResult<T> = Result<T, StoreError>;
+
+/// A database that runs closures as transactions.
+pub trait Database {
+    /// The tables, inside a transaction.
+    type Tables;
+
+    /// Runs `f` atomically. Nested transactions do not occur.
+    ///
+    /// # Errors
+    /// What `f` returns, or the database's own failure; either way nothing `f` wrote is kept. The same holds if `f`
+    /// panics.
+    fn transaction<R>(&self, f: impl FnOnce(&mut Self::Tables) -> StoreResult<R>)
+    -> StoreResult<R>;
+}
+
+/// Tables of one `AggregateStore`.
+pub trait AggregateTables {
+    /// The single meta row.
+    ///
+    /// # Errors
+    /// The database's.
+    fn meta(&mut self) -> StoreResult<Option<StoreMeta>>;
+    /// Writes the meta row (1 row).
+    ///
+    /// # Errors
+    /// The database's.
+    fn put_meta(&mut self, meta: &StoreMeta) -> StoreResult<()>;
+    /// Sealed ranges that can contain `bucket`: those with the greatest start not after it.
+    ///
+    /// # Errors
+    /// The database's.
+    fn sealed_near(&mut self, bucket: &BatchBucket) -> StoreResult<Vec<SealedRange>>;
+    /// Records a sealed range (1 row); again with equal values it changes nothing.
+    ///
+    /// # Errors
+    /// The database's.
+    fn put_sealed(&mut self, range: &SealedRange) -> StoreResult<()>;
+    /// A job's digest and refused reports.
+    ///
+    /// # Errors
+    /// The database's.
+    #[allow(clippy::type_complexity)]
+    fn job(
+        &mut self,
+        job: &AggregationJobId,
+    ) -> StoreResult<Option<(RequestDigest, Vec<(ReportId, ReportError)>)>>;
+    /// Records a job (1 row whatever its size, up to the chunk limit of the database).
+    ///
+    /// # Errors
+    /// The database's.
+    fn insert_job(&mut self, row: &JobRow) -> StoreResult<()>;
+    /// Replaces the slice heads of a job (1 row).
+    ///
+    /// # Errors
+    /// The database's.
+    fn put_heads(&mut self, job: &AggregationJobId, heads: &[SliceHead]) -> StoreResult<()>;
+    /// Visits each job's parameter and slice heads.
+    ///
+    /// # Errors
+    /// The database's, or the visitor's.
+    fn each_job(
+        &mut self,
+        visit: &mut dyn FnMut(AggregationJobId, &[u8], Vec<SliceHead>) -> StoreResult<()>,
+    ) -> StoreResult<()>;
+    /// Visits each job's parameter, slice heads and ids (16 bytes each, in the order of the slices).
+    ///
+    /// # Errors
+    /// The database's, or the visitor's.
+    fn each_job_ids(
+        &mut self,
+        visit: &mut dyn FnMut(AggregationJobId, &[u8], Vec<SliceHead>, &[u8]) -> StoreResult<()>,
+    ) -> StoreResult<()>;
+    /// A job's encoded shares, in the order of the slices.
+    ///
+    /// # Errors
+    /// The database's.
+    fn shares(&mut self, job: &AggregationJobId) -> StoreResult<Vec<u8>>;
+}
+
+/// Tables of one `TaskLedger`.
+pub trait LedgerTables {
+    /// The single meta row; the default if none was written.
+    ///
+    /// # Errors
+    /// The database's.
+    fn meta(&mut self) -> StoreResult<LedgerMeta>;
+    /// Writes the meta row (1 row).
+    ///
+    /// # Errors
+    /// The database's.
+    fn put_meta(&mut self, meta: &LedgerMeta) -> StoreResult<()>;
+    /// Registers a store of a time group (1 row, or none if it is registered).
+    ///
+    /// # Errors
+    /// The database's.
+    fn register(&mut self, store: &StoreId) -> StoreResult<()>;
+    /// All registered stores, in order.
+    ///
+    /// # Errors
+    /// The database's.
+    fn registered(&mut self) -> StoreResult<Vec<StoreId>>;
+    /// Records that the leader deleted a job (1 row, or none if recorded).
+    ///
+    /// # Errors
+    /// The database's.
+    fn release(&mut self, job: &AggregationJobId, at: Time) -> StoreResult<()>;
+    /// Whether the leader deleted a job.
+    ///
+    /// # Errors
+    /// The database's.
+    fn is_released(&mut self, job: &AggregationJobId) -> StoreResult<bool>;
+    /// The attempt under way, if any.
+    ///
+    /// # Errors
+    /// The database's.
+    fn pending(&mut self) -> StoreResult<Option<Pending>>;
+    /// Writes or deletes the attempt under way (1 row).
+    ///
+    /// # Errors
+    /// The database's.
+    fn put_pending(&mut self, pending: Option<&Pending>) -> StoreResult<()>;
+    /// The decided collection for a request.
+    ///
+    /// # Errors
+    /// The database's.
+    fn collection(&mut self, digest: &RequestDigest) -> StoreResult<Option<CollectionRow>>;
+    /// Decided collections whose range shares a bucket with `range`.
+    ///
+    /// # Errors
+    /// The database's.
+    fn collections_meeting(&mut self, range: &BucketRange) -> StoreResult<Vec<CollectionRow>>;
+    /// Decided collections that some store has not been told of.
+    ///
+    /// # Errors
+    /// The database's.
+    fn unsealed_collections(&mut self) -> StoreResult<Vec<CollectionRow>>;
+    /// Writes a decided collection (1 row).
+    ///
+    /// # Errors
+    /// The database's.
+    fn put_collection(&mut self, row: &CollectionRow) -> StoreResult<()>;
+}
+
+/// Tables of one `JobStore`.
+pub trait JobTables {
+    /// The body a job id is bound to.
+    ///
+    /// # Errors
+    /// The database's.
+    fn claim(&mut self, job: &AggregationJobId) -> StoreResult<Option<RequestDigest>>;
+    /// Binds a job id (1 row).
+    ///
+    /// # Errors
+    /// The database's.
+    fn put_claim(&mut self, job: &AggregationJobId, digest: &RequestDigest) -> StoreResult<()>;
+}
+
+/// A call to an object has no known outcome: it may or may not have been carried out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("call: {0}")]
+pub struct CallError(pub String);
+
+/// Calls to a task's objects. An implementation applies a timeout to each call; it may repeat a call, because all
+/// messages are idempotent.
+#[allow(
+    async_fn_in_trait,
+    reason = "futures on Workers are not Send, and no caller needs them to be"
+)]
+pub trait Objects {
+    /// Calls an `AggregateStore`.
+    fn store(
+        &self,
+        store: &StoreId,
+        request: AggregateStoreRequest,
+    ) -> impl Future<Output = Result<AggregateStoreResponse, CallError>>;
+
+    /// Calls the task's ledger.
+    fn ledger(
+        &self,
+        task: &TaskId,
+        request: LedgerRequest,
+    ) -> impl Future<Output = Result<LedgerResponse, CallError>>;
+
+    /// Calls a `JobStore` of the task.
+    fn job_store(
+        &self,
+        placement: &Placement,
+        shard: u16,
+        request: JobStoreRequest,
+    ) -> impl Future<Output = Result<JobStoreResponse, CallError>>;
+}

@@ -1,0 +1,3 @@
+//! In-memory twins of what the platform provides, for tests and simulation.
+
+pub mod memory;

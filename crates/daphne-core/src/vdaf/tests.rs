@@ -1,0 +1,503 @@
+use serde_json::json;
+
+use super::*;
+use crate::ids::TaskId;
+
+const DRAFTS: [VdafDraft; 2] = [VdafDraft::V08, VdafDraft::V18];
+const NONCE: [u8; 16] = [7; 16];
+
+fn ctx() -> Vec<u8> {
+    [&b"dap-18"[..], TaskId::new([3; 32]).as_bytes()].concat()
+}
+
+/// Each VDAF with measurements at the ends of their ranges.
+fn instances() -> Vec<(VdafConfig, Vec<Measurement>)> {
+    let vectors = vec![
+        Measurement::SumVec(vec![0; 10]),
+        Measurement::SumVec(vec![255; 10]),
+        Measurement::SumVec((0..10).collect()),
+    ];
+    let (length, max_measurement, chunk_length) = (10, 255, 9);
+    vec![
+        (
+            VdafConfig::Prio3Count,
+            vec![Measurement::Count(true), Measurement::Count(false)],
+        ),
+        (
+            VdafConfig::Prio3Sum { max_measurement },
+            vec![
+                Measurement::Sum(0),
+                Measurement::Sum(255),
+                Measurement::Sum(77),
+            ],
+        ),
+        (
+            VdafConfig::Prio3SumVec {
+                length,
+                max_measurement,
+                chunk_length,
+            },
+            vectors.clone(),
+        ),
+        (
+            VdafConfig::Prio3Histogram {
+                length: 4,
+                chunk_length: 2,
+            },
+            vec![
+                Measurement::Histogram(0),
+                Measurement::Histogram(3),
+                Measurement::Histogram(3),
+            ],
+        ),
+        (
+            VdafConfig::Prio3SumVecField64MultiproofHmacSha256Aes128 {
+                length,
+                max_measurement,
+                chunk_length,
+                proofs: 2,
+            },
+            vectors,
+        ),
+    ]
+}
+
+fn each(mut f: impl FnMut(Vdaf, VerifyKey, Vec<Measurement>)) {
+    for draft in DRAFTS {
+        for (config, measurements) in instances() {
+            let vdaf = Vdaf::new(draft, config).unwrap();
+            let key = vdaf.verify_key(&vec![0x11; vdaf.verify_key_len()]).unwrap();
+            f(vdaf, key, measurements);
+        }
+    }
+}
+
+#[test]
+fn the_sum_of_verified_reports_is_the_truth() {
+    each(|vdaf, key, measurements| {
+        let (mut leader, mut helper) = (vdaf.aggregate_init(), vdaf.aggregate_init());
+        let mut stored = share::zero(vdaf.agg_share_len());
+        for (i, measurement) in measurements.iter().enumerate() {
+            let nonce = [i as u8; 16];
+            let report = vdaf.shard(&ctx(), measurement, &nonce).unwrap();
+            let (state, init) = vdaf
+                .leader_init(
+                    &key,
+                    &ctx(),
+                    &nonce,
+                    &report.public_share,
+                    &report.leader_input_share,
+                )
+                .unwrap();
+            let (helper_output, finish) = vdaf
+                .helper_init(
+                    &key,
+                    &ctx(),
+                    &nonce,
+                    &report.public_share,
+                    &report.helper_input_share,
+                    &init,
+                )
+                .unwrap();
+            let leader_output = vdaf.leader_continued(&ctx(), state, &finish).unwrap();
+            leader.accumulate(&leader_output).unwrap();
+            helper.accumulate(&helper_output).unwrap();
+            let mut one = vdaf.aggregate_init();
+            one.accumulate(&leader_output).unwrap();
+            share::add_assign(vdaf.field(), &mut stored, &one.encode()).unwrap();
+        }
+        assert_eq!(leader.encode().len(), vdaf.agg_share_len());
+        assert_eq!(leader.encode(), stored);
+        let result = vdaf
+            .unshard(
+                &leader.encode(),
+                &helper.encode(),
+                measurements.len() as u64,
+            )
+            .unwrap();
+        assert_eq!(result, vdaf.truth(measurements.iter()).unwrap());
+    });
+}
+
+/// Bytes of the public share, both input shares, both messages and an aggregate share.
+#[test]
+fn encodings_have_the_sizes_of_the_drafts() {
+    let mut sizes = Vec::new();
+    each(|vdaf, key, measurements| {
+        let r = vdaf.shard(&ctx(), &measurements[0], &NONCE).unwrap();
+        let (_, init) = vdaf
+            .leader_init(&key, &ctx(), &NONCE, &r.public_share, &r.leader_input_share)
+            .unwrap();
+        let (_, finish) = vdaf
+            .helper_init(
+                &key,
+                &ctx(),
+                &NONCE,
+                &r.public_share,
+                &r.helper_input_share,
+                &init,
+            )
+            .unwrap();
+        sizes.push([
+            vdaf.verify_key_len(),
+            r.public_share.len(),
+            r.leader_input_share.len(),
+            r.helper_input_share.len(),
+            init.len(),
+            finish.len(),
+            vdaf.agg_share_len(),
+        ]);
+    });
+    assert_eq!(
+        sizes,
+        [
+            // VDAF-08
+            [16, 0, 48, 32, 37, 5, 8],
+            [16, 32, 656, 48, 69, 21, 16],
+            [16, 32, 2080, 48, 341, 21, 160],
+            [16, 32, 256, 48, 117, 21, 64],
+            [32, 64, 1456, 96, 357, 37, 80],
+            // VDAF-18
+            [32, 0, 48, 32, 37, 5, 8],
+            [32, 0, 320, 32, 29, 5, 8],
+            [32, 64, 2096, 64, 357, 37, 160],
+            [32, 64, 272, 64, 133, 37, 64],
+            [32, 64, 1456, 64, 357, 37, 80],
+        ]
+    );
+}
+
+#[test]
+fn whatever_is_changed_the_report_is_refused() {
+    each(|vdaf, key, measurements| {
+        let ctx = ctx();
+        let r = vdaf.shard(&ctx, &measurements[1], &NONCE).unwrap();
+        let leader = |key: &VerifyKey, ctx: &[u8], public: &[u8], input: &[u8]| {
+            vdaf.leader_init(key, ctx, &NONCE, public, input)
+        };
+        let helper = |key: &VerifyKey, ctx: &[u8], public: &[u8], input: &[u8], inbound: &[u8]| {
+            vdaf.helper_init(key, ctx, &NONCE, public, input, inbound)
+        };
+        let (state, init) = leader(&key, &ctx, &r.public_share, &r.leader_input_share).unwrap();
+        let (_, finish) =
+            helper(&key, &ctx, &r.public_share, &r.helper_input_share, &init).unwrap();
+
+        // Lengths: shorter, longer, empty.
+        let resized = |bytes: &[u8]| {
+            let mut all: Vec<Vec<u8>> = (0..bytes.len()).map(|n| bytes[..n].to_vec()).collect();
+            all.push([bytes, b"\0"].concat());
+            all
+        };
+        for public in resized(&r.public_share) {
+            let result = leader(&key, &ctx, &public, &r.leader_input_share);
+            assert_eq!(result.unwrap_err(), VerifyError::UndecodableShare);
+            let result = helper(&key, &ctx, &public, &r.helper_input_share, &init);
+            assert_eq!(result.unwrap_err(), VerifyError::UndecodableShare);
+        }
+        for input in resized(&r.leader_input_share) {
+            let result = leader(&key, &ctx, &r.public_share, &input);
+            assert_eq!(result.unwrap_err(), VerifyError::UndecodableShare);
+        }
+        for input in resized(&r.helper_input_share) {
+            let result = helper(&key, &ctx, &r.public_share, &input, &init);
+            assert_eq!(result.unwrap_err(), VerifyError::UndecodableShare);
+        }
+        for init in resized(&init) {
+            let result = helper(&key, &ctx, &r.public_share, &r.helper_input_share, &init);
+            assert_eq!(result.unwrap_err(), VerifyError::Refused);
+        }
+        for finish in resized(&finish).iter().chain([&init, &[0xff; 5].to_vec()]) {
+            let result = vdaf.leader_continued(&ctx, state.clone(), finish);
+            assert_eq!(result.unwrap_err(), VerifyError::Refused);
+        }
+
+        // A field element at its modulus or above.
+        let unreduced = [&[0xff; 16][..], &r.leader_input_share[16..]].concat();
+        let result = leader(&key, &ctx, &r.public_share, &unreduced);
+        assert_eq!(result.unwrap_err(), VerifyError::UndecodableShare);
+        let unreduced = [&init[..5], &[0xff; 16], &init[21..]].concat();
+        let result = helper(
+            &key,
+            &ctx,
+            &r.public_share,
+            &r.helper_input_share,
+            &unreduced,
+        );
+        assert_eq!(result.unwrap_err(), VerifyError::Refused);
+
+        // Well-formed and wrong: the leader's and the helper's share, its message, the key, the context.
+        let refused = |init: Result<(LeaderState, Vec<u8>), VerifyError>| {
+            let (_, init) = init.unwrap();
+            let result = helper(&key, &ctx, &r.public_share, &r.helper_input_share, &init);
+            assert_eq!(result.unwrap_err(), VerifyError::Refused);
+        };
+        let mut changed = r.leader_input_share.clone();
+        changed[0] ^= 1;
+        refused(leader(&key, &ctx, &r.public_share, &changed));
+        let other_key = vdaf.verify_key(&vec![0x12; vdaf.verify_key_len()]).unwrap();
+        refused(leader(
+            &other_key,
+            &ctx,
+            &r.public_share,
+            &r.leader_input_share,
+        ));
+        let mut changed = r.helper_input_share.clone();
+        changed[0] ^= 1;
+        let result = helper(&key, &ctx, &r.public_share, &changed, &init);
+        assert_eq!(result.unwrap_err(), VerifyError::Refused);
+        let mut changed = init.clone();
+        changed[5] ^= 1;
+        let result = helper(&key, &ctx, &r.public_share, &r.helper_input_share, &changed);
+        assert_eq!(result.unwrap_err(), VerifyError::Refused);
+        if finish.len() > 5 {
+            let mut changed = finish.clone();
+            changed[5] ^= 1;
+            let result = vdaf.leader_continued(&ctx, state.clone(), &changed);
+            assert_eq!(result.unwrap_err(), VerifyError::Refused);
+        }
+        let result = helper(
+            &key,
+            b"other",
+            &r.public_share,
+            &r.helper_input_share,
+            &init,
+        );
+        match vdaf.draft() {
+            VdafDraft::V08 => assert!(result.is_ok(), "VDAF-08 has no context"),
+            VdafDraft::V18 => assert_eq!(result.unwrap_err(), VerifyError::Refused),
+        }
+    });
+}
+
+#[test]
+fn states_and_shares_of_another_vdaf_are_refused() {
+    let mut all = Vec::new();
+    each(|vdaf, key, measurements| {
+        let r = vdaf.shard(&ctx(), &measurements[0], &NONCE).unwrap();
+        let (state, init) = vdaf
+            .leader_init(&key, &ctx(), &NONCE, &r.public_share, &r.leader_input_share)
+            .unwrap();
+        let (output, finish) = vdaf
+            .helper_init(
+                &key,
+                &ctx(),
+                &NONCE,
+                &r.public_share,
+                &r.helper_input_share,
+                &init,
+            )
+            .unwrap();
+        all.push((vdaf, key, state, finish, output));
+    });
+    for (i, (vdaf, ..)) in all.iter().enumerate() {
+        for (j, (_, _, state, finish, output)) in all.iter().enumerate() {
+            let same_shape = vdaf.agg_share_len() == all[j].0.agg_share_len()
+                && vdaf.field() == all[j].0.field()
+                && vdaf.draft() == all[j].0.draft();
+            assert_eq!(
+                vdaf.aggregate_init().accumulate(output).is_ok(),
+                same_shape,
+                "{i} {j}"
+            );
+            let result = vdaf.leader_continued(&ctx(), state.clone(), finish);
+            assert_eq!(result.is_ok(), i == j, "{i} {j}");
+        }
+    }
+    let (short, long) = (&all[0], &all[5]);
+    assert!(short.0.verify_key(&[0; 32]).is_err() && long.0.verify_key(&[0; 16]).is_err());
+    let r = short
+        .0
+        .shard(&ctx(), &Measurement::Count(true), &NONCE)
+        .unwrap();
+    let result = short.0.leader_init(
+        &long.1,
+        &ctx(),
+        &NONCE,
+        &r.public_share,
+        &r.leader_input_share,
+    );
+    assert_eq!(result.unwrap_err(), VerifyError::Refused);
+}
+
+#[test]
+fn aggregate_shares_are_checked() {
+    each(|vdaf, _, _| {
+        let good = share::zero(vdaf.agg_share_len());
+        assert!(vdaf.unshard(&good, &good, u64::MAX).is_ok());
+        let bad = [
+            vec![0; good.len() - 1],
+            vec![0; good.len() + 1],
+            vec![0xff; good.len()],
+            vec![],
+        ];
+        for bad in &bad {
+            assert_eq!(vdaf.unshard(bad, &good, 0), Err(UnshardError::LeaderShare));
+            assert_eq!(vdaf.unshard(&good, bad, 0), Err(UnshardError::HelperShare));
+        }
+        assert!(vdaf.decode_agg_param(b"").is_ok() && vdaf.decode_agg_param(b"\0").is_err());
+    });
+}
+
+#[test]
+fn parameters_are_refused_in_plain_sentences() {
+    let count = |draft, json| {
+        let config = serde_json::from_value(json).unwrap();
+        Vdaf::new(draft, config)
+            .map(|_| ())
+            .map_err(|e| e.to_string())
+    };
+    let max = u32::MAX;
+    let agg_share = "the aggregate share would be longer than 1572864 bytes";
+    let input_share = "the leader's input share would be longer than 4194304 bytes";
+    let multiproof = |length, max_measurement: u64, chunk_length, proofs| {
+        json!({"Prio3SumVecField64MultiproofHmacSha256Aes128": {
+            "length": length, "max_measurement": max_measurement, "chunk_length": chunk_length, "proofs": proofs
+        }})
+    };
+    for (json, text) in [
+        (
+            json!({"Prio3Sum": {"max_measurement": 0}}),
+            "max_measurement must be at least 1",
+        ),
+        (
+            json!({"Prio3Histogram": {"length": 0, "chunk_length": 1}}),
+            "length must be at least 1",
+        ),
+        (
+            json!({"Prio3Histogram": {"length": 1, "chunk_length": 0}}),
+            "chunk_length must be at least 1",
+        ),
+        (
+            json!({"Prio3Histogram": {"length": max, "chunk_length": max}}),
+            agg_share,
+        ),
+        (
+            json!({"Prio3Histogram": {"length": 98_305, "chunk_length": 300}}),
+            agg_share,
+        ),
+        (
+            json!({"Prio3Histogram": {"length": 1, "chunk_length": max}}),
+            input_share,
+        ),
+        (
+            json!({"Prio3SumVec": {"length": 98_304, "bits": 3, "chunk_length": 1}}),
+            input_share,
+        ),
+        (
+            json!({"Prio3SumVec": {"length": 98_304, "bits": 2, "chunk_length": 1}}),
+            input_share,
+        ),
+        (multiproof(10, 1, 1, 1), "proofs must be 2 or 3"),
+        (multiproof(10, 1, 1, 4), "proofs must be 2 or 3"),
+        (multiproof(max, 1, 1, 2), agg_share),
+        (multiproof(100_000, 63, 300, 2), input_share),
+        (multiproof(1, 1, max, 3), input_share),
+    ] {
+        for draft in DRAFTS {
+            assert_eq!(count(draft, json.clone()), Err(text.into()), "{json}");
+        }
+    }
+    // The largest histogram.
+    for draft in DRAFTS {
+        assert_eq!(
+            count(
+                draft,
+                json!({"Prio3Histogram": {"length": 98_304, "chunk_length": 300}})
+            ),
+            Ok(())
+        );
+    }
+    // VDAF-08 counts bits.
+    let sum = |max: u64| json!({"Prio3Sum": {"max_measurement": max}});
+    assert_eq!(count(VdafDraft::V18, sum(1337)), Ok(()));
+    assert_eq!(
+        count(VdafDraft::V08, sum(1337)).unwrap_err(),
+        "DAP-09 can only bound integers by a number of bits, so max_measurement must be one less than a power of \
+         two, not 1337"
+    );
+    for bits in 1..=64 {
+        assert_eq!(
+            count(VdafDraft::V08, sum(u64::MAX >> (64 - bits))),
+            Ok(()),
+            "{bits}"
+        );
+    }
+    // What only `prio` refuses: integers that the field cannot hold.
+    for (draft, json) in [
+        (VdafDraft::V18, sum(u64::MAX)),
+        (VdafDraft::V18, multiproof(1, u64::MAX, 1, 2)),
+        (VdafDraft::V08, multiproof(1, u64::MAX, 1, 2)),
+    ] {
+        assert!(
+            count(draft, json)
+                .unwrap_err()
+                .starts_with("the VDAF refuses this: ")
+        );
+    }
+}
+
+#[test]
+fn measurements_out_of_range_are_not_shared() {
+    each(|vdaf, _, _| {
+        for bad in [
+            Measurement::Sum(256),
+            Measurement::SumVec(vec![1; 9]),
+            Measurement::SumVec(vec![256; 10]),
+            Measurement::Histogram(4),
+            Measurement::Histogram(usize::MAX),
+        ] {
+            assert!(vdaf.shard(&ctx(), &bad, &NONCE).is_err());
+            assert!(vdaf.truth([&bad].into_iter()).is_err());
+        }
+    });
+}
+
+#[test]
+fn sums_reach_the_ends_of_their_ranges() {
+    for (draft, max_measurement) in [(VdafDraft::V08, u64::MAX), (VdafDraft::V18, (1 << 63) + 5)] {
+        let vdaf = Vdaf::new(draft, VdafConfig::Prio3Sum { max_measurement }).unwrap();
+        let key = vdaf.verify_key(&vec![1; vdaf.verify_key_len()]).unwrap();
+        let r = vdaf
+            .shard(&ctx(), &Measurement::Sum(max_measurement), &NONCE)
+            .unwrap();
+        let (state, init) = vdaf
+            .leader_init(&key, &ctx(), &NONCE, &r.public_share, &r.leader_input_share)
+            .unwrap();
+        let (helper, finish) = vdaf
+            .helper_init(
+                &key,
+                &ctx(),
+                &NONCE,
+                &r.public_share,
+                &r.helper_input_share,
+                &init,
+            )
+            .unwrap();
+        let leader = vdaf.leader_continued(&ctx(), state, &finish).unwrap();
+        let [leader, helper] = [leader, helper].map(|output| {
+            let mut sum = vdaf.aggregate_init();
+            sum.accumulate(&output).unwrap();
+            sum.encode()
+        });
+        let result = vdaf.unshard(&leader, &helper, 1).unwrap();
+        assert_eq!(result, AggregateResult::Number(max_measurement.into()));
+    }
+}
+
+#[test]
+fn secrets_are_not_printed() {
+    each(|vdaf, key, measurements| {
+        let r = vdaf.shard(&ctx(), &measurements[0], &NONCE).unwrap();
+        let (state, _) = vdaf
+            .leader_init(&key, &ctx(), &NONCE, &r.public_share, &r.leader_input_share)
+            .unwrap();
+        assert_eq!(
+            format!(
+                "{key:?} {r:?} {state:?} {:?} {:?}",
+                vdaf.aggregate_init(),
+                measurements[0]
+            ),
+            "VerifyKey ShardedReport LeaderState AggregateShare Measurement"
+        );
+    });
+}

@@ -1,0 +1,467 @@
+//! The published test vectors of VDAF-08 and VDAF-18.
+//!
+//! They are read from the directory that the environment variable `DAPHNE_VECTORS` names, which holds the drafts'
+//! `vdaf-08/` and `vdaf-18/`. Without it the test passes and says `VECTORS ABSENT` past the test harness's capture.
+//!
+//! Vectors for two aggregators go through [`Vdaf`]; those for more, and relatives of our instances, through `prio`,
+//! which shows that the dependency is the draft's. Sharding is not replayed, as `prio` takes no randomness: a
+//! vector starts from its input shares.
+
+#![cfg(not(target_arch = "wasm32"))]
+
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+};
+
+use daphne_core::{
+    vdaf::{AggregateResult, AggregateShare, OutputShare, Vdaf, VdafConfig, VerifyError},
+    version::VdafDraft,
+};
+use serde_json::{Value, json};
+
+#[test]
+fn vdaf_08() {
+    run(VdafDraft::V08, "vdaf-08");
+}
+
+#[test]
+fn vdaf_18() {
+    run(VdafDraft::V18, "vdaf-18");
+}
+
+/// How a file was checked.
+enum Checked {
+    Here,
+    ByPrio,
+    NotImplemented,
+}
+
+fn run(draft: VdafDraft, folder: &str) {
+    let Some(root) = std::env::var_os("DAPHNE_VECTORS") else {
+        say("VECTORS ABSENT: set DAPHNE_VECTORS");
+        return;
+    };
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(Path::new(&root).join(folder))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "json"))
+        .collect();
+    paths.sort();
+    let [mut here, mut by_prio] = [0, 0];
+    let mut not_implemented = Vec::new();
+    let mut families = std::collections::BTreeSet::new();
+    for path in paths {
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let json: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        // The test harness shows this if a check below fails.
+        println!("{folder}/{name}");
+        let family = name.split('_').next().unwrap();
+        match check(draft, family, &json) {
+            Checked::Here => {
+                here += 1;
+                families.insert(family.to_owned());
+            }
+            Checked::ByPrio => by_prio += 1,
+            Checked::NotImplemented => not_implemented.push(name.to_owned()),
+        }
+    }
+    assert_eq!(
+        Vec::from_iter(families),
+        ["Prio3Count", "Prio3Histogram", "Prio3Sum", "Prio3SumVec"],
+        "{folder} lacks vectors"
+    );
+    say(&format!(
+        "VECTORS {folder}: {here} passed, {by_prio} passed by prio directly, {} not implemented ({})",
+        not_implemented.len(),
+        not_implemented.join(" ")
+    ));
+}
+
+/// Writes past the test harness, which hides what passing tests print.
+fn say(text: &str) {
+    writeln!(std::io::stderr(), "{text}").unwrap();
+}
+
+fn check(draft: VdafDraft, family: &str, json: &Value) -> Checked {
+    let number = |key: &str| json[key].as_u64().unwrap();
+    let range = || match draft {
+        VdafDraft::V08 => ("bits", number("bits")),
+        VdafDraft::V18 => ("max_measurement", number("max_measurement")),
+    };
+    let config = match family {
+        "Prio3Count" => json!("Prio3Count"),
+        "Prio3Sum" => json!({"Prio3Sum": {range().0: range().1}}),
+        "Prio3SumVec" => json!({"Prio3SumVec": {
+            range().0: range().1, "length": number("length"), "chunk_length": number("chunk_length")
+        }}),
+        "Prio3Histogram" => json!({"Prio3Histogram": {
+            "length": number("length"), "chunk_length": number("chunk_length")
+        }}),
+        _ => Value::Null,
+    };
+    let vector = Vector::read(draft, json);
+    if config.is_null() || number("shares") != 2 {
+        let vector = vector.as_ref();
+        return match draft {
+            VdafDraft::V08 => by_prio_08::check(family, json, vector),
+            VdafDraft::V18 => by_prio_18::check(family, json, vector),
+        };
+    }
+    let config: VdafConfig = serde_json::from_value(config).unwrap();
+    vector.unwrap().check(&Vdaf::new(draft, config).unwrap());
+    Checked::Here
+}
+
+/// What both drafts' files say, in the words of VDAF-18.
+struct Vector {
+    verify_key: Vec<u8>,
+    ctx: Vec<u8>,
+    reports: Vec<Report>,
+    agg_shares: Vec<Vec<u8>>,
+    /// `null` if a report must fail.
+    agg_result: Value,
+    /// The operation that must fail.
+    failure: Option<String>,
+}
+
+struct Report {
+    nonce: [u8; 16],
+    public_share: Vec<u8>,
+    input_shares: Vec<Vec<u8>>,
+    verifier_shares: Vec<Vec<u8>>,
+    verifier_message: Option<Vec<u8>>,
+    out_shares: Vec<Vec<u8>>,
+}
+
+fn hex(text: &Value) -> Vec<u8> {
+    let text = text.as_str().unwrap();
+    assert_eq!(text.len() % 2, 0);
+    (0..text.len())
+        .step_by(2)
+        .map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap())
+        .collect()
+}
+
+fn each<T>(list: &Value, f: impl Fn(&Value) -> T) -> Vec<T> {
+    list.as_array().unwrap().iter().map(f).collect()
+}
+
+impl Vector {
+    /// `None` if the file is no vector of a Prio3.
+    fn read(draft: VdafDraft, json: &Value) -> Option<Self> {
+        let (reports, verifier_shares, verifier_messages) = match draft {
+            VdafDraft::V08 => ("prep", "prep_shares", "prep_messages"),
+            VdafDraft::V18 => ("reports", "verifier_shares", "verifier_messages"),
+        };
+        json["agg_shares"]
+            .as_array()
+            .filter(|shares| shares.iter().all(Value::is_string))?;
+        let reports = each(json.get(reports)?, |report| {
+            // Only Poplar1 shares its public share differently.
+            let public_share = &report["public_share"];
+            Some(Report {
+                nonce: hex(&report["nonce"]).try_into().unwrap(),
+                public_share: public_share.is_string().then(|| hex(public_share))?,
+                input_shares: each(&report["input_shares"], hex),
+                verifier_shares: report[verifier_shares]
+                    .get(0)
+                    .map_or_else(Vec::new, |shares| each(shares, hex)),
+                verifier_message: report[verifier_messages].get(0).map(hex),
+                // VDAF-08 lists the elements.
+                out_shares: each(&report["out_shares"], |share| match share {
+                    Value::Array(elements) => elements.iter().flat_map(hex).collect(),
+                    encoded => hex(encoded),
+                }),
+            })
+        });
+        let failure = json.get("operations").and_then(|operations| {
+            let failed = |operation: &&Value| operation["success"] == false;
+            let operation = operations.as_array().unwrap().iter().find(failed)?;
+            Some(operation["operation"].as_str().unwrap().to_owned())
+        });
+        Some(Self {
+            verify_key: hex(&json["verify_key"]),
+            ctx: json.get("ctx").map_or_else(Vec::new, hex),
+            reports: reports.into_iter().collect::<Option<_>>()?,
+            agg_shares: each(&json["agg_shares"], hex),
+            agg_result: json["agg_result"].clone(),
+            failure,
+        })
+    }
+
+    fn check(&self, vdaf: &Vdaf) {
+        let ping_pong = |kind: u8, body: &[u8]| {
+            [
+                &[kind][..],
+                &u32::try_from(body.len()).unwrap().to_be_bytes(),
+                body,
+            ]
+            .concat()
+        };
+        let one = |share: &OutputShare| {
+            let mut sum = vdaf.aggregate_init();
+            sum.accumulate(share).unwrap();
+            sum.encode()
+        };
+        let key = vdaf.verify_key(&self.verify_key).unwrap();
+        let mut sums: [AggregateShare; 2] = [vdaf.aggregate_init(), vdaf.aggregate_init()];
+        for report in &self.reports {
+            let Report {
+                nonce,
+                public_share,
+                ..
+            } = report;
+            let [leader_share, helper_share] = &report.input_shares[..] else {
+                panic!()
+            };
+            let (state, init) = vdaf
+                .leader_init(&key, &self.ctx, nonce, public_share, leader_share)
+                .unwrap();
+            assert_eq!(init, ping_pong(0, &report.verifier_shares[0]));
+            let message = report
+                .verifier_message
+                .as_ref()
+                .map(|message| ping_pong(2, message));
+            let helper = |init: &[u8]| {
+                vdaf.helper_init(&key, &self.ctx, nonce, public_share, helper_share, init)
+            };
+            match self.failure.as_deref() {
+                None => {}
+                Some("verifier_shares_to_message") => {
+                    assert_eq!(helper(&init).unwrap_err(), VerifyError::Refused);
+                    return;
+                }
+                Some("verify_next") => {
+                    let result = vdaf.leader_continued(&self.ctx, state, &message.unwrap());
+                    assert_eq!(result.unwrap_err(), VerifyError::Refused);
+                    return;
+                }
+                Some(other) => panic!("no operation {other}"),
+            }
+            let (helper_output, finish) = helper(&init).unwrap();
+            assert_eq!(finish, message.unwrap());
+            let leader_output = vdaf.leader_continued(&self.ctx, state, &finish).unwrap();
+            for (i, output) in [leader_output, helper_output].iter().enumerate() {
+                assert_eq!(one(output), report.out_shares[i]);
+                sums[i].accumulate(output).unwrap();
+            }
+        }
+        assert!(self.failure.is_none());
+        let [leader, helper] = sums.map(|sum| sum.encode());
+        assert_eq!(
+            [&leader, &helper],
+            [&self.agg_shares[0], &self.agg_shares[1]]
+        );
+        let result = vdaf
+            .unshard(&leader, &helper, self.reports.len() as u64)
+            .unwrap();
+        assert_eq!(result, self.result());
+    }
+
+    fn result(&self) -> AggregateResult {
+        serde_json::from_value(self.agg_result.clone()).unwrap()
+    }
+}
+
+/// The instance of a file, with whatever number of aggregators, for both versions of `prio`; `None` if there is
+/// none. The draft gives relatives of its instances, which it uses as examples only, the id `0xFFFFFFFF`.
+macro_rules! instance {
+    ($checked:ident, $family:expr, $json:expr, $vector:expr,
+     ids: $ids:expr, range: $range:expr, weight: $weight:expr, proofs: $proofs:expr, sum: $sum:ty) => {{
+        let number = |key: &str| $json[key].as_u64().unwrap();
+        let length = || number("length") as usize;
+        let chunk = || number("chunk_length") as usize;
+        let max = || number($range);
+        let shares = number("shares") as u8;
+        let [count, sum, sum_vec, histogram, multihot] = $ids;
+        type Circuit<T> = Prio3<T, XofTurboShake128, SEED>;
+        match $family {
+            "Prio3Count" => $checked(
+                &Circuit::new(shares, 1, count, Count::<Field64>::new()).unwrap(),
+                $vector,
+            ),
+            "Prio3Sum" => {
+                let circuit = Sum::<$sum>::new(max().try_into().unwrap()).unwrap();
+                $checked(&Circuit::new(shares, 1, sum, circuit).unwrap(), $vector);
+            }
+            "Prio3SumVec" => {
+                let circuit = SumVec::<Field128, Products<_>>::new(
+                    max().try_into().unwrap(),
+                    length(),
+                    chunk(),
+                )
+                .unwrap();
+                $checked(&Circuit::new(shares, 1, sum_vec, circuit).unwrap(), $vector);
+            }
+            "Prio3SumVecWithMultiproof" => {
+                let circuit = SumVec::<Field64, Products<_>>::new(
+                    max().try_into().unwrap(),
+                    length(),
+                    chunk(),
+                )
+                .unwrap();
+                $checked(
+                    &Circuit::new(shares, $proofs, u32::MAX, circuit).unwrap(),
+                    $vector,
+                );
+            }
+            "Prio3Histogram" => {
+                let circuit = Histogram::<Field128, Products<_>>::new(length(), chunk()).unwrap();
+                $checked(
+                    &Circuit::new(shares, 1, histogram, circuit).unwrap(),
+                    $vector,
+                );
+            }
+            "Prio3MultiHotHistogram" | "Prio3MultihotCountVec" => {
+                let weight = number($weight) as usize;
+                let circuit =
+                    MultihotCountVec::<Field128, Products<_>>::new(length(), weight, chunk())
+                        .unwrap();
+                $checked(
+                    &Circuit::new(shares, 1, multihot, circuit).unwrap(),
+                    $vector,
+                );
+            }
+            _ => return Checked::NotImplemented,
+        }
+        Checked::ByPrio
+    }};
+}
+
+mod by_prio_08 {
+    use prio08::{
+        codec::{Encode as _, ParameterizedDecode as _},
+        field::{Field64, Field128},
+        flp::{
+            gadgets::{Mul, ParallelSum},
+            types::{Count, Histogram, MultihotCountVec, Sum, SumVec},
+        },
+        vdaf::{Aggregator, Collector, PrepareTransition, prio3::Prio3, xof::XofTurboShake128},
+    };
+    use serde_json::Value;
+
+    use super::{AggregateResult, Checked, Vector};
+
+    const SEED: usize = 16;
+    type Products<F> = ParallelSum<F, Mul<F>>;
+
+    pub fn check(family: &str, json: &Value, vector: Option<&Vector>) -> Checked {
+        let Some(vector) = vector else {
+            return Checked::NotImplemented;
+        };
+        instance!(checked, family, json, vector,
+                  ids: [0, 1, 2, 3, u32::MAX], range: "bits", weight: "max_count", proofs: 4, sum: Field128)
+    }
+
+    fn checked<V>(vdaf: &V, vector: &Vector)
+    where
+        V: Aggregator<SEED, 16, AggregationParam = ()> + Collector,
+        V::AggregateResult: Into<AggregateResult>,
+    {
+        let key = vector.verify_key[..].try_into().unwrap();
+        let mut outputs = vec![Vec::new(); vdaf.num_aggregators()];
+        for report in &vector.reports {
+            let public_share =
+                V::PublicShare::get_decoded_with_param(vdaf, &report.public_share).unwrap();
+            let (mut states, mut shares) = (Vec::new(), Vec::new());
+            for (i, input_share) in report.input_shares.iter().enumerate() {
+                let input_share =
+                    V::InputShare::get_decoded_with_param(&(vdaf, i), input_share).unwrap();
+                let (state, share) = vdaf
+                    .prepare_init(key, i, &(), &report.nonce, &public_share, &input_share)
+                    .unwrap();
+                assert_eq!(share.get_encoded().unwrap(), report.verifier_shares[i]);
+                states.push(state);
+                shares.push(share);
+            }
+            let message = vdaf.prepare_shares_to_prepare_message(&(), shares).unwrap();
+            assert_eq!(
+                Some(message.get_encoded().unwrap()),
+                report.verifier_message
+            );
+            for (i, state) in states.into_iter().enumerate() {
+                let transition = vdaf.prepare_next(state, message.clone()).unwrap();
+                let PrepareTransition::Finish(output) = transition else {
+                    panic!()
+                };
+                assert_eq!(output.get_encoded().unwrap(), report.out_shares[i]);
+                outputs[i].push(output);
+            }
+        }
+        let sums = Vec::from_iter(outputs.into_iter().map(|o| vdaf.aggregate(&(), o).unwrap()));
+        let encoded = Vec::from_iter(sums.iter().map(|sum| sum.get_encoded().unwrap()));
+        assert_eq!(encoded, vector.agg_shares);
+        let result = vdaf.unshard(&(), sums, vector.reports.len()).unwrap();
+        assert_eq!(result.into(), vector.result());
+    }
+}
+
+mod by_prio_18 {
+    use prio18::{
+        codec::{Encode as _, ParameterizedDecode as _},
+        field::{Field64, Field128},
+        flp::{
+            gadgets::{Mul, ParallelSum},
+            types::{Count, Histogram, MultihotCountVec, Sum, SumVec},
+        },
+        vdaf::{Aggregator, Collector, VerifyTransition, prio3::Prio3, xof::XofTurboShake128},
+    };
+    use serde_json::Value;
+
+    use super::{AggregateResult, Checked, Vector};
+
+    const SEED: usize = 32;
+    type Products<F> = ParallelSum<F, Mul>;
+
+    pub fn check(family: &str, json: &Value, vector: Option<&Vector>) -> Checked {
+        let Some(vector) = vector else {
+            return Checked::NotImplemented;
+        };
+        instance!(checked, family, json, vector,
+                  ids: [1, 2, 3, 4, 5], range: "max_measurement", weight: "max_weight", proofs: 3, sum: Field64)
+    }
+
+    fn checked<V>(vdaf: &V, vector: &Vector)
+    where
+        V: Aggregator<SEED, 16, AggregationParam = ()> + Collector,
+        V::AggregateResult: Into<AggregateResult>,
+    {
+        assert!(vector.failure.is_none());
+        let (key, ctx) = (vector.verify_key[..].try_into().unwrap(), &vector.ctx);
+        let mut outputs = vec![Vec::new(); vdaf.num_aggregators()];
+        for report in &vector.reports {
+            let public_share =
+                V::PublicShare::get_decoded_with_param(vdaf, &report.public_share).unwrap();
+            let (mut states, mut shares) = (Vec::new(), Vec::new());
+            for (i, input_share) in report.input_shares.iter().enumerate() {
+                let input_share =
+                    V::InputShare::get_decoded_with_param(&(vdaf, i), input_share).unwrap();
+                let (state, share) = vdaf
+                    .verify_init(key, ctx, i, &(), &report.nonce, &public_share, &input_share)
+                    .unwrap();
+                assert_eq!(share.get_encoded().unwrap(), report.verifier_shares[i]);
+                states.push(state);
+                shares.push(share);
+            }
+            let message = vdaf.verifier_shares_to_message(ctx, &(), shares).unwrap();
+            assert_eq!(
+                Some(message.get_encoded().unwrap()),
+                report.verifier_message
+            );
+            for (i, state) in states.into_iter().enumerate() {
+                let transition = vdaf.verify_next(ctx, state, message.clone()).unwrap();
+                let VerifyTransition::Finish(output) = transition else {
+                    panic!()
+                };
+                assert_eq!(output.get_encoded().unwrap(), report.out_shares[i]);
+                outputs[i].push(output);
+            }
+        }
+        let sums = Vec::from_iter(outputs.into_iter().map(|o| vdaf.aggregate(&(), o).unwrap()));
+        let encoded = Vec::from_iter(sums.iter().map(|sum| sum.get_encoded().unwrap()));
+        assert_eq!(encoded, vector.agg_shares);
+        let result = vdaf.unshard(&(), sums, vector.reports.len()).unwrap();
+        assert_eq!(result.into(), vector.result());
+    }
+}

@@ -1,0 +1,482 @@
+//! Every message of DAP-09 in one table: its name, its decoder, and encodings written by hand from the draft.
+//!
+//! Encodings are hexadecimal, a field per line. `[…]` marks a length prefix, so that tests can find and bend it.
+
+use daphne_core::{codec::DecodeError, wire::v09};
+
+/// One row of the table.
+pub struct Message {
+    /// Name of the struct.
+    pub name: &'static str,
+    /// Whether bytes decode. Allocates nothing but what the decoder does.
+    pub decodes: fn(&[u8]) -> bool,
+    /// Decodes and encodes again.
+    pub reencode: fn(&[u8]) -> Result<Vec<u8>, DecodeError>,
+    /// The list it holds, if any: the items' name and their size in memory.
+    pub list_of: Option<(&'static str, usize)>,
+    /// Encodings, each with a label.
+    pub vectors: &'static [(&'static str, &'static str)],
+}
+
+/// An encoding and where its length prefixes are.
+#[derive(Clone)]
+pub struct Vector {
+    pub bytes: Vec<u8>,
+    pub prefixes: Vec<std::ops::Range<usize>>,
+}
+
+impl Message {
+    /// The row of that name.
+    pub fn named(name: &str) -> &'static Self {
+        MESSAGES
+            .iter()
+            .find(|m| m.name == name)
+            .unwrap_or_else(|| panic!("no message {name}"))
+    }
+
+    /// The encodings, parsed.
+    pub fn parsed(&self) -> Vec<Vector> {
+        self.vectors.iter().map(|(_, hex)| parse(hex)).collect()
+    }
+}
+
+fn parse(hex: &str) -> Vector {
+    let (mut bytes, mut prefixes, mut open) = (Vec::new(), Vec::new(), 0);
+    let mut rest = hex;
+    while !rest.is_empty() {
+        if let Some(r) = rest.strip_prefix('[') {
+            open = bytes.len();
+            rest = r;
+        } else if let Some(r) = rest.strip_prefix(']') {
+            prefixes.push(open..bytes.len());
+            rest = r;
+        } else {
+            let (byte, r) = rest.split_at(2);
+            bytes.push(u8::from_str_radix(byte, 16).expect("vectors are hexadecimal"));
+            rest = r;
+        }
+    }
+    Vector { bytes, prefixes }
+}
+
+macro_rules! message {
+    ($name:ident, [$($vectors:tt)*]) => { message!(@ $name, None, [$($vectors)*]) };
+    ($name:ident of $item:ident, [$($vectors:tt)*]) => {
+        message!(@ $name, Some((stringify!($item), size_of::<v09::$item>())), [$($vectors)*])
+    };
+    (@ $name:ident, $list_of:expr, [$($label:literal: $hex:expr),* $(,)?]) => {
+        Message {
+            name: stringify!($name),
+            decodes: |bytes| v09::$name::decode(bytes).is_ok(),
+            reencode: |bytes| {
+                v09::$name::decode(bytes).map(|m| m.encode().expect("what decodes has an encoding"))
+            },
+            list_of: $list_of,
+            vectors: &[$(($label, $hex)),*],
+        }
+    };
+}
+
+// Parts that several messages hold. Lengths in bytes stand beside them.
+
+// 32 bytes
+macro_rules! task_id {
+    () => {
+        "7461736b00000000000000000000000000000000000000000000000000000001"
+    };
+}
+// 32 bytes
+macro_rules! batch_id {
+    () => {
+        "b0b1b2b3b4b5b6b7b8b9babbbcbdbebfc0c1c2c3c4c5c6c7c8c9cacbcccdcecf"
+    };
+}
+// 16 bytes
+macro_rules! report_id {
+    () => {
+        "000102030405060708090a0b0c0d0e0f"
+    };
+}
+// 16 bytes
+macro_rules! other_report_id {
+    () => {
+        "f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff"
+    };
+}
+// 16 bytes
+macro_rules! interval {
+    () => {
+        concat!(
+            "000000006553f100", // start: 1,700,000,000
+            "0000000000000e10", // duration: 3,600
+        )
+    };
+}
+// 16 bytes
+macro_rules! endless {
+    () => {
+        concat!(
+            "ffffffffffffffff", // start: the last second
+            "ffffffffffffffff", // duration: beyond it
+        )
+    };
+}
+// 24 bytes
+macro_rules! metadata {
+    () => {
+        concat!(
+            report_id!(),       // report_id
+            "000000006553f100", // time: 1,700,000,000
+        )
+    };
+}
+// 24 bytes
+macro_rules! late_metadata {
+    () => {
+        concat!(
+            other_report_id!(), // report_id
+            "ffffffffffffffff", // time: the last second
+        )
+    };
+}
+// 14 bytes
+macro_rules! ciphertext {
+    () => {
+        concat!(
+            "2a",               // config_id: 42
+            "[0004]c0c1c2c3",   // enc
+            "[00000003]d0d1d2", // payload
+        )
+    };
+}
+// 7 bytes
+macro_rules! empty_ciphertext {
+    () => {
+        concat!(
+            "00",         // config_id: 0
+            "[0000]",     // enc: empty
+            "[00000000]", // payload: empty
+        )
+    };
+}
+// 24 + 6 + 14 = 44 bytes
+macro_rules! report_share {
+    () => {
+        concat!(
+            metadata!(),      // report_metadata
+            "[00000002]5051", // public_share
+            ciphertext!(),    // encrypted_input_share
+        )
+    };
+}
+// 24 + 4 + 7 = 35 bytes
+macro_rules! empty_report_share {
+    () => {
+        concat!(
+            late_metadata!(),    // report_metadata
+            "[00000000]",        // public_share: empty
+            empty_ciphertext!(), // encrypted_input_share
+        )
+    };
+}
+// 44 + 7 = 51 bytes
+macro_rules! prepare_init {
+    () => {
+        concat!(
+            report_share!(),    // report_share
+            "[00000003]909192", // payload
+        )
+    };
+}
+// 35 + 4 = 39 bytes
+macro_rules! empty_prepare_init {
+    () => {
+        concat!(
+            empty_report_share!(), // report_share
+            "[00000000]",          // payload: empty
+        )
+    };
+}
+// 16 + 1 + 6 = 23 bytes
+macro_rules! prepare_resp_continue {
+    () => {
+        concat!(
+            report_id!(),     // report_id
+            "00",             // prepare_resp_state: continue
+            "[00000002]0102", // payload
+        )
+    };
+}
+// 16 + 1 = 17 bytes
+macro_rules! prepare_resp_finished {
+    () => {
+        concat!(
+            other_report_id!(), // report_id
+            "01",               // prepare_resp_state: finished
+        )
+    };
+}
+// 16 + 1 + 1 = 18 bytes
+macro_rules! prepare_resp_reject {
+    ($error:literal) => {
+        concat!(
+            report_id!(), // report_id
+            "02",         // prepare_resp_state: reject
+            $error,       // prepare_error
+        )
+    };
+}
+// 16 + 6 = 22 bytes
+macro_rules! prepare_continue {
+    () => {
+        concat!(
+            report_id!(),     // report_id
+            "[00000002]0102", // payload
+        )
+    };
+}
+// 16 + 4 = 20 bytes
+macro_rules! empty_prepare_continue {
+    () => {
+        concat!(
+            other_report_id!(), // report_id
+            "[00000000]",       // payload: empty
+        )
+    };
+}
+// 6 bytes
+macro_rules! extension {
+    () => {
+        concat!(
+            "ff00",       // extension_type
+            "[0002]abcd", // extension_data
+        )
+    };
+}
+// 4 bytes
+macro_rules! empty_extension {
+    () => {
+        concat!(
+            "0000",   // extension_type: TBD
+            "[0000]", // extension_data: empty
+        )
+    };
+}
+// 32 bytes
+macro_rules! checksum {
+    () => {
+        "ececececececececececececececececdededededededededededededededede"
+    };
+}
+
+/// The table. `every_decoder_is_in_the_table` keeps it complete.
+pub const MESSAGES: &[Message] = &[
+    message!(HpkeCiphertext, ["full": ciphertext!(), "empty": empty_ciphertext!()]),
+    message!(Interval, ["an hour": interval!(), "past the last second": endless!()]),
+    message!(PartialBatchSelector, [
+        "time interval": "01", // query_type: time_interval
+        "fixed size": concat!(
+            "02", // query_type: fixed_size
+            batch_id!(), // batch_id
+        ),
+    ]),
+    message!(ReportMetadata, ["usual": metadata!(), "late": late_metadata!()]),
+    message!(Report, [
+        "full": concat!(
+            metadata!(), // report_metadata
+            "[00000005]5051525354", // public_share
+            ciphertext!(), // leader_encrypted_input_share
+            ciphertext!(), // helper_encrypted_input_share
+        ),
+        "empty": concat!(
+            late_metadata!(), // report_metadata
+            "[00000000]", // public_share: empty
+            empty_ciphertext!(), // leader_encrypted_input_share
+            empty_ciphertext!(), // helper_encrypted_input_share
+        ),
+    ]),
+    message!(Extension, ["full": extension!(), "empty": empty_extension!()]),
+    message!(PlaintextInputShare of Extension, [
+        "two extensions": concat!(
+            "[000a]", extension!(), empty_extension!(), // extensions: 6 + 4 = 10
+            "[00000003]010203", // payload
+        ),
+        "the same extension twice": concat!(
+            "[000c]", extension!(), extension!(), // extensions: 6 + 6 = 12
+            "[00000003]010203", // payload
+        ),
+        "empty": concat!(
+            "[0000]", // extensions: none
+            "[00000000]", // payload: empty
+        ),
+    ]),
+    message!(InputShareAad, [
+        "full": concat!(
+            task_id!(), // task_id
+            metadata!(), // report_metadata
+            "[00000002]5051", // public_share
+        ),
+        "empty": concat!(
+            task_id!(), // task_id
+            late_metadata!(), // report_metadata
+            "[00000000]", // public_share: empty
+        ),
+    ]),
+    message!(ReportShare, ["full": report_share!(), "empty": empty_report_share!()]),
+    message!(PrepareInit, ["full": prepare_init!(), "empty": empty_prepare_init!()]),
+    message!(AggregationJobInitReq of PrepareInit, [
+        "time interval, two reports": concat!(
+            "[00000000]", // agg_param: empty
+            "01", // part_batch_selector.query_type: time_interval
+            "[0000005a]", prepare_init!(), empty_prepare_init!(), // prepare_inits: 51 + 39 = 90
+        ),
+        "fixed size, one report": concat!(
+            "[00000002]a0a1", // agg_param
+            "02", // part_batch_selector.query_type: fixed_size
+            batch_id!(), // part_batch_selector.batch_id
+            "[00000033]", prepare_init!(), // prepare_inits: 51
+        ),
+    ]),
+    message!(PrepareResp, [
+        "continue": prepare_resp_continue!(),
+        "continue, empty": concat!(
+            report_id!(), // report_id
+            "00", // prepare_resp_state: continue
+            "[00000000]", // payload: empty
+        ),
+        "finished": prepare_resp_finished!(),
+        "batch_collected": prepare_resp_reject!("00"),
+        "report_replayed": prepare_resp_reject!("01"),
+        "report_dropped": prepare_resp_reject!("02"),
+        "hpke_unknown_config_id": prepare_resp_reject!("03"),
+        "hpke_decrypt_error": prepare_resp_reject!("04"),
+        "vdaf_prep_error": prepare_resp_reject!("05"),
+        "batch_saturated": prepare_resp_reject!("06"),
+        "task_expired": prepare_resp_reject!("07"),
+        "invalid_message": prepare_resp_reject!("08"),
+        "report_too_early": prepare_resp_reject!("09"),
+    ]),
+    message!(AggregationJobResp of PrepareResp, [
+        "all states": concat!(
+            "[0000003a]", // prepare_resps: 23 + 17 + 18 = 58
+            prepare_resp_continue!(),
+            prepare_resp_finished!(),
+            prepare_resp_reject!("08"),
+        ),
+        "one report": concat!("[00000011]", prepare_resp_finished!()), // prepare_resps: 17
+    ]),
+    message!(PrepareContinue, ["full": prepare_continue!(), "empty": empty_prepare_continue!()]),
+    message!(AggregationJobContinueReq of PrepareContinue, [
+        "two reports": concat!(
+            "0001", // step: 1
+            "[0000002a]", prepare_continue!(), empty_prepare_continue!(), // prepare_continues: 22 + 20 = 42
+        ),
+        "step 0 is for the job to refuse": concat!(
+            "0000", // step: 0
+            "[00000014]", empty_prepare_continue!(), // prepare_continues: 20
+        ),
+    ]),
+    message!(FixedSizeQuery, [
+        "by batch id": concat!(
+            "00", // query_type: by_batch_id
+            batch_id!(), // batch_id
+        ),
+        "current batch": "01", // query_type: current_batch
+    ]),
+    message!(Query, [
+        "time interval": concat!(
+            "01", // query_type: time_interval
+            interval!(), // batch_interval
+        ),
+        "past the last second": concat!(
+            "01", // query_type: time_interval
+            endless!(), // batch_interval
+        ),
+        "by batch id": concat!(
+            "02", // query_type: fixed_size
+            "00", // fixed_size_query.query_type: by_batch_id
+            batch_id!(), // fixed_size_query.batch_id
+        ),
+        "current batch": concat!(
+            "02", // query_type: fixed_size
+            "01", // fixed_size_query.query_type: current_batch
+        ),
+    ]),
+    message!(CollectionReq, [
+        "time interval": concat!(
+            "01", // query.query_type: time_interval
+            interval!(), // query.batch_interval
+            "[00000000]", // agg_param: empty
+        ),
+        "current batch": concat!(
+            "02", // query.query_type: fixed_size
+            "01", // query.fixed_size_query.query_type: current_batch
+            "[00000002]a0a1", // agg_param
+        ),
+    ]),
+    message!(Collection, [
+        "time interval": concat!(
+            "01", // part_batch_selector.query_type: time_interval
+            "0000000000000064", // report_count: 100
+            interval!(), // interval
+            ciphertext!(), // leader_encrypted_agg_share
+            empty_ciphertext!(), // helper_encrypted_agg_share
+        ),
+        "fixed size": concat!(
+            "02", // part_batch_selector.query_type: fixed_size
+            batch_id!(), // part_batch_selector.batch_id
+            "ffffffffffffffff", // report_count
+            interval!(), // interval
+            ciphertext!(), // leader_encrypted_agg_share
+            ciphertext!(), // helper_encrypted_agg_share
+        ),
+    ]),
+    message!(BatchSelector, [
+        "time interval": concat!(
+            "01", // query_type: time_interval
+            interval!(), // batch_interval
+        ),
+        "past the last second": concat!(
+            "01", // query_type: time_interval
+            endless!(), // batch_interval
+        ),
+        "fixed size": concat!(
+            "02", // query_type: fixed_size
+            batch_id!(), // batch_id
+        ),
+    ]),
+    message!(AggregateShareReq, [
+        "time interval": concat!(
+            "01", // batch_selector.query_type: time_interval
+            interval!(), // batch_selector.batch_interval
+            "[00000000]", // agg_param: empty
+            "0000000000000064", // report_count: 100
+            checksum!(), // checksum
+        ),
+        "fixed size": concat!(
+            "02", // batch_selector.query_type: fixed_size
+            batch_id!(), // batch_selector.batch_id
+            "[00000002]a0a1", // agg_param
+            "ffffffffffffffff", // report_count
+            checksum!(), // checksum
+        ),
+    ]),
+    message!(AggregateShare, [
+        "full": ciphertext!(), // encrypted_aggregate_share
+        "empty": empty_ciphertext!(), // encrypted_aggregate_share
+    ]),
+    message!(AggregateShareAad, [
+        "time interval": concat!(
+            task_id!(), // task_id
+            "[00000000]", // agg_param: empty
+            "01", // batch_selector.query_type: time_interval
+            interval!(), // batch_selector.batch_interval
+        ),
+        "fixed size": concat!(
+            task_id!(), // task_id
+            "[00000002]a0a1", // agg_param
+            "02", // batch_selector.query_type: fixed_size
+            batch_id!(), // batch_selector.batch_id
+        ),
+    ]),
+];

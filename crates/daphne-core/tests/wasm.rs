@@ -1,0 +1,147 @@
+//! The cryptography on the platform that it is deployed to. Run in Node by `wasm-bindgen-test-runner`.
+
+#![cfg(target_arch = "wasm32")]
+
+use daphne_core::{
+    hpke::{HpkeKem, HpkeKeypair, open, seal},
+    ids::HpkeConfigId,
+    seal::RootKeys,
+    vdaf::{Measurement, Vdaf, VdafConfig},
+    version::VdafDraft,
+};
+use wasm_bindgen_test::wasm_bindgen_test;
+
+/// The same helper runs both: 64-bit sizes of the native tests must not hide 32-bit ones.
+#[wasm_bindgen_test]
+fn the_sum_of_verified_reports_is_the_truth() {
+    let (length, max_measurement, chunk_length) = (10, 255, 9);
+    let vectors = vec![
+        Measurement::SumVec(vec![255; 10]),
+        Measurement::SumVec((0..10).collect()),
+    ];
+    let instances = [
+        (
+            VdafConfig::Prio3Count,
+            vec![Measurement::Count(true), Measurement::Count(false)],
+        ),
+        (
+            VdafConfig::Prio3Sum { max_measurement },
+            vec![Measurement::Sum(0), Measurement::Sum(255)],
+        ),
+        (
+            VdafConfig::Prio3SumVec {
+                length,
+                max_measurement,
+                chunk_length,
+            },
+            vectors.clone(),
+        ),
+        (
+            VdafConfig::Prio3Histogram {
+                length: 4,
+                chunk_length: 2,
+            },
+            vec![Measurement::Histogram(0), Measurement::Histogram(3)],
+        ),
+        (
+            VdafConfig::Prio3SumVecField64MultiproofHmacSha256Aes128 {
+                length,
+                max_measurement,
+                chunk_length,
+                proofs: 2,
+            },
+            vectors,
+        ),
+    ];
+    let ctx = b"dap-18 and a task";
+    for draft in [VdafDraft::V08, VdafDraft::V18] {
+        for (config, measurements) in &instances {
+            let vdaf = Vdaf::new(draft, *config).unwrap();
+            let key = vdaf.verify_key(&vec![1; vdaf.verify_key_len()]).unwrap();
+            let (mut leader_sum, mut helper_sum) = (vdaf.aggregate_init(), vdaf.aggregate_init());
+            for (i, measurement) in measurements.iter().enumerate() {
+                let nonce = [i as u8; 16];
+                let report = vdaf.shard(ctx, measurement, &nonce).unwrap();
+                let public_share = &report.public_share;
+                let (state, init) = vdaf
+                    .leader_init(&key, ctx, &nonce, public_share, &report.leader_input_share)
+                    .unwrap();
+                let (helper, finish) = vdaf
+                    .helper_init(
+                        &key,
+                        ctx,
+                        &nonce,
+                        public_share,
+                        &report.helper_input_share,
+                        &init,
+                    )
+                    .unwrap();
+                let leader = vdaf.leader_continued(ctx, state, &finish).unwrap();
+                leader_sum.accumulate(&leader).unwrap();
+                helper_sum.accumulate(&helper).unwrap();
+            }
+            let result = vdaf
+                .unshard(&leader_sum.encode(), &helper_sum.encode(), 2)
+                .unwrap();
+            assert_eq!(result, vdaf.truth(measurements.iter()).unwrap());
+        }
+    }
+}
+
+#[wasm_bindgen_test]
+fn hpke_seals_and_opens() {
+    for kem in [HpkeKem::X25519HkdfSha256, HpkeKem::P256HkdfSha256] {
+        let keypair = HpkeKeypair::derive(HpkeConfigId(1), kem, &[2; 32]).unwrap();
+        let sealed = seal(keypair.config(), b"info", b"aad", b"plaintext", &[3; 32]).unwrap();
+        assert_eq!(
+            open(&keypair, b"info", b"aad", sealed.as_ref()).unwrap(),
+            b"plaintext"
+        );
+        assert!(open(&keypair, b"info", b"bad", sealed.as_ref()).is_err());
+    }
+}
+
+#[wasm_bindgen_test]
+fn secrets_at_rest_open() {
+    let keys = RootKeys::parse("1=AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE").unwrap();
+    let sealed = keys.seal("label", b"secret", [4; 12]);
+    assert_eq!(*keys.open("label", &sealed).unwrap(), b"secret");
+}
+
+fn hex(text: &str) -> Vec<u8> {
+    (0..text.len())
+        .step_by(2)
+        .map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap())
+        .collect()
+}
+
+/// `Prio3Count_0` of VDAF-08.
+#[wasm_bindgen_test]
+fn a_vector_of_vdaf_08() {
+    let vdaf = Vdaf::new(VdafDraft::V08, VdafConfig::Prio3Count).unwrap();
+    let key = vdaf.verify_key(&(0..16).collect::<Vec<u8>>()).unwrap();
+    let nonce: [u8; 16] = hex("000102030405060708090a0b0c0d0e0f").try_into().unwrap();
+    let leader_share = hex(
+        "352c53cbc1f95eee43253a8650e8ac18a5bd9c18b824886772947facdf1a413f1cf547cdb8c1ad4ed4c1294ccc856209",
+    );
+    let helper_share = hex("000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f");
+    let (state, init) = vdaf
+        .leader_init(&key, b"", &nonce, b"", &leader_share)
+        .unwrap();
+    assert_eq!(
+        init,
+        hex("0000000020f6340e6030e5960b53ad59de202314363e6063ed75a89676e3b9635d397d650e")
+    );
+    let (helper, finish) = vdaf
+        .helper_init(&key, b"", &nonce, b"", &helper_share, &init)
+        .unwrap();
+    assert_eq!(finish, hex("0200000000"));
+    let leader = vdaf.leader_continued(b"", state, &finish).unwrap();
+    let encode = |output| {
+        let mut sum = vdaf.aggregate_init();
+        sum.accumulate(output).unwrap();
+        sum.encode()
+    };
+    assert_eq!(encode(&leader), hex("352c53cbc1f95eee"));
+    assert_eq!(encode(&helper), hex("cdd3ac343d06a111"));
+}

@@ -1,0 +1,563 @@
+//! Decoders under random damage: no panic, no allocation beyond a multiple of the input, and decode → encode = input.
+//!
+//! Everything is seeded, so a failure repeats; the input that caused it is printed.
+#![allow(unsafe_code, reason = "counting allocations takes a `GlobalAlloc`")]
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+    collections::VecDeque,
+    io::{self, Write as _},
+    sync::Mutex,
+    thread,
+    time::Instant,
+};
+
+use daphne_core::{
+    error::ReportError,
+    ids::{BatchId, HpkeConfigId, ReportId, TaskId},
+    time::{Duration, Time},
+    wire::v09,
+};
+use proptest::prelude::*;
+
+#[path = "vectors/dap-09/mod.rs"]
+#[allow(dead_code, reason = "each test file uses its part of the table")]
+mod vectors;
+use vectors::{MESSAGES, Message, Vector};
+
+const INPUTS_PER_DECODER: u32 = 100_000;
+const INPUT_BYTES_MAX: usize = 4_096;
+
+// Counting live bytes, per thread.
+
+thread_local! {
+    static LIVE: Cell<isize> = const { Cell::new(0) };
+    static PEAK: Cell<isize> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+// `realloc` is the default one, which holds the old and the new block at once: the worst case.
+// SAFETY: both calls are passed on unchanged, and what is counted is never used to allocate.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let live = LIVE.get() + layout.size().cast_signed();
+        LIVE.set(live);
+        PEAK.set(PEAK.get().max(live));
+        // SAFETY: the caller's promise about `layout` is the one `System` asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        LIVE.set(LIVE.get() - layout.size().cast_signed());
+        // SAFETY: `block` came from `alloc` above, thus from `System`, with this layout.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// What `f` returns, and the most bytes it had allocated at once.
+fn peak_bytes<T>(f: impl FnOnce() -> T) -> (T, usize) {
+    let before = LIVE.get();
+    PEAK.set(before);
+    let value = f();
+    (
+        value,
+        usize::try_from(PEAK.get() - before).expect("the peak is at least the start"),
+    )
+}
+
+/// The most that decoding `len` bytes may allocate.
+///
+/// Decoders borrow, so all they allocate is the vector of a list's items. With `n` items read its capacity is at
+/// most `n` before it grows and `2n` after, and growing holds both blocks: `3n` items. An item takes at least
+/// its minimum encoding from the input, so `n <= len / wire`, which gives `3 * size / wire` bytes per byte of
+/// input. The constant is the first allocation, of 4 items. A message without a list allocates nothing.
+fn peak_bytes_max(m: &Message, len: usize) -> usize {
+    m.list_of.map_or(0, |(item, size)| {
+        let wire = Message::named(item)
+            .parsed()
+            .iter()
+            .map(|v| v.bytes.len())
+            .min();
+        3 * size * len / wire.expect("every message has vectors") + 4 * size
+    })
+}
+
+// Damage.
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `n`; 0 if `n` is 0.
+    fn below(&mut self, n: usize) -> usize {
+        usize::try_from(self.next() >> 32)
+            .unwrap_or(0)
+            .checked_rem(n)
+            .unwrap_or(0)
+    }
+
+    fn byte(&mut self) -> u8 {
+        self.next().to_le_bytes()[7]
+    }
+}
+
+/// Treats `field` as a big-endian number and sets it to 0, the maximum, one more, one less, or `value`.
+fn bend(random: &mut Random, field: &mut [u8], value: usize) {
+    match random.below(5) {
+        0 => field.fill(0),
+        1 => field.fill(0xff),
+        2 => {
+            for byte in field.iter_mut().rev() {
+                *byte = byte.wrapping_add(1);
+                if *byte != 0 {
+                    break;
+                }
+            }
+        }
+        3 => {
+            for byte in field.iter_mut().rev() {
+                *byte = byte.wrapping_sub(1);
+                if *byte != 0xff {
+                    break;
+                }
+            }
+        }
+        _ => {
+            let value = (value as u64).to_be_bytes();
+            field.copy_from_slice(&value[value.len() - field.len()..]);
+        }
+    }
+}
+
+/// One to four random damages to a copy of `seed` in `out`; `other` lends its bytes to splices.
+fn damage(random: &mut Random, seed: &Vector, other: &[u8], out: &mut Vec<u8>) {
+    out.clear();
+    out.extend_from_slice(&seed.bytes);
+    for _ in 0..=random.below(4) {
+        let len = out.len();
+        let at = random.below(len);
+        match random.below(10) {
+            // A bit flips.
+            0 if len > 0 => out[at] ^= 1 << random.below(8),
+            // A byte is set.
+            1 if len > 0 => out[at] = [0, 1, 2, 3, 0x7f, 0xff, random.byte()][random.below(7)],
+            // The end is cut off.
+            2 => out.truncate(at),
+            // Bytes follow.
+            3 => (0..=random.below(40)).for_each(|_| out.push(random.byte())),
+            // A length prefix changes, also to what would make it reach the end exactly.
+            4 | 5 if !seed.prefixes.is_empty() => {
+                let prefix = seed.prefixes[random.below(seed.prefixes.len())].clone();
+                if prefix.end <= len {
+                    bend(random, &mut out[prefix.clone()], len - prefix.end);
+                }
+            }
+            // Any number changes.
+            6 => {
+                let end = len.min(at + [2, 4, 8][random.below(3)]);
+                bend(random, &mut out[at..end], len - end);
+            }
+            // Two messages are spliced.
+            7 => {
+                out.truncate(at);
+                out.extend_from_slice(&other[random.below(other.len())..]);
+            }
+            // A stretch repeats.
+            8 => {
+                let end = at + random.below(len - at + 1);
+                for _ in 0..=random.below(8) {
+                    out.extend_from_within(at..end);
+                }
+            }
+            // Nothing is left of it.
+            _ => {
+                out.clear();
+                (0..random.below(128)).for_each(|_| out.push(random.byte()));
+            }
+        }
+        out.truncate(INPUT_BYTES_MAX);
+    }
+}
+
+/// Prints the input on a panic.
+struct Culprit<'a>(&'a str, &'a [u8]);
+
+impl Drop for Culprit<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let hex: String = self.1.iter().map(|b| format!("{b:02x}")).collect();
+            eprintln!("{} of {hex}", self.0);
+        }
+    }
+}
+
+/// The bytes are an error or the message's one encoding, without panic or unbounded allocation.
+fn check(m: &Message, input: &[u8]) -> bool {
+    let culprit = Culprit(m.name, input);
+    let (decodes, peak) = peak_bytes(|| (m.decodes)(input));
+    let max = peak_bytes_max(m, input.len());
+    assert!(
+        peak <= max,
+        "{}: {peak} bytes allocated for {}, at most {max}",
+        m.name,
+        input.len()
+    );
+    if decodes {
+        let again = (m.reencode)(input).expect("it decoded before");
+        assert!(again == input, "{}: encodes differently", m.name);
+    }
+    drop(culprit);
+    decodes
+}
+
+/// The message's vectors, and for a message with a list also one with many items.
+fn seeds(m: &Message) -> Vec<Vector> {
+    let mut seeds = m.parsed();
+    if m.list_of.is_some() {
+        seeds.push(many_items(m, 24));
+    }
+    seeds
+}
+
+/// The message's last vector with its list replaced by `n` of the shortest items.
+fn many_items(m: &Message, n: usize) -> Vector {
+    let (item, _) = m.list_of.expect("a message with a list");
+    let item = Message::named(item)
+        .parsed()
+        .into_iter()
+        .min_by_key(|v| v.bytes.len());
+    let item = item.expect("every message has vectors").bytes;
+    let list = item.repeat(n);
+    let (before, width, after): (&[u8], usize, &[u8]) = match m.name {
+        "PlaintextInputShare" => (&[], 2, &[0; 4]),
+        "AggregationJobInitReq" => (&[0, 0, 0, 0, 1], 4, &[]),
+        "AggregationJobResp" => (&[], 4, &[]),
+        "AggregationJobContinueReq" => (&[0, 1], 4, &[]),
+        other => panic!("say what surrounds the list of {other}"),
+    };
+    let prefix = (list.len() as u64).to_be_bytes();
+    let bytes = [before, &prefix[8 - width..], &list, after].concat();
+    Vector {
+        bytes,
+        prefixes: std::iter::once(before.len()..before.len() + width).collect(),
+    }
+}
+
+#[test]
+fn damaged_messages_neither_panic_nor_allocate_beyond_their_length() {
+    let start = Instant::now();
+    let all: Vec<Vector> = MESSAGES.iter().flat_map(seeds).collect();
+    let queue: Mutex<VecDeque<_>> = Mutex::new(MESSAGES.iter().enumerate().collect());
+    let next = || {
+        queue
+            .lock()
+            .expect("no thread panics while it holds this")
+            .pop_front()
+    };
+    let run = || {
+        while let Some((index, m)) = next() {
+            let mut random = Random(index as u64);
+            let seeds = seeds(m);
+            let mut input = Vec::new();
+            let (mut decoded, mut peak) = (0u32, 0);
+            for _ in 0..INPUTS_PER_DECODER {
+                let seed = &seeds[random.below(seeds.len())];
+                let other = &all[random.below(all.len())];
+                damage(&mut random, seed, &other.bytes, &mut input);
+                decoded += u32::from(check(m, &input));
+                peak = peak.max(input.len());
+            }
+            println!(
+                "{}: {INPUTS_PER_DECODER} damaged inputs of up to {peak} bytes, {decoded} still decoded",
+                m.name
+            );
+            // Fixed-length messages survive only a change in place; none may be all good or all bad.
+            assert!(
+                decoded > INPUTS_PER_DECODER / 100,
+                "{}: too few decode to test encoding",
+                m.name
+            );
+            assert!(
+                decoded < INPUTS_PER_DECODER * 9 / 10,
+                "{}: too few inputs are bad",
+                m.name
+            );
+        }
+    };
+    thread::scope(|s| {
+        for _ in 0..thread::available_parallelism().map_or(1, |n| n.get()) {
+            s.spawn(run);
+        }
+    });
+    // Past the test harness's capture.
+    let (n, time) = (MESSAGES.len(), start.elapsed());
+    writeln!(
+        io::stderr(),
+        "{n} decoders, {INPUTS_PER_DECODER} damaged inputs each, in {time:.1?}"
+    )
+    .expect("stderr is open");
+}
+
+#[test]
+fn the_allocator_counts_and_the_bound_is_not_idle() {
+    assert_eq!(peak_bytes(|| drop(vec![0u8; 1_000])).1, 1_000);
+    for m in MESSAGES.iter().filter(|m| m.list_of.is_some()) {
+        let seed = many_items(m, 8_193);
+        let (decodes, peak) = peak_bytes(|| (m.decodes)(&seed.bytes));
+        assert!(decodes, "{}", m.name);
+        let max = peak_bytes_max(m, seed.bytes.len());
+        println!(
+            "{}: {} bytes, {peak} allocated of {max}",
+            m.name,
+            seed.bytes.len()
+        );
+        assert!(
+            peak <= max && peak > max * 9 / 10,
+            "{}: {peak} of {max}",
+            m.name
+        );
+    }
+}
+
+#[test]
+fn a_claimed_length_allocates_nothing() {
+    for m in MESSAGES {
+        for v in seeds(m) {
+            for prefix in &v.prefixes {
+                // The prefix claims all it can and nothing follows: only what came before may be held.
+                let mut bytes = v.bytes[..prefix.end].to_vec();
+                bytes[prefix.clone()].fill(0xff);
+                let (decodes, peak) = peak_bytes(|| (m.decodes)(&bytes));
+                let first_prefix = prefix.start == v.prefixes[0].start;
+                let max = if first_prefix {
+                    0
+                } else {
+                    peak_bytes_max(m, bytes.len())
+                };
+                assert!(
+                    !decodes && peak <= max,
+                    "{}: {peak} bytes, at most {max}",
+                    m.name
+                );
+            }
+        }
+    }
+}
+
+// Generated values.
+
+/// Where a message's fields come from.
+#[derive(Clone, Debug)]
+struct Fields {
+    ids: [[u8; 32]; 2],
+    numbers: [u64; 3],
+    blobs: [Vec<u8>; 6],
+    choice: usize,
+    items: usize,
+}
+
+fn number() -> impl Strategy<Value = u64> {
+    prop_oneof![Just(0), Just(u64::MAX), any::<u64>()]
+}
+
+fn blob() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        8 => prop::collection::vec(any::<u8>(), 0..40),
+        1 => prop::collection::vec(any::<u8>(), 250..700),
+    ]
+}
+
+fn fields() -> impl Strategy<Value = Fields> {
+    let blobs = [blob(), blob(), blob(), blob(), blob(), blob()];
+    let parts = (
+        any::<[[u8; 32]; 2]>(),
+        [number(), number(), number()],
+        blobs,
+        any::<u16>(),
+        1..6usize,
+    );
+    parts.prop_map(|(ids, numbers, blobs, choice, items)| Fields {
+        ids,
+        numbers,
+        blobs,
+        choice: usize::from(choice),
+        items,
+    })
+}
+
+/// Of each message, one value made of `f`, with every shape as `choice` varies.
+fn round_trips(f: &Fields) -> Result<(), TestCaseError> {
+    let mut checked = Vec::new();
+    macro_rules! round_trip {
+        ($($name:ident: $value:expr),* $(,)?) => { $({
+            let value = $value;
+            let bytes = value.encode().expect("generated values have encodings");
+            prop_assert_eq!(v09::$name::decode(&bytes), Ok(value));
+            prop_assert!((Message::named(stringify!($name)).reencode)(&bytes) == Ok(bytes));
+            checked.push(stringify!($name));
+        })* };
+    }
+
+    let report_id = ReportId::new(std::array::from_fn(|i| f.ids[0][i]));
+    let (task_id, batch_id) = (TaskId::new(f.ids[0]), BatchId::new(f.ids[1]));
+    let [enc, sealed, public_share, ping_pong, agg_param, other] = &f.blobs;
+    let ciphertext = |config_id, payload| v09::HpkeCiphertext {
+        config_id: HpkeConfigId(config_id),
+        enc,
+        payload,
+    };
+    let (first, second) = (
+        ciphertext(f.ids[0][31], sealed),
+        ciphertext(f.ids[1][31], other),
+    );
+    let interval = v09::Interval {
+        start: Time::from_seconds(f.numbers[0]),
+        duration: Duration::from_seconds(f.numbers[1]),
+    };
+    let metadata_bytes = v09::ReportMetadata::bytes(report_id, interval.start);
+    let report_metadata = v09::ReportMetadata {
+        report_id,
+        time: interval.start,
+        encoded: &metadata_bytes,
+    };
+    let extension = |i: usize| v09::Extension {
+        extension_type: u16::from_be_bytes([f.ids[1][i], f.ids[0][i]]),
+        extension_data: &f.blobs[i],
+    };
+    let report_share = v09::ReportShare {
+        report_metadata,
+        public_share,
+        encrypted_input_share: second,
+    };
+    let prepare_init = |i: usize| v09::PrepareInit {
+        report_share,
+        payload: &f.blobs[i],
+    };
+    let part_batch_selector = match f.choice % 2 {
+        0 => v09::PartialBatchSelector::TimeInterval,
+        _ => v09::PartialBatchSelector::FixedSize(batch_id),
+    };
+    let error = match ReportError::ALL[f.choice % ReportError::ALL.len()] {
+        ReportError::TaskNotStarted | ReportError::OutdatedConfig => ReportError::InvalidMessage,
+        e => e,
+    };
+    let prepare_resp = |i: usize| v09::PrepareResp {
+        report_id,
+        prepare_resp_state: match (f.choice + i) % 3 {
+            0 => v09::PrepareRespState::Continue(&f.blobs[i]),
+            1 => v09::PrepareRespState::Finished,
+            _ => v09::PrepareRespState::Reject(error),
+        },
+    };
+    let prepare_continue = |i: usize| v09::PrepareContinue {
+        report_id,
+        payload: &f.blobs[i],
+    };
+    let fixed_size_query = match f.choice % 4 {
+        0 | 1 => v09::FixedSizeQuery::CurrentBatch,
+        _ => v09::FixedSizeQuery::ByBatchId(batch_id),
+    };
+    let query = match f.choice % 2 {
+        0 => v09::Query::TimeInterval(interval),
+        _ => v09::Query::FixedSize(fixed_size_query),
+    };
+    let batch_selector = match f.choice % 2 {
+        0 => v09::BatchSelector::TimeInterval(interval),
+        _ => v09::BatchSelector::FixedSize(batch_id),
+    };
+    let batch_selector_bytes = batch_selector
+        .encode()
+        .expect("batch selectors have encodings");
+    let batch_selector_encoded = &batch_selector_bytes[..];
+
+    round_trip! {
+        HpkeCiphertext: first,
+        Interval: interval,
+        PartialBatchSelector: part_batch_selector,
+        ReportMetadata: report_metadata,
+        Report: v09::Report {
+            report_metadata,
+            public_share,
+            leader_encrypted_input_share: first,
+            helper_encrypted_input_share: second,
+        },
+        Extension: extension(0),
+        PlaintextInputShare: v09::PlaintextInputShare {
+            extensions: (1..f.items).map(extension).collect(),
+            payload: sealed,
+        },
+        InputShareAad: v09::InputShareAad { task_id, report_metadata, public_share },
+        ReportShare: report_share,
+        PrepareInit: v09::PrepareInit { report_share, payload: ping_pong },
+        AggregationJobInitReq: v09::AggregationJobInitReq {
+            agg_param,
+            part_batch_selector,
+            prepare_inits: (0..f.items).map(prepare_init).collect(),
+        },
+        PrepareResp: prepare_resp(0),
+        AggregationJobResp: v09::AggregationJobResp {
+            prepare_resps: (0..f.items).map(prepare_resp).collect(),
+        },
+        PrepareContinue: prepare_continue(0),
+        AggregationJobContinueReq: v09::AggregationJobContinueReq {
+            step: u16::from_be_bytes([f.ids[0][0], f.ids[0][1]]),
+            prepare_continues: (0..f.items).map(prepare_continue).collect(),
+        },
+        FixedSizeQuery: fixed_size_query,
+        Query: query,
+        CollectionReq: v09::CollectionReq { query, agg_param },
+        Collection: v09::Collection {
+            part_batch_selector,
+            report_count: f.numbers[2],
+            interval,
+            leader_encrypted_agg_share: first,
+            helper_encrypted_agg_share: second,
+        },
+        BatchSelector: batch_selector,
+        AggregateShareReq: v09::AggregateShareReq {
+            batch_selector,
+            batch_selector_encoded,
+            agg_param,
+            report_count: f.numbers[2],
+            checksum: f.ids[0],
+        },
+        AggregateShare: v09::AggregateShare { encrypted_aggregate_share: first },
+        AggregateShareAad: v09::AggregateShareAad {
+            task_id,
+            agg_param,
+            batch_selector,
+            batch_selector_encoded,
+        },
+    }
+    let names: Vec<_> = MESSAGES.iter().map(|m| m.name).collect();
+    prop_assert_eq!(checked, names);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn generated_messages_round_trip(f in fields()) {
+        round_trips(&f)?;
+    }
+
+    #[test]
+    fn any_bytes_are_an_error_or_their_own_encoding(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        for m in MESSAGES {
+            check(m, &bytes);
+        }
+    }
+}
