@@ -1,1 +1,24 @@
-//! Empty.
+//! The Durable Object classes.
+//!
+//! Each binds a state machine of [`daphne_core::store`] to SQLite tables, and speaks the messages defined there: the
+//! body of a POST is an encoded request, the body of a 200 an encoded response. Anything else is a 500 whose text
+//! is for the log.
+//!
+//! | class | named | state machine | alarm |
+//! |---|---|---|---|
+//! | [`AggregateStore`] | `v1/{task}/{group}/{shard}` | `store::aggregate_store` | none |
+//! | [`TaskLedger`] | `v1/{task}/ledger` | `store::ledger` | finishes what a dead attempt left |
+//! | [`JobStore`] | `v1/{task}/jobs/{shard}` | `store::job_store` | none |
+//! | [`ConfigStore`] | `v1/config` | `store::config_store` | none |
+
+mod aggregate_store;
+mod config_store;
+mod exchange;
+mod job_store;
+mod sql;
+mod task_ledger;
+
+pub use aggregate_store::AggregateStore;
+pub use config_store::ConfigStore;
+pub use job_store::JobStore;
+pub use task_ledger::TaskLedger;

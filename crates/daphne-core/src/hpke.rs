@@ -1,5 +1,5 @@
 //! Hybrid public-key encryption (RFC 9180, base mode, one message per context), as DAP seals input shares and
-//! aggregate shares with it. DAP-09 §4.4.1, DAP-18 §4.4.1.
+//! aggregate shares with it. DAP-09 §4.4.2 and §4.6.4, DAP-18 §4.4.2.1 and §4.6.7.
 
 use std::fmt;
 
@@ -321,6 +321,11 @@ impl HpkeKeypair {
         &self.config
     }
 
+    /// The private key, to be sealed. Secret.
+    pub fn private_key(&self) -> &[u8] {
+        &self.private_key
+    }
+
     /// The JSON of the key pair *with its private key*: `{"config": {..}, "private_key": base64url}`.
     pub fn to_secret_json(&self) -> Zeroizing<String> {
         let text = serde_json::json!({
@@ -446,7 +451,7 @@ pub fn open(
         .map_err(|_| OpenError)
 }
 
-/// A party of the protocol, with its code point. DAP-09 §4.1, DAP-18 §4.1.
+/// A party of the protocol, with its code point. DAP-09 §4, DAP-18 §4.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// Asks for results.
@@ -459,12 +464,12 @@ pub enum Role {
     Helper = 3,
 }
 
-/// HPKE's `info` for an input share sealed by a client to an aggregator. DAP-09 §4.4.2, DAP-18 §4.4.2.
+/// HPKE's `info` for an input share sealed by a client to an aggregator. DAP-09 §4.4.2, DAP-18 §4.4.2.1.
 pub fn input_share_info(version: DapVersion, receiver: Role) -> Vec<u8> {
     info(version, " input share", [Role::Client, receiver])
 }
 
-/// HPKE's `info` for an aggregate share sealed by an aggregator to the collector. DAP-09 §4.6.6, DAP-18 §4.7.6.
+/// HPKE's `info` for an aggregate share sealed by an aggregator to the collector. DAP-09 §4.6.4, DAP-18 §4.6.7.
 pub fn aggregate_share_info(version: DapVersion, sender: Role) -> Vec<u8> {
     info(version, " aggregate share", [sender, Role::Collector])
 }

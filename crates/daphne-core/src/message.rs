@@ -149,8 +149,8 @@ pub enum Query {
     CurrentBatch,
 }
 
-/// The plaintext of an input share. DAP-09 §4.4.2 `PlaintextInputShare`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The plaintext of an input share. DAP-09 §4.4.2 `PlaintextInputShare`. Secret, so it has no `Debug`.
+#[derive(Clone, PartialEq, Eq)]
 pub struct PlaintextInputShare<'a> {
     /// Report extensions: type and data, in the order sent.
     pub extensions: Vec<(u16, &'a [u8])>,

@@ -11,7 +11,7 @@ use daphne_core::{
 };
 use wasm_bindgen_test::wasm_bindgen_test;
 
-/// The same helper runs both: 64-bit sizes of the native tests must not hide 32-bit ones.
+/// As the native test, where sizes have 64 bits and randomness comes from elsewhere.
 #[wasm_bindgen_test]
 fn the_sum_of_verified_reports_is_the_truth() {
     let (length, max_measurement, chunk_length) = (10, 255, 9);

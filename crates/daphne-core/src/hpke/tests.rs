@@ -127,12 +127,8 @@ fn every_changed_bit_is_noticed() {
             };
             assert_eq!(open(&keypair, info, aad, ciphertext), Err(OpenError));
         };
-        let top_bit = sealed.enc.len() * 8 - 1;
-        for (bit, enc) in flips(&sealed.enc).enumerate() {
-            // X25519 ignores the top bit of a public key when multiplying (RFC 7748 §5), but HPKE hashes it.
-            assert!(bit <= top_bit);
-            refused(info, aad, &enc, &sealed.payload);
-        }
+        // Also the top bit of an X25519 key, which the multiplication ignores (RFC 7748 §5) and HPKE hashes.
+        flips(&sealed.enc).for_each(|enc| refused(info, aad, &enc, &sealed.payload));
         flips(&sealed.payload).for_each(|payload| refused(info, aad, &sealed.enc, &payload));
         flips(info).for_each(|info| refused(&info, aad, &sealed.enc, &sealed.payload));
         flips(aad).for_each(|aad| refused(info, &aad, &sealed.enc, &sealed.payload));

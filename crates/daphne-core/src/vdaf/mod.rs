@@ -89,7 +89,7 @@ impl VerifyKey {
 }
 
 /// A measurement split for the two aggregators, all encoded.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct ShardedReport {
     /// For both aggregators, in the clear.
     pub public_share: Vec<u8>,
@@ -168,7 +168,8 @@ impl AggregateShare {
         }
     }
 
-    /// The encoding: [`Vdaf::agg_share_len`] bytes, which [`share::add_assign`] adds. VDAF-18 §7.2.5.
+    /// The encoding: [`Vdaf::agg_share_len`] bytes, which [`share::add_assign`] adds.
+    /// VDAF-08 §7.2.7.5, VDAF-18 §7.2.7.5.
     pub fn encode(&self) -> Vec<u8> {
         match &self.0 {
             Aggregate::V08(sum) => sum.encode(),

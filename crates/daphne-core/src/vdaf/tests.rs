@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -500,4 +501,44 @@ fn secrets_are_not_printed() {
             "VerifyKey ShardedReport LeaderState AggregateShare Measurement"
         );
     });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Shares of the right lengths and any content, from a client that follows no rule: nobody panics, and nothing
+    /// is accepted. Each length is sometimes off by a little.
+    #[test]
+    fn arbitrary_shares_are_refused(
+        bytes in proptest::collection::vec(any::<u8>(), 8000),
+        off in proptest::collection::vec(prop_oneof![8 => Just(0isize), 1 => -2isize..=2], 5),
+    ) {
+        each(|vdaf, key, measurements| {
+            let r = vdaf.shard(&ctx(), &measurements[0], &NONCE).unwrap();
+            let (state, init) = vdaf
+                .leader_init(&key, &ctx(), &NONCE, &r.public_share, &r.leader_input_share)
+                .unwrap();
+            let mut rest = &bytes[..];
+            let mut arbitrary = |like: &[u8], i: usize| {
+                let (head, tail) = rest.split_at(like.len().saturating_add_signed(off[i]));
+                rest = tail;
+                head.to_vec()
+            };
+            let public_share = arbitrary(&r.public_share, 0);
+            let leader = arbitrary(&r.leader_input_share, 1);
+            let helper = arbitrary(&r.helper_input_share, 2);
+            let body = arbitrary(&init[5..], 3);
+            let message =
+                [&[0][..], &u32::try_from(body.len()).unwrap().to_be_bytes(), &body].concat();
+            assert!(vdaf.helper_init(&key, &ctx(), &NONCE, &public_share, &helper, &message).is_err());
+            assert!(
+                vdaf.helper_init(&key, &ctx(), &NONCE, &r.public_share, &r.helper_input_share, &message)
+                    .is_err()
+            );
+            assert!(vdaf.leader_continued(&ctx(), state, &arbitrary(&init, 4)).is_err());
+            if let Ok((_, init)) = vdaf.leader_init(&key, &ctx(), &NONCE, &public_share, &leader) {
+                assert!(vdaf.helper_init(&key, &ctx(), &NONCE, &public_share, &helper, &init).is_err());
+            }
+        });
+    }
 }

@@ -1,0 +1,172 @@
+//! A client of the Worker's admin API: tasks and HPKE keys.
+
+use daphne_core::{
+    hpke::{HpkeConfig, HpkeKem},
+    ids::{HpkeConfigId, TaskId},
+    task::{TaskParameters, TaskSpec},
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use ureq::http::Method;
+
+use crate::{
+    Failure,
+    http::{Answer, ClientError, Credential, Http, Request},
+};
+
+const JSON: &str = "application/json";
+/// Tasks asked for at once when all are listed.
+const PAGE: u32 = 100;
+
+/// A client of one deployment's admin API. Nothing is retried.
+#[derive(Clone, Debug)]
+pub struct AdminClient {
+    http: Http,
+}
+
+/// What became of a task creation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreatedTask {
+    /// Whether the task is new; otherwise it existed with the same parameters.
+    pub created: bool,
+    /// The task.
+    pub task: TaskParameters,
+}
+
+/// Some tasks, in the order of their ids.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct TaskPage {
+    /// The tasks.
+    pub tasks: Vec<TaskParameters>,
+    /// Where the next page begins, unless this is the last.
+    #[serde(default)]
+    pub next: Option<TaskId>,
+}
+
+impl AdminClient {
+    /// A client for the deployment at `url`, such as `http://127.0.0.1:8787`.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] if the URL or the token is unusable.
+    pub fn new(url: &str, token: &str) -> Result<Self, Failure> {
+        Ok(Self { http: Http::new(url, Credential::Bearer(token))? })
+    }
+
+    /// Creates a task.
+    ///
+    /// # Errors
+    /// [`ClientError`]; status 409 if a task with this id and other parameters exists.
+    pub fn create_task(&self, spec: &TaskSpec) -> Result<CreatedTask, ClientError> {
+        let body = serde_json::to_vec(spec)
+            .map_err(|_| ClientError::Protocol("the task cannot be written as JSON".into()))?;
+        let answer = self.send(Method::POST, "admin/tasks", Some(&body))?.expect(&[200, 201], None)?;
+        Ok(CreatedTask { created: answer.status == 201, task: json(&answer)? })
+    }
+
+    /// At most `limit` tasks after `after`, in the order of their ids.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn list_tasks(&self, after: Option<&TaskId>, limit: u32) -> Result<TaskPage, ClientError> {
+        let after = after.map(|id| format!("&after={id}")).unwrap_or_default();
+        self.get(&format!("admin/tasks?limit={limit}{after}"))
+    }
+
+    /// Every task, in the order of their ids.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn all_tasks(&self) -> Result<Vec<TaskParameters>, ClientError> {
+        let mut tasks = Vec::new();
+        let mut after = None;
+        loop {
+            let page = self.list_tasks(after.as_ref(), PAGE)?;
+            tasks.extend(page.tasks);
+            match page.next {
+                None => return Ok(tasks),
+                // A server that pages in a circle must not hold us for ever.
+                Some(next) if after.is_some_and(|after| next <= after) => {
+                    return Err(ClientError::Protocol("the pages of tasks do not advance".into()));
+                }
+                next => after = next,
+            }
+        }
+    }
+
+    /// One task, or `None` if it does not exist.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn task(&self, id: &TaskId) -> Result<Option<TaskParameters>, ClientError> {
+        absent_is_none(self.get(&format!("admin/tasks/{id}")))
+    }
+
+    /// Deletes a task. Returns whether it existed.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn delete_task(&self, id: &TaskId) -> Result<bool, ClientError> {
+        let answer = self.send(Method::DELETE, &format!("admin/tasks/{id}"), None)?;
+        Ok(absent_is_none(answer.expect(&[204], None))?.is_some())
+    }
+
+    /// The published HPKE configurations, the preferred first.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn hpke_keys(&self) -> Result<Vec<HpkeConfig>, ClientError> {
+        #[derive(Deserialize)]
+        struct Keys {
+            keys: Vec<HpkeConfig>,
+        }
+        Ok(self.get::<Keys>("admin/hpke_keys")?.keys)
+    }
+
+    /// Makes a new HPKE key, by default with a free id and X25519, and publishes its configuration.
+    ///
+    /// # Errors
+    /// [`ClientError`]; status 409 if the id is taken.
+    pub fn add_hpke_key(
+        &self,
+        id: Option<HpkeConfigId>,
+        kem: Option<HpkeKem>,
+    ) -> Result<HpkeConfig, ClientError> {
+        #[derive(Serialize)]
+        struct NewKey {
+            #[serde(skip_serializing_if = "Option::is_none")]
+            id: Option<HpkeConfigId>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            kem: Option<HpkeKem>,
+        }
+        let body = serde_json::to_vec(&NewKey { id, kem })
+            .map_err(|_| ClientError::Protocol("the key cannot be written as JSON".into()))?;
+        json(&self.send(Method::POST, "admin/hpke_keys", Some(&body))?.expect(&[201], None)?)
+    }
+
+    fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        json(&self.send(Method::GET, path, None)?.expect(&[200], None)?)
+    }
+
+    fn send(&self, method: Method, path: &str, body: Option<&[u8]>) -> Result<Answer, ClientError> {
+        self.http.send(&Request { method, path, content: body.map(|body| (JSON, body)) })
+    }
+}
+
+fn json<T: DeserializeOwned>(answer: &Answer) -> Result<T, ClientError> {
+    if answer.content_type.split(';').next().map(str::trim) != Some(JSON) {
+        return Err(ClientError::Protocol("the admin API's answer is not JSON".into()));
+    }
+    serde_json::from_slice(&answer.body).map_err(|e| {
+        ClientError::Protocol(format!(
+            "the admin API's answer is not understood (line {}, column {})",
+            e.line(),
+            e.column()
+        ))
+    })
+}
+
+fn absent_is_none<T>(result: Result<T, ClientError>) -> Result<Option<T>, ClientError> {
+    match result {
+        Err(ClientError::Problem(problem)) if problem.status == 404 => Ok(None),
+        other => other.map(Some),
+    }
+}

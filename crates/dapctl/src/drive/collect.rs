@@ -1,0 +1,182 @@
+//! Collecting: asks for the helper's share of each batch, opens both shares, and compares with the truth.
+
+use daphne_core::{
+    batch::{BatchBucket, BatchMode},
+    collect::collector,
+    hpke::{self, HpkeKeypair, Role},
+    message::{self, AggregateShareRequest},
+    time::{Duration, Time},
+    vdaf::{AggregateResult, FieldKind},
+    version::DapVersion,
+    wire::v09,
+};
+
+use super::{
+    Total,
+    jobs::{Accepted, Leader},
+    summary::{BatchName, BatchSummary},
+};
+use crate::{Failure, http::ClientError, task_file::random};
+
+/// Collects every batch. A batch that fails is in [`Total::problems`], and the others are collected all the same.
+///
+/// # Errors
+/// [`Failure::Unreachable`] if the helper does not answer.
+pub(super) fn collect_all(
+    leader: &Leader<'_>,
+    keys: &HpkeKeypair,
+    mode: BatchMode,
+    total: &mut Total,
+) -> Result<Vec<BatchSummary>, Failure> {
+    let batches = match plan(leader, mode, total) {
+        Ok(batches) => batches,
+        Err(why) => {
+            total.problems.push(why);
+            return Ok(Vec::new());
+        }
+    };
+    let mut summaries = Vec::new();
+    for (name, accepted) in batches {
+        let mut summary = BatchSummary {
+            batch: name,
+            report_count: accepted.report_count,
+            aggregate: None,
+            expected: accepted.truth.clone(),
+            matches: None,
+        };
+        match collect(leader, keys, name, &accepted, total) {
+            Ok(aggregate) => {
+                if let Some(truth) = &accepted.truth {
+                    let matches = aggregate == reduced(truth, leader.task.vdaf.field());
+                    summary.matches = Some(matches);
+                    if !matches {
+                        total.problems.push(format!("the aggregate of {name} is wrong"));
+                    }
+                }
+                summary.aggregate = Some(aggregate);
+            }
+            Err(ClientError::Transport(e)) => return Err(ClientError::Transport(e).into()),
+            Err(e) => total.problems.push(format!("the collection of {name} failed: {e}")),
+        }
+        summaries.push(summary);
+    }
+    Ok(summaries)
+}
+
+/// Which batches to ask for, with what the leader has of them.
+fn plan(
+    leader: &Leader<'_>,
+    mode: BatchMode,
+    total: &Total,
+) -> Result<Vec<(BatchName, Accepted)>, String> {
+    let precision = leader.task.time_precision;
+    let mut batches: Vec<(BatchName, Accepted)> = Vec::new();
+    for (bucket, accepted) in &total.outcome.accepted {
+        let name = match bucket {
+            BatchBucket::Batch(id) => BatchName::Batch { batch_id: *id },
+            BatchBucket::Window(start) => BatchName::Interval {
+                start: start.as_seconds(),
+                duration: precision.as_seconds(),
+            },
+        };
+        match (mode, leader.options.per_bucket, batches.last_mut()) {
+            // Buckets come in the order of time, so the interval grows at its end.
+            (BatchMode::TimeInterval, false, Some((whole, sum))) => {
+                if let (
+                    BatchName::Interval { start: first, duration },
+                    BatchName::Interval { start: last, duration: length },
+                ) = (whole, name)
+                {
+                    *duration = (last - *first).saturating_add(length);
+                }
+                sum.merge(&leader.task.vdaf, accepted)?;
+            }
+            _ => batches.push((name, accepted.clone())),
+        }
+    }
+    Ok(batches)
+}
+
+fn collect(
+    leader: &Leader<'_>,
+    keys: &HpkeKeypair,
+    name: BatchName,
+    accepted: &Accepted,
+    total: &mut Total,
+) -> Result<AggregateResult, ClientError> {
+    let wrong = |what: &str| ClientError::Protocol(what.to_owned());
+    let batch_selector = selector(name);
+    let selector_encoded = v09::BatchSelector::from(batch_selector)
+        .encode()
+        .map_err(|_| wrong("the batch cannot be encoded"))?;
+    let request = AggregateShareRequest {
+        batch_selector,
+        batch_selector_encoded: &selector_encoded,
+        agg_param: &[],
+        report_count: accepted.report_count,
+        checksum: *accepted.checksum.as_bytes(),
+    };
+    let request = v09::AggregateShareReq::from(request)
+        .encode()
+        .map_err(|_| wrong("the request cannot be encoded"))?;
+
+    let task_id = &leader.task.task_id;
+    let mut ask = || {
+        let answer = leader.helper.post_aggregate_share(&request)?;
+        total.outcome.retries += answer.retries as u64;
+        let share = v09::AggregateShare::decode(&answer.body)
+            .map_err(|e| wrong(&format!("the helper's aggregate share is malformed: {e}")))?
+            .encrypted_aggregate_share;
+        if share.config_id != keys.config().id {
+            return Err(wrong("the helper's aggregate share is sealed to another key"));
+        }
+        collector::open_share_v09(task_id, keys, Role::Helper, &[], &selector_encoded, share)
+            .map_err(|e| wrong(&e.to_string()))
+    };
+    let helper_share = ask()?;
+    if leader.options.replay && ask()? != helper_share {
+        return Err(wrong("the helper's aggregate share is another one when asked again"));
+    }
+
+    // The leader's share takes the way to the collector as well, so that both ends of it are tried.
+    let aad = v09::aggregate_share_aad(task_id, &[], &selector_encoded)
+        .map_err(|_| wrong("the batch cannot be encoded"))?;
+    let info = hpke::aggregate_share_info(DapVersion::V09, Role::Leader);
+    let seed = random().map_err(|e| wrong(&e.to_string()))?;
+    let sealed = hpke::seal(keys.config(), &info, &aad, &accepted.share, &seed)
+        .map_err(|e| wrong(&e.to_string()))?;
+    let leader_share = collector::open_share_v09(
+        task_id,
+        keys,
+        Role::Leader,
+        &[],
+        &selector_encoded,
+        sealed.as_ref(),
+    )
+    .map_err(|e| wrong(&e.to_string()))?;
+    collector::unshard(&leader.task.vdaf, &leader_share, &helper_share, accepted.report_count)
+        .map_err(|e| wrong(&e.to_string()))
+}
+
+fn selector(name: BatchName) -> message::BatchSelector {
+    match name {
+        BatchName::Interval { start, duration } => message::BatchSelector::TimeInterval {
+            start: Time::from_seconds(start),
+            duration: Duration::from_seconds(duration),
+        },
+        BatchName::Batch { batch_id } => message::BatchSelector::LeaderSelected(batch_id),
+    }
+}
+
+/// The exact sums as the field can hold them.
+fn reduced(truth: &AggregateResult, field: FieldKind) -> AggregateResult {
+    let reduce = |n: &u128| match field {
+        FieldKind::F64 => n % u128::from(0xffff_ffff_0000_0001_u64),
+        // Sums of 64-bit numbers do not reach the prime.
+        FieldKind::F128 => *n,
+    };
+    match truth {
+        AggregateResult::Number(n) => AggregateResult::Number(reduce(n)),
+        AggregateResult::Vector(v) => AggregateResult::Vector(v.iter().map(reduce).collect()),
+    }
+}
