@@ -20,7 +20,9 @@ use daphne_core::{
     },
 };
 use storage_proxy::random;
-use worker::{DurableObject, Env, Request, Response, Result, SqlStorageValue, State, durable_object};
+use worker::{
+    DurableObject, Env, Request, Response, Result, SqlStorageValue, State, durable_object,
+};
 
 use crate::{
     exchange,

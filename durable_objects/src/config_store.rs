@@ -7,7 +7,9 @@ use daphne_core::{
         config_store::{self, ConfigTables, TaskEntry},
     },
 };
-use worker::{DurableObject, Env, Request, Response, Result, SqlStorageValue, State, durable_object};
+use worker::{
+    DurableObject, Env, Request, Response, Result, SqlStorageValue, State, durable_object,
+};
 
 use crate::{
     exchange,

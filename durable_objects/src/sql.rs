@@ -67,7 +67,11 @@ impl<T: Tables> Database for SqlDatabase<T> {
             if rollback { Err(JsValue::from_str("rolled back")) } else { Ok(JsValue::UNDEFINED) }
         });
         let raw: &RawStorage = self.storage.as_raw().unchecked_ref();
-        let committed = raw.transaction_sync(&mut || (body)());
+        let committed = raw.transaction_sync(&mut || {
+            // The wrapper as a whole is captured, not the closure inside.
+            let AssertUnwindSafe(body) = &mut body;
+            body()
+        });
         match (outcome, committed) {
             (Some(Ok(value)), Ok(_)) => {
                 self.has_schema.set(true);

@@ -156,10 +156,11 @@ impl LedgerTables for LedgerSql {
     }
 
     fn is_released(&mut self, job: &AggregationJobId) -> StoreResult<bool> {
-        let found =
-            self.0.first("SELECT at FROM released WHERE job = ?", vec![blob(job.as_bytes())], |_| {
-                Ok(())
-            })?;
+        let found = self.0.first(
+            "SELECT at FROM released WHERE job = ?",
+            vec![blob(job.as_bytes())],
+            |_| Ok(()),
+        )?;
         Ok(found.is_some())
     }
 
@@ -175,11 +176,9 @@ impl LedgerTables for LedgerSql {
     }
 
     fn collection(&mut self, digest: &RequestDigest) -> StoreResult<Option<CollectionRow>> {
-        self.0.first(
-            "SELECT v FROM collection WHERE request = ?",
-            vec![blob(digest)],
-            |mut row| row.packed(),
-        )
+        self.0.first("SELECT v FROM collection WHERE request = ?", vec![blob(digest)], |mut row| {
+            row.packed()
+        })
     }
 
     fn collections_meeting(&mut self, range: &BucketRange) -> StoreResult<Vec<CollectionRow>> {

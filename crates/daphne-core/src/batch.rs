@@ -76,10 +76,9 @@ impl BucketRange {
     /// First and past-the-last bucket key; a single batch is its own first and last.
     pub fn to_keys(&self) -> (Vec<u8>, Vec<u8>) {
         match self {
-            Self::Windows(i) => (
-                BatchBucket::Window(i.start()).to_key(),
-                BatchBucket::Window(i.end()).to_key(),
-            ),
+            Self::Windows(i) => {
+                (BatchBucket::Window(i.start()).to_key(), BatchBucket::Window(i.end()).to_key())
+            }
             Self::Batch(id) => (id.as_bytes().to_vec(), id.as_bytes().to_vec()),
         }
     }
@@ -102,16 +101,12 @@ impl BucketRange {
                 let interval = Interval::new(*start, *duration)
                     .ok_or_else(|| invalid("the batch interval ends beyond representable time"))?;
                 if *duration < precision || duration.as_seconds() == 0 {
-                    return Err(invalid(
-                        "the batch interval is shorter than the time precision",
-                    ));
+                    return Err(invalid("the batch interval is shorter than the time precision"));
                 }
                 if start.round_down(precision) != *start
                     || interval.end().round_down(precision) != interval.end()
                 {
-                    return Err(invalid(
-                        "the batch interval is not aligned to the time precision",
-                    ));
+                    return Err(invalid("the batch interval is not aligned to the time precision"));
                 }
                 Ok(Self::Windows(interval))
             }
@@ -180,19 +175,9 @@ mod tests {
         let range =
             |s, d| BucketRange::from_selector(&selector(s, d), BatchMode::TimeInterval, hour);
         assert!(range(3600, 7200).is_ok());
-        for (s, d) in [
-            (0, 0),
-            (1, 3600),
-            (3600, 1),
-            (3600, 3601),
-            (u64::MAX, 3600),
-            (0, u64::MAX),
-        ] {
-            assert_eq!(
-                range(s, d).unwrap_err().kind,
-                AbortKind::BatchInvalid,
-                "{s} {d}"
-            );
+        for (s, d) in [(0, 0), (1, 3600), (3600, 1), (3600, 3601), (u64::MAX, 3600), (0, u64::MAX)]
+        {
+            assert_eq!(range(s, d).unwrap_err().kind, AbortKind::BatchInvalid, "{s} {d}");
         }
         assert_eq!(
             BucketRange::from_selector(&selector(0, 3600), BatchMode::LeaderSelected, hour)

@@ -65,11 +65,7 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`DecodeError::Trailing`] if bytes are left.
     pub fn finish(self) -> Result<(), DecodeError> {
-        if self.rest.is_empty() {
-            Ok(())
-        } else {
-            Err(DecodeError::Trailing)
-        }
+        if self.rest.is_empty() { Ok(()) } else { Err(DecodeError::Trailing) }
     }
 
     /// The next `n` bytes.
@@ -77,10 +73,7 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`DecodeError::Truncated`] if fewer remain.
     pub fn take(&mut self, n: usize) -> Result<&'a [u8], DecodeError> {
-        let (head, tail) = self
-            .rest
-            .split_at_checked(n)
-            .ok_or(DecodeError::Truncated)?;
+        let (head, tail) = self.rest.split_at_checked(n).ok_or(DecodeError::Truncated)?;
         self.rest = tail;
         Ok(head)
     }
@@ -90,10 +83,7 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`DecodeError::Truncated`] if fewer remain.
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
-        let (head, tail) = self
-            .rest
-            .split_first_chunk::<N>()
-            .ok_or(DecodeError::Truncated)?;
+        let (head, tail) = self.rest.split_first_chunk::<N>().ok_or(DecodeError::Truncated)?;
         self.rest = tail;
         Ok(*head)
     }
@@ -186,11 +176,7 @@ impl Writer {
     /// # Errors
     /// [`EncodeError`] if any field could not be written.
     pub fn finish(self) -> Result<Vec<u8>, EncodeError> {
-        if self.too_long {
-            Err(EncodeError)
-        } else {
-            Ok(self.bytes)
-        }
+        if self.too_long { Err(EncodeError) } else { Ok(self.bytes) }
     }
 
     /// Appends bytes as they are.
@@ -264,14 +250,8 @@ mod tests {
 
     #[test]
     fn lengths_are_checked_before_slicing() {
-        assert_eq!(
-            Reader::new(&[0xff, 0xff]).opaque16(),
-            Err(DecodeError::Truncated)
-        );
-        assert_eq!(
-            Reader::new(&[0xff; 4]).opaque32(),
-            Err(DecodeError::Truncated)
-        );
+        assert_eq!(Reader::new(&[0xff, 0xff]).opaque16(), Err(DecodeError::Truncated));
+        assert_eq!(Reader::new(&[0xff; 4]).opaque32(), Err(DecodeError::Truncated));
         assert_eq!(Reader::new(&[0, 1]).opaque16(), Err(DecodeError::Truncated));
         assert_eq!(Reader::new(&[0, 1, 7]).opaque16(), Ok(&[7u8][..]));
         assert_eq!(Reader::all(&[1, 2], |r| r.u8()), Err(DecodeError::Trailing));

@@ -128,10 +128,7 @@ pub struct Abort {
 impl Abort {
     /// An abort of that kind.
     pub fn new(kind: AbortKind, detail: impl Into<String>) -> Self {
-        Self {
-            kind,
-            detail: detail.into(),
-        }
+        Self { kind, detail: detail.into() }
     }
 
     /// The message is malformed.

@@ -185,9 +185,7 @@ impl HpkeConfig {
             public_key: r.opaque16()?.to_vec(),
         };
         if config.public_key.is_empty() {
-            return Err(DecodeError::Invalid(
-                "an HPKE configuration has no public key",
-            ));
+            return Err(DecodeError::Invalid("an HPKE configuration has no public key"));
         }
         Ok(config)
     }
@@ -224,9 +222,7 @@ impl HpkeConfigList {
     pub fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let configs = crate::codec::items(r.opaque16()?, HpkeConfig::read)?;
         if configs.is_empty() {
-            return Err(DecodeError::Invalid(
-                "the list of HPKE configurations is empty",
-            ));
+            return Err(DecodeError::Invalid("the list of HPKE configurations is empty"));
         }
         Ok(Self(configs))
     }
@@ -260,9 +256,7 @@ pub struct HpkeKeypair {
 
 impl fmt::Debug for HpkeKeypair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HpkeKeypair")
-            .field("config", &self.config)
-            .finish_non_exhaustive()
+        f.debug_struct("HpkeKeypair").field("config", &self.config).finish_non_exhaustive()
     }
 }
 
@@ -281,17 +275,9 @@ impl HpkeKeypair {
             provider::derive_private_key(algorithm, ikm).ok_or(KeypairError::Unsupported)?;
         let public_key = HpkeRustCrypto::secret_to_public(algorithm, &private_key)
             .map_err(|_| KeypairError::Mismatch)?;
-        let config = HpkeConfig {
-            id,
-            kem,
-            kdf: HpkeKdf::HkdfSha256,
-            aead: HpkeAead::Aes128Gcm,
-            public_key,
-        };
-        Ok(Self {
-            config,
-            private_key,
-        })
+        let config =
+            HpkeConfig { id, kem, kdf: HpkeKdf::HkdfSha256, aead: HpkeAead::Aes128Gcm, public_key };
+        Ok(Self { config, private_key })
     }
 
     /// A key pair from its stored parts.
@@ -310,10 +296,7 @@ impl HpkeKeypair {
         if public_key != config.public_key {
             return Err(KeypairError::Mismatch);
         }
-        Ok(Self {
-            config,
-            private_key,
-        })
+        Ok(Self { config, private_key })
     }
 
     /// The public half.
@@ -349,11 +332,7 @@ impl HpkeKeypair {
         }
         // The parser's own message may quote what it read, so only its place is told.
         let written: Written = serde_json::from_str(json).map_err(|e| {
-            format!(
-                "the HPKE key pair is malformed at line {} column {}",
-                e.line(),
-                e.column()
-            )
+            format!("the HPKE key pair is malformed at line {} column {}", e.line(), e.column())
         })?;
         Self::from_parts(written.config, Zeroizing::new(written.private_key))
             .map_err(|e| e.to_string())
@@ -373,16 +352,9 @@ pub struct SealedMessage {
 
 impl SealedMessage {
     /// The same, borrowed.
-    #[allow(
-        clippy::should_implement_trait,
-        reason = "the borrowed form is not a reference"
-    )]
+    #[allow(clippy::should_implement_trait, reason = "the borrowed form is not a reference")]
     pub fn as_ref(&self) -> HpkeCiphertext<'_> {
-        HpkeCiphertext {
-            config_id: self.config_id,
-            enc: &self.enc,
-            payload: &self.payload,
-        }
+        HpkeCiphertext { config_id: self.config_id, enc: &self.enc, payload: &self.payload }
     }
 }
 
@@ -404,14 +376,9 @@ pub fn seal(
 ) -> Result<SealedMessage, SealError> {
     let public_key = HpkePublicKey::new(config.public_key.clone());
     let mut hpke = config.hpke(Once::new(seed)).ok_or(SealError)?;
-    let (enc, payload) = hpke
-        .seal(&public_key, info, aad, plaintext, None, None, None)
-        .map_err(|_| SealError)?;
-    Ok(SealedMessage {
-        config_id: config.id,
-        enc,
-        payload,
-    })
+    let (enc, payload) =
+        hpke.seal(&public_key, info, aad, plaintext, None, None, None).map_err(|_| SealError)?;
+    Ok(SealedMessage { config_id: config.id, enc, payload })
 }
 
 /// A ciphertext does not open, whatever the reason. The sender's fault.
@@ -438,16 +405,7 @@ pub fn open(
         .config
         .hpke(Once::empty())
         .ok_or(OpenError)?
-        .open(
-            ciphertext.enc,
-            &private_key,
-            info,
-            aad,
-            ciphertext.payload,
-            None,
-            None,
-            None,
-        )
+        .open(ciphertext.enc, &private_key, info, aad, ciphertext.payload, None, None, None)
         .map_err(|_| OpenError)
 }
 
@@ -476,10 +434,5 @@ pub fn aggregate_share_info(version: DapVersion, sender: Role) -> Vec<u8> {
 
 fn info(version: DapVersion, what: &str, parties: [Role; 2]) -> Vec<u8> {
     let [sender, receiver] = parties.map(|role| role as u8);
-    [
-        version.tag().as_bytes(),
-        what.as_bytes(),
-        &[sender, receiver],
-    ]
-    .concat()
+    [version.tag().as_bytes(), what.as_bytes(), &[sender, receiver]].concat()
 }

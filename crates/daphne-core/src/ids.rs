@@ -117,9 +117,7 @@ mod tests {
 
     #[test]
     fn ids_have_one_spelling() {
-        let id: TaskId = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
-            .parse()
-            .unwrap();
+        let id: TaskId = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".parse().unwrap();
         assert_eq!(id, TaskId::new([0; 32]));
         for bad in [
             "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",

@@ -89,12 +89,10 @@ pub fn problem(
     version: Option<DapVersion>,
     task: Option<&TaskId>,
 ) -> ProblemDocument {
-    let type_ = version
-        .and_then(|v| v.problem_token(abort.kind))
-        .map_or_else(
-            || "about:blank".to_owned(),
-            |token| format!("urn:ietf:params:ppm:dap:error:{token}"),
-        );
+    let type_ = version.and_then(|v| v.problem_token(abort.kind)).map_or_else(
+        || "about:blank".to_owned(),
+        |token| format!("urn:ietf:params:ppm:dap:error:{token}"),
+    );
     ProblemDocument {
         type_,
         title: title(abort.kind),
@@ -115,10 +113,7 @@ mod tests {
             problem(&abort, Some(DapVersion::V09), None).type_,
             "urn:ietf:params:ppm:dap:error:unauthorizedRequest"
         );
-        assert_eq!(
-            problem(&abort, Some(DapVersion::V18), None).type_,
-            "about:blank"
-        );
+        assert_eq!(problem(&abort, Some(DapVersion::V18), None).type_, "about:blank");
         assert_eq!(problem(&abort, None, None).type_, "about:blank");
     }
 

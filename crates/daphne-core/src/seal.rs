@@ -101,16 +101,8 @@ impl RootKeys {
         // Unwrap safety: `parse` makes `newest` a key of `roots`, and AES-GCM refuses only beyond 64 GiB.
         let root = self.roots.get(&self.newest).unwrap();
         let aad = associated_data(version, label);
-        let sealed = root
-            .cipher()
-            .encrypt(
-                &nonce.into(),
-                Payload {
-                    msg: plaintext,
-                    aad: &aad,
-                },
-            )
-            .unwrap();
+        let sealed =
+            root.cipher().encrypt(&nonce.into(), Payload { msg: plaintext, aad: &aad }).unwrap();
         [&version[..], &nonce, &sealed].concat()
     }
 
@@ -120,26 +112,16 @@ impl RootKeys {
     /// [`UnsealError`]: ours, or of whoever wrote into the storage.
     pub fn open(&self, label: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, UnsealError> {
         let (version, rest) = sealed.split_first_chunk::<4>().ok_or(UnsealError::Broken)?;
-        let (nonce, ciphertext) = rest
-            .split_first_chunk::<NONCE_LEN>()
-            .ok_or(UnsealError::Broken)?;
+        let (nonce, ciphertext) =
+            rest.split_first_chunk::<NONCE_LEN>().ok_or(UnsealError::Broken)?;
         if ciphertext.len() < TAG_LEN {
             return Err(UnsealError::Broken);
         }
         let number = u32::from_be_bytes(*version);
-        let root = self
-            .roots
-            .get(&number)
-            .ok_or(UnsealError::UnknownVersion(number))?;
+        let root = self.roots.get(&number).ok_or(UnsealError::UnknownVersion(number))?;
         let aad = associated_data(*version, label);
         root.cipher()
-            .decrypt(
-                &(*nonce).into(),
-                Payload {
-                    msg: ciphertext,
-                    aad: &aad,
-                },
-            )
+            .decrypt(&(*nonce).into(), Payload { msg: ciphertext, aad: &aad })
             .map(Zeroizing::new)
             .map_err(|_| UnsealError::Broken)
     }
@@ -168,9 +150,7 @@ impl Root {
 fn hkdf<const N: usize>(key: &[u8], salt: &[u8], label: &[u8]) -> [u8; N] {
     let mut out = [0; N];
     // Unwrap safety: HKDF-SHA256 refuses only outputs beyond 8,160 bytes.
-    Hkdf::<Sha256>::new(Some(salt), key)
-        .expand(label, &mut out)
-        .unwrap();
+    Hkdf::<Sha256>::new(Some(salt), key).expand(label, &mut out).unwrap();
     out
 }
 
@@ -240,10 +220,7 @@ mod tests {
     fn the_highest_version_is_the_newest() {
         assert_eq!(keys(&format!("1={ONE}")).newest(), 1);
         assert_eq!(keys(&format!("10={ONE}, 9={TWO}")).newest(), 10);
-        assert_eq!(
-            format!("{:?}", keys(&format!("10={ONE},9={TWO}"))),
-            "RootKeys([9, 10])"
-        );
+        assert_eq!(format!("{:?}", keys(&format!("10={ONE},9={TWO}"))), "RootKeys([9, 10])");
         for bad in [
             "".into(),
             ONE.into(),
@@ -273,19 +250,12 @@ mod tests {
         assert_eq!(sealed[..16], [&[0, 0, 0, 1][..], &[5; 12]].concat());
         assert_eq!(*both.open("hpke 7", &sealed).unwrap(), b"secret");
         assert_eq!(both.seal("hpke 7", b"secret", [5; 12])[..4], [0, 0, 0, 2]);
-        assert_eq!(
-            new.open("hpke 7", &sealed),
-            Err(UnsealError::UnknownVersion(1))
-        );
+        assert_eq!(new.open("hpke 7", &sealed), Err(UnsealError::UnknownVersion(1)));
         assert_eq!(old.open("hpke 8", &sealed), Err(UnsealError::Broken));
         let impostor = keys(&format!("1={TWO}"));
         assert_eq!(impostor.open("hpke 7", &sealed), Err(UnsealError::Broken));
         for n in 0..sealed.len() {
-            assert_eq!(
-                old.open("hpke 7", &sealed[..n]),
-                Err(UnsealError::Broken),
-                "{n}"
-            );
+            assert_eq!(old.open("hpke 7", &sealed[..n]), Err(UnsealError::Broken), "{n}");
         }
         for bit in 0..sealed.len() * 8 {
             let mut changed = sealed.clone();
@@ -328,10 +298,7 @@ mod tests {
         }
         let json = serde_json::to_string(&TokenHash::of("")).unwrap();
         assert_eq!(json, "\"47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU\"");
-        assert_eq!(
-            serde_json::from_str::<TokenHash>(&json).unwrap(),
-            TokenHash::of("")
-        );
+        assert_eq!(serde_json::from_str::<TokenHash>(&json).unwrap(), TokenHash::of(""));
         assert!(serde_json::from_str::<TokenHash>("\"AA\"").is_err());
         assert_eq!(format!("{hash:?}"), "TokenHash");
     }

@@ -194,9 +194,7 @@ impl TaskSpec {
         }
         let vdaf = Vdaf::new(self.version.vdaf_draft(), self.vdaf.clone())
             .map_err(|e| TaskError(e.to_string()))?;
-        let verify_key = vdaf
-            .verify_key(&self.verify_key)
-            .map_err(|e| TaskError(e.to_string()))?;
+        let verify_key = vdaf.verify_key(&self.verify_key).map_err(|e| TaskError(e.to_string()))?;
         let hash = match (&self.leader_token, self.leader_token_hash) {
             (Some(token), None) if token.len() >= 16 => TokenHash::of(token),
             (Some(_), None) => return refuse("leader_token must have at least 16 characters"),
@@ -237,18 +235,14 @@ impl TaskSpec {
                 if self.buckets_per_group.unwrap_or(0) != 0 {
                     return refuse("buckets_per_group belongs to time-interval tasks");
                 }
-                if self
-                    .max_batch_size
-                    .is_some_and(|max| max < self.min_batch_size)
-                {
+                if self.max_batch_size.is_some_and(|max| max < self.min_batch_size) {
                     return refuse("max_batch_size must not be below min_batch_size");
                 }
                 0
             }
         };
-        let task_id = self
-            .task_id
-            .unwrap_or_else(|| TaskId::new(Sha256::digest(&self.verify_key).into()));
+        let task_id =
+            self.task_id.unwrap_or_else(|| TaskId::new(Sha256::digest(&self.verify_key).into()));
         Ok(Task {
             parameters: TaskParameters {
                 task_id,
@@ -284,18 +278,13 @@ impl Task {
     /// Whether the leader may present this token. Takes the same time whichever byte differs.
     pub fn accepts_leader_token(&self, token: &str) -> bool {
         // Every hash is tried, so that the time does not tell which one matched.
-        self.leader_token_hashes
-            .iter()
-            .fold(false, |ok, hash| ok | hash.matches(token))
+        self.leader_token_hashes.iter().fold(false, |ok, hash| ok | hash.matches(token))
     }
 
     /// Digest of everything the task was created with. A repeat of the same creation has the same identity.
     pub fn identity(&self) -> [u8; 32] {
         // The root key version is ours, not the operator's: a repeat after a rotation is still a repeat.
-        let parameters = TaskParameters {
-            shard_key_version: 0,
-            ..self.parameters.clone()
-        };
+        let parameters = TaskParameters { shard_key_version: 0, ..self.parameters.clone() };
         let mut hasher = Sha256::new();
         hasher.update(
             serde_json::to_vec(&(parameters, &self.leader_token_hashes)).unwrap_or_default(),
@@ -320,15 +309,9 @@ impl StoredTask {
     /// # Errors
     /// Ours: the root key it was sealed with is missing, or the record is broken.
     pub fn open(self, keys: &RootKeys) -> Result<Task, OpenTaskError> {
-        let key = keys.open(
-            &seal_label(&self.parameters.task_id),
-            &self.sealed_verify_key,
-        )?;
-        let vdaf = Vdaf::new(
-            self.parameters.version.vdaf_draft(),
-            self.parameters.vdaf.clone(),
-        )
-        .map_err(|_| OpenTaskError::Broken)?;
+        let key = keys.open(&seal_label(&self.parameters.task_id), &self.sealed_verify_key)?;
+        let vdaf = Vdaf::new(self.parameters.version.vdaf_draft(), self.parameters.vdaf.clone())
+            .map_err(|_| OpenTaskError::Broken)?;
         let verify_key = vdaf.verify_key(&key).map_err(|_| OpenTaskError::Broken)?;
         Ok(Task {
             parameters: self.parameters,

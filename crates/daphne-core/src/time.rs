@@ -109,10 +109,7 @@ mod tests {
     fn extreme_times_do_not_overflow() {
         let end = Time::from_seconds(u64::MAX);
         assert_eq!(end.saturating_add(Duration::from_seconds(1)), end);
-        assert_eq!(
-            end.round_down(Duration::from_seconds(3600)).as_seconds() % 3600,
-            0
-        );
+        assert_eq!(end.round_down(Duration::from_seconds(3600)).as_seconds() % 3600, 0);
         assert_eq!(end.round_down(Duration::from_seconds(0)), end);
         assert_eq!(Interval::new(end, Duration::from_seconds(1)), None);
         assert_eq!(

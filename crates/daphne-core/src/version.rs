@@ -98,9 +98,7 @@ impl DapVersion {
 
     /// The per-report error with this code point, the inverse of [`DapVersion::report_error_code`].
     pub fn report_error_from_code(self, code: u8) -> Option<ReportError> {
-        ReportError::ALL
-            .into_iter()
-            .find(|e| self.report_error_code(*e) == Some(code))
+        ReportError::ALL.into_iter().find(|e| self.report_error_code(*e) == Some(code))
     }
 
     /// Token under `urn:ietf:params:ppm:dap:error:`, or `None`: then no DAP URN may be sent.

@@ -137,10 +137,7 @@ struct Report {
 fn hex(text: &Value) -> Vec<u8> {
     let text = text.as_str().unwrap();
     assert_eq!(text.len() % 2, 0);
-    (0..text.len())
-        .step_by(2)
-        .map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap())
-        .collect()
+    (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect()
 }
 
 fn each<T>(list: &Value, f: impl Fn(&Value) -> T) -> Vec<T> {
@@ -154,9 +151,7 @@ impl Vector {
             VdafDraft::V08 => ("prep", "prep_shares", "prep_messages"),
             VdafDraft::V18 => ("reports", "verifier_shares", "verifier_messages"),
         };
-        json["agg_shares"]
-            .as_array()
-            .filter(|shares| shares.iter().all(Value::is_string))?;
+        json["agg_shares"].as_array().filter(|shares| shares.iter().all(Value::is_string))?;
         let reports = each(json.get(reports)?, |report| {
             // Only Poplar1 shares its public share differently.
             let public_share = &report["public_share"];
@@ -192,12 +187,7 @@ impl Vector {
 
     fn check(&self, vdaf: &Vdaf) {
         let ping_pong = |kind: u8, body: &[u8]| {
-            [
-                &[kind][..],
-                &u32::try_from(body.len()).unwrap().to_be_bytes(),
-                body,
-            ]
-            .concat()
+            [&[kind][..], &u32::try_from(body.len()).unwrap().to_be_bytes(), body].concat()
         };
         let one = |share: &OutputShare| {
             let mut sum = vdaf.aggregate_init();
@@ -207,22 +197,12 @@ impl Vector {
         let key = vdaf.verify_key(&self.verify_key).unwrap();
         let mut sums: [AggregateShare; 2] = [vdaf.aggregate_init(), vdaf.aggregate_init()];
         for report in &self.reports {
-            let Report {
-                nonce,
-                public_share,
-                ..
-            } = report;
-            let [leader_share, helper_share] = &report.input_shares[..] else {
-                panic!()
-            };
-            let (state, init) = vdaf
-                .leader_init(&key, &self.ctx, nonce, public_share, leader_share)
-                .unwrap();
+            let Report { nonce, public_share, .. } = report;
+            let [leader_share, helper_share] = &report.input_shares[..] else { panic!() };
+            let (state, init) =
+                vdaf.leader_init(&key, &self.ctx, nonce, public_share, leader_share).unwrap();
             assert_eq!(init, ping_pong(0, &report.verifier_shares[0]));
-            let message = report
-                .verifier_message
-                .as_ref()
-                .map(|message| ping_pong(2, message));
+            let message = report.verifier_message.as_ref().map(|message| ping_pong(2, message));
             let helper = |init: &[u8]| {
                 vdaf.helper_init(&key, &self.ctx, nonce, public_share, helper_share, init)
             };
@@ -249,13 +229,8 @@ impl Vector {
         }
         assert!(self.failure.is_none());
         let [leader, helper] = sums.map(|sum| sum.encode());
-        assert_eq!(
-            [&leader, &helper],
-            [&self.agg_shares[0], &self.agg_shares[1]]
-        );
-        let result = vdaf
-            .unshard(&leader, &helper, self.reports.len() as u64)
-            .unwrap();
+        assert_eq!([&leader, &helper], [&self.agg_shares[0], &self.agg_shares[1]]);
+        let result = vdaf.unshard(&leader, &helper, self.reports.len() as u64).unwrap();
         assert_eq!(result, self.result());
     }
 
@@ -277,10 +252,9 @@ macro_rules! instance {
         let [count, sum, sum_vec, histogram, multihot] = $ids;
         type Circuit<T> = Prio3<T, XofTurboShake128, SEED>;
         match $family {
-            "Prio3Count" => $checked(
-                &Circuit::new(shares, 1, count, Count::<Field64>::new()).unwrap(),
-                $vector,
-            ),
+            "Prio3Count" => {
+                $checked(&Circuit::new(shares, 1, count, Count::<Field64>::new()).unwrap(), $vector)
+            }
             "Prio3Sum" => {
                 let circuit = Sum::<$sum>::new(max().try_into().unwrap()).unwrap();
                 $checked(&Circuit::new(shares, 1, sum, circuit).unwrap(), $vector);
@@ -301,27 +275,18 @@ macro_rules! instance {
                     chunk(),
                 )
                 .unwrap();
-                $checked(
-                    &Circuit::new(shares, $proofs, u32::MAX, circuit).unwrap(),
-                    $vector,
-                );
+                $checked(&Circuit::new(shares, $proofs, u32::MAX, circuit).unwrap(), $vector);
             }
             "Prio3Histogram" => {
                 let circuit = Histogram::<Field128, Products<_>>::new(length(), chunk()).unwrap();
-                $checked(
-                    &Circuit::new(shares, 1, histogram, circuit).unwrap(),
-                    $vector,
-                );
+                $checked(&Circuit::new(shares, 1, histogram, circuit).unwrap(), $vector);
             }
             "Prio3MultiHotHistogram" | "Prio3MultihotCountVec" => {
                 let weight = number($weight) as usize;
                 let circuit =
                     MultihotCountVec::<Field128, Products<_>>::new(length(), weight, chunk())
                         .unwrap();
-                $checked(
-                    &Circuit::new(shares, 1, multihot, circuit).unwrap(),
-                    $vector,
-                );
+                $checked(&Circuit::new(shares, 1, multihot, circuit).unwrap(), $vector);
             }
             _ => return Checked::NotImplemented,
         }
@@ -376,15 +341,10 @@ mod by_prio_08 {
                 shares.push(share);
             }
             let message = vdaf.prepare_shares_to_prepare_message(&(), shares).unwrap();
-            assert_eq!(
-                Some(message.get_encoded().unwrap()),
-                report.verifier_message
-            );
+            assert_eq!(Some(message.get_encoded().unwrap()), report.verifier_message);
             for (i, state) in states.into_iter().enumerate() {
                 let transition = vdaf.prepare_next(state, message.clone()).unwrap();
-                let PrepareTransition::Finish(output) = transition else {
-                    panic!()
-                };
+                let PrepareTransition::Finish(output) = transition else { panic!() };
                 assert_eq!(output.get_encoded().unwrap(), report.out_shares[i]);
                 outputs[i].push(output);
             }
@@ -445,15 +405,10 @@ mod by_prio_18 {
                 shares.push(share);
             }
             let message = vdaf.verifier_shares_to_message(ctx, &(), shares).unwrap();
-            assert_eq!(
-                Some(message.get_encoded().unwrap()),
-                report.verifier_message
-            );
+            assert_eq!(Some(message.get_encoded().unwrap()), report.verifier_message);
             for (i, state) in states.into_iter().enumerate() {
                 let transition = vdaf.verify_next(ctx, state, message.clone()).unwrap();
-                let VerifyTransition::Finish(output) = transition else {
-                    panic!()
-                };
+                let VerifyTransition::Finish(output) = transition else { panic!() };
                 assert_eq!(output.get_encoded().unwrap(), report.out_shares[i]);
                 outputs[i].push(output);
             }

@@ -15,32 +15,16 @@ use wasm_bindgen_test::wasm_bindgen_test;
 #[wasm_bindgen_test]
 fn the_sum_of_verified_reports_is_the_truth() {
     let (length, max_measurement, chunk_length) = (10, 255, 9);
-    let vectors = vec![
-        Measurement::SumVec(vec![255; 10]),
-        Measurement::SumVec((0..10).collect()),
-    ];
+    let vectors = vec![Measurement::SumVec(vec![255; 10]), Measurement::SumVec((0..10).collect())];
     let instances = [
-        (
-            VdafConfig::Prio3Count,
-            vec![Measurement::Count(true), Measurement::Count(false)],
-        ),
+        (VdafConfig::Prio3Count, vec![Measurement::Count(true), Measurement::Count(false)]),
         (
             VdafConfig::Prio3Sum { max_measurement },
             vec![Measurement::Sum(0), Measurement::Sum(255)],
         ),
+        (VdafConfig::Prio3SumVec { length, max_measurement, chunk_length }, vectors.clone()),
         (
-            VdafConfig::Prio3SumVec {
-                length,
-                max_measurement,
-                chunk_length,
-            },
-            vectors.clone(),
-        ),
-        (
-            VdafConfig::Prio3Histogram {
-                length: 4,
-                chunk_length: 2,
-            },
+            VdafConfig::Prio3Histogram { length: 4, chunk_length: 2 },
             vec![Measurement::Histogram(0), Measurement::Histogram(3)],
         ),
         (
@@ -67,22 +51,13 @@ fn the_sum_of_verified_reports_is_the_truth() {
                     .leader_init(&key, ctx, &nonce, public_share, &report.leader_input_share)
                     .unwrap();
                 let (helper, finish) = vdaf
-                    .helper_init(
-                        &key,
-                        ctx,
-                        &nonce,
-                        public_share,
-                        &report.helper_input_share,
-                        &init,
-                    )
+                    .helper_init(&key, ctx, &nonce, public_share, &report.helper_input_share, &init)
                     .unwrap();
                 let leader = vdaf.leader_continued(ctx, state, &finish).unwrap();
                 leader_sum.accumulate(&leader).unwrap();
                 helper_sum.accumulate(&helper).unwrap();
             }
-            let result = vdaf
-                .unshard(&leader_sum.encode(), &helper_sum.encode(), 2)
-                .unwrap();
+            let result = vdaf.unshard(&leader_sum.encode(), &helper_sum.encode(), 2).unwrap();
             assert_eq!(result, vdaf.truth(measurements.iter()).unwrap());
         }
     }
@@ -93,10 +68,7 @@ fn hpke_seals_and_opens() {
     for kem in [HpkeKem::X25519HkdfSha256, HpkeKem::P256HkdfSha256] {
         let keypair = HpkeKeypair::derive(HpkeConfigId(1), kem, &[2; 32]).unwrap();
         let sealed = seal(keypair.config(), b"info", b"aad", b"plaintext", &[3; 32]).unwrap();
-        assert_eq!(
-            open(&keypair, b"info", b"aad", sealed.as_ref()).unwrap(),
-            b"plaintext"
-        );
+        assert_eq!(open(&keypair, b"info", b"aad", sealed.as_ref()).unwrap(), b"plaintext");
         assert!(open(&keypair, b"info", b"bad", sealed.as_ref()).is_err());
     }
 }
@@ -109,10 +81,7 @@ fn secrets_at_rest_open() {
 }
 
 fn hex(text: &str) -> Vec<u8> {
-    (0..text.len())
-        .step_by(2)
-        .map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap())
-        .collect()
+    (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect()
 }
 
 /// `Prio3Count_0` of VDAF-08.
@@ -125,16 +94,12 @@ fn a_vector_of_vdaf_08() {
         "352c53cbc1f95eee43253a8650e8ac18a5bd9c18b824886772947facdf1a413f1cf547cdb8c1ad4ed4c1294ccc856209",
     );
     let helper_share = hex("000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f");
-    let (state, init) = vdaf
-        .leader_init(&key, b"", &nonce, b"", &leader_share)
-        .unwrap();
+    let (state, init) = vdaf.leader_init(&key, b"", &nonce, b"", &leader_share).unwrap();
     assert_eq!(
         init,
         hex("0000000020f6340e6030e5960b53ad59de202314363e6063ed75a89676e3b9635d397d650e")
     );
-    let (helper, finish) = vdaf
-        .helper_init(&key, b"", &nonce, b"", &helper_share, &init)
-        .unwrap();
+    let (helper, finish) = vdaf.helper_init(&key, b"", &nonce, b"", &helper_share, &init).unwrap();
     assert_eq!(finish, hex("0200000000"));
     let leader = vdaf.leader_continued(b"", state, &finish).unwrap();
     let encode = |output| {

@@ -64,10 +64,7 @@ fn peak_bytes<T>(f: impl FnOnce() -> T) -> (T, usize) {
     let before = LIVE.get();
     PEAK.set(before);
     let value = f();
-    (
-        value,
-        usize::try_from(PEAK.get() - before).expect("the peak is at least the start"),
-    )
+    (value, usize::try_from(PEAK.get() - before).expect("the peak is at least the start"))
 }
 
 /// The most that decoding `len` bytes may allocate.
@@ -78,11 +75,7 @@ fn peak_bytes<T>(f: impl FnOnce() -> T) -> (T, usize) {
 /// input. The constant is the first allocation, of 4 items. A message without a list allocates nothing.
 fn peak_bytes_max(m: &Message, len: usize) -> usize {
     m.list_of.map_or(0, |(item, size)| {
-        let wire = Message::named(item)
-            .parsed()
-            .iter()
-            .map(|v| v.bytes.len())
-            .min();
+        let wire = Message::named(item).parsed().iter().map(|v| v.bytes.len()).min();
         3 * size * len / wire.expect("every message has vectors") + 4 * size
     })
 }
@@ -102,10 +95,7 @@ impl Random {
 
     /// A number below `n`; 0 if `n` is 0.
     fn below(&mut self, n: usize) -> usize {
-        usize::try_from(self.next() >> 32)
-            .unwrap_or(0)
-            .checked_rem(n)
-            .unwrap_or(0)
+        usize::try_from(self.next() >> 32).unwrap_or(0).checked_rem(n).unwrap_or(0)
     }
 
     fn byte(&mut self) -> u8 {
@@ -208,12 +198,7 @@ fn check(m: &Message, input: &[u8]) -> bool {
     let culprit = Culprit(m.name, input);
     let (decodes, peak) = peak_bytes(|| (m.decodes)(input));
     let max = peak_bytes_max(m, input.len());
-    assert!(
-        peak <= max,
-        "{}: {peak} bytes allocated for {}, at most {max}",
-        m.name,
-        input.len()
-    );
+    assert!(peak <= max, "{}: {peak} bytes allocated for {}, at most {max}", m.name, input.len());
     if decodes {
         let again = (m.reencode)(input).expect("it decoded before");
         assert!(again == input, "{}: encodes differently", m.name);
@@ -234,10 +219,7 @@ fn seeds(m: &Message) -> Vec<Vector> {
 /// The message's last vector with its list replaced by `n` of the shortest items.
 fn many_items(m: &Message, n: usize) -> Vector {
     let (item, _) = m.list_of.expect("a message with a list");
-    let item = Message::named(item)
-        .parsed()
-        .into_iter()
-        .min_by_key(|v| v.bytes.len());
+    let item = Message::named(item).parsed().into_iter().min_by_key(|v| v.bytes.len());
     let item = item.expect("every message has vectors").bytes;
     let list = item.repeat(n);
     let (before, width, after): (&[u8], usize, &[u8]) = match m.name {
@@ -249,10 +231,7 @@ fn many_items(m: &Message, n: usize) -> Vector {
     };
     let prefix = (list.len() as u64).to_be_bytes();
     let bytes = [before, &prefix[8 - width..], &list, after].concat();
-    Vector {
-        bytes,
-        prefixes: std::iter::once(before.len()..before.len() + width).collect(),
-    }
+    Vector { bytes, prefixes: std::iter::once(before.len()..before.len() + width).collect() }
 }
 
 #[test]
@@ -260,12 +239,7 @@ fn damaged_messages_neither_panic_nor_allocate_beyond_their_length() {
     let start = Instant::now();
     let all: Vec<Vector> = MESSAGES.iter().flat_map(seeds).collect();
     let queue: Mutex<VecDeque<_>> = Mutex::new(MESSAGES.iter().enumerate().collect());
-    let next = || {
-        queue
-            .lock()
-            .expect("no thread panics while it holds this")
-            .pop_front()
-    };
+    let next = || queue.lock().expect("no thread panics while it holds this").pop_front();
     let run = || {
         while let Some((index, m)) = next() {
             let mut random = Random(index as u64);
@@ -289,11 +263,7 @@ fn damaged_messages_neither_panic_nor_allocate_beyond_their_length() {
                 "{}: too few decode to test encoding",
                 m.name
             );
-            assert!(
-                decoded < INPUTS_PER_DECODER * 9 / 10,
-                "{}: too few inputs are bad",
-                m.name
-            );
+            assert!(decoded < INPUTS_PER_DECODER * 9 / 10, "{}: too few inputs are bad", m.name);
         }
     };
     thread::scope(|s| {
@@ -303,11 +273,8 @@ fn damaged_messages_neither_panic_nor_allocate_beyond_their_length() {
     });
     // Past the test harness's capture.
     let (n, time) = (MESSAGES.len(), start.elapsed());
-    writeln!(
-        io::stderr(),
-        "{n} decoders, {INPUTS_PER_DECODER} damaged inputs each, in {time:.1?}"
-    )
-    .expect("stderr is open");
+    writeln!(io::stderr(), "{n} decoders, {INPUTS_PER_DECODER} damaged inputs each, in {time:.1?}")
+        .expect("stderr is open");
 }
 
 #[test]
@@ -318,16 +285,8 @@ fn the_allocator_counts_and_the_bound_is_not_idle() {
         let (decodes, peak) = peak_bytes(|| (m.decodes)(&seed.bytes));
         assert!(decodes, "{}", m.name);
         let max = peak_bytes_max(m, seed.bytes.len());
-        println!(
-            "{}: {} bytes, {peak} allocated of {max}",
-            m.name,
-            seed.bytes.len()
-        );
-        assert!(
-            peak <= max && peak > max * 9 / 10,
-            "{}: {peak} of {max}",
-            m.name
-        );
+        println!("{}: {} bytes, {peak} allocated of {max}", m.name, seed.bytes.len());
+        assert!(peak <= max && peak > max * 9 / 10, "{}: {peak} of {max}", m.name);
     }
 }
 
@@ -341,16 +300,8 @@ fn a_claimed_length_allocates_nothing() {
                 bytes[prefix.clone()].fill(0xff);
                 let (decodes, peak) = peak_bytes(|| (m.decodes)(&bytes));
                 let first_prefix = prefix.start == v.prefixes[0].start;
-                let max = if first_prefix {
-                    0
-                } else {
-                    peak_bytes_max(m, bytes.len())
-                };
-                assert!(
-                    !decodes && peak <= max,
-                    "{}: {peak} bytes, at most {max}",
-                    m.name
-                );
+                let max = if first_prefix { 0 } else { peak_bytes_max(m, bytes.len()) };
+                assert!(!decodes && peak <= max, "{}: {peak} bytes, at most {max}", m.name);
             }
         }
     }
@@ -381,13 +332,8 @@ fn blob() -> impl Strategy<Value = Vec<u8>> {
 
 fn fields() -> impl Strategy<Value = Fields> {
     let blobs = [blob(), blob(), blob(), blob(), blob(), blob()];
-    let parts = (
-        any::<[[u8; 32]; 2]>(),
-        [number(), number(), number()],
-        blobs,
-        any::<u16>(),
-        1..6usize,
-    );
+    let parts =
+        (any::<[[u8; 32]; 2]>(), [number(), number(), number()], blobs, any::<u16>(), 1..6usize);
     parts.prop_map(|(ids, numbers, blobs, choice, items)| Fields {
         ids,
         numbers,
@@ -418,33 +364,21 @@ fn round_trips(f: &Fields) -> Result<(), TestCaseError> {
         enc,
         payload,
     };
-    let (first, second) = (
-        ciphertext(f.ids[0][31], sealed),
-        ciphertext(f.ids[1][31], other),
-    );
+    let (first, second) = (ciphertext(f.ids[0][31], sealed), ciphertext(f.ids[1][31], other));
     let interval = v09::Interval {
         start: Time::from_seconds(f.numbers[0]),
         duration: Duration::from_seconds(f.numbers[1]),
     };
     let metadata_bytes = v09::ReportMetadata::bytes(report_id, interval.start);
-    let report_metadata = v09::ReportMetadata {
-        report_id,
-        time: interval.start,
-        encoded: &metadata_bytes,
-    };
+    let report_metadata =
+        v09::ReportMetadata { report_id, time: interval.start, encoded: &metadata_bytes };
     let extension = |i: usize| v09::Extension {
         extension_type: u16::from_be_bytes([f.ids[1][i], f.ids[0][i]]),
         extension_data: &f.blobs[i],
     };
-    let report_share = v09::ReportShare {
-        report_metadata,
-        public_share,
-        encrypted_input_share: second,
-    };
-    let prepare_init = |i: usize| v09::PrepareInit {
-        report_share,
-        payload: &f.blobs[i],
-    };
+    let report_share =
+        v09::ReportShare { report_metadata, public_share, encrypted_input_share: second };
+    let prepare_init = |i: usize| v09::PrepareInit { report_share, payload: &f.blobs[i] };
     let part_batch_selector = match f.choice % 2 {
         0 => v09::PartialBatchSelector::TimeInterval,
         _ => v09::PartialBatchSelector::FixedSize(batch_id),
@@ -461,10 +395,7 @@ fn round_trips(f: &Fields) -> Result<(), TestCaseError> {
             _ => v09::PrepareRespState::Reject(error),
         },
     };
-    let prepare_continue = |i: usize| v09::PrepareContinue {
-        report_id,
-        payload: &f.blobs[i],
-    };
+    let prepare_continue = |i: usize| v09::PrepareContinue { report_id, payload: &f.blobs[i] };
     let fixed_size_query = match f.choice % 4 {
         0 | 1 => v09::FixedSizeQuery::CurrentBatch,
         _ => v09::FixedSizeQuery::ByBatchId(batch_id),
@@ -477,9 +408,7 @@ fn round_trips(f: &Fields) -> Result<(), TestCaseError> {
         0 => v09::BatchSelector::TimeInterval(interval),
         _ => v09::BatchSelector::FixedSize(batch_id),
     };
-    let batch_selector_bytes = batch_selector
-        .encode()
-        .expect("batch selectors have encodings");
+    let batch_selector_bytes = batch_selector.encode().expect("batch selectors have encodings");
     let batch_selector_encoded = &batch_selector_bytes[..];
 
     round_trip! {

@@ -31,19 +31,11 @@ fn vector(name: &str, index: usize) -> Vec<u8> {
 fn every_decoder_is_in_the_table() {
     let wire = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/wire");
     let mut files = vec![wire.join("common.rs")];
-    files.extend(
-        fs::read_dir(wire.join("v09"))
-            .unwrap()
-            .map(|f| f.unwrap().path()),
-    );
+    files.extend(fs::read_dir(wire.join("v09")).unwrap().map(|f| f.unwrap().path()));
     let mut defined = BTreeSet::new();
     for file in files {
         for line in fs::read_to_string(&file).unwrap().lines() {
-            assert!(
-                !line.contains("fn decode"),
-                "{}: a decoder without `whole!`",
-                file.display()
-            );
+            assert!(!line.contains("fn decode"), "{}: a decoder without `whole!`", file.display());
             if let Some(call) = line.trim().strip_prefix("whole!(") {
                 defined.insert(call.split(['<', ')']).next().unwrap().to_owned());
             }
@@ -57,12 +49,7 @@ fn every_decoder_is_in_the_table() {
 fn vectors_round_trip() {
     for m in MESSAGES {
         for (v, (label, _)) in m.parsed().iter().zip(m.vectors) {
-            assert_eq!(
-                (m.reencode)(&v.bytes).as_ref(),
-                Ok(&v.bytes),
-                "{}, {label}",
-                m.name
-            );
+            assert_eq!((m.reencode)(&v.bytes).as_ref(), Ok(&v.bytes), "{}, {label}", m.name);
         }
     }
 }
@@ -72,11 +59,7 @@ fn every_truncation_is_an_error() {
     for m in MESSAGES {
         for (v, (label, _)) in m.parsed().iter().zip(m.vectors) {
             for n in 0..v.bytes.len() {
-                assert!(
-                    !(m.decodes)(&v.bytes[..n]),
-                    "{}, {label}, {n} bytes",
-                    m.name
-                );
+                assert!(!(m.decodes)(&v.bytes[..n]), "{}, {label}, {n} bytes", m.name);
             }
         }
     }
@@ -153,12 +136,7 @@ fn nothing_decodes_from_no_bytes_nor_from_ones() {
                 "ReportMetadata" => n == 24,
                 _ => false,
             };
-            assert_eq!(
-                (m.decodes)(&vec![0xff; n]),
-                any_value,
-                "{}, {n} bytes",
-                m.name
-            );
+            assert_eq!((m.decodes)(&vec![0xff; n]), any_value, "{}, {n} bytes", m.name);
         }
     }
 }
@@ -172,10 +150,7 @@ fn lists_hold_at_least_one_report() {
     ] {
         let empty = [before, &[0; 4]].concat();
         assert!(
-            matches!(
-                (Message::named(name).reencode)(&empty),
-                Err(DecodeError::Invalid(_))
-            ),
+            matches!((Message::named(name).reencode)(&empty), Err(DecodeError::Invalid(_))),
             "{name}"
         );
     }
@@ -185,17 +160,8 @@ fn lists_hold_at_least_one_report() {
         prepare_inits: vec![],
     };
     assert_eq!(init.encode(), Err(EncodeError));
-    assert_eq!(
-        v09::AggregationJobResp {
-            prepare_resps: vec![]
-        }
-        .encode(),
-        Err(EncodeError)
-    );
-    let cont = v09::AggregationJobContinueReq {
-        step: 1,
-        prepare_continues: vec![],
-    };
+    assert_eq!(v09::AggregationJobResp { prepare_resps: vec![] }.encode(), Err(EncodeError));
+    let cont = v09::AggregationJobContinueReq { step: 1, prepare_continues: vec![] };
     assert_eq!(cont.encode(), Err(EncodeError));
 }
 
@@ -224,10 +190,7 @@ fn unknown_code_points_are_errors() {
         for value in (0..=255).filter(|v| !known.contains(v)) {
             bytes[at] = value;
             assert!(
-                matches!(
-                    (Message::named(name).reencode)(&bytes),
-                    Err(DecodeError::Invalid(_))
-                ),
+                matches!((Message::named(name).reencode)(&bytes), Err(DecodeError::Invalid(_))),
                 "{name}, {value} at {at}"
             );
         }
@@ -236,10 +199,8 @@ fn unknown_code_points_are_errors() {
 
 #[test]
 fn one_clients_bytes_cannot_fail_a_job() {
-    let good = v09::PrepareInit::decode(&vector("PrepareInit", 0))
-        .map(|p| p.encode())
-        .unwrap()
-        .unwrap();
+    let good =
+        v09::PrepareInit::decode(&vector("PrepareInit", 0)).map(|p| p.encode()).unwrap().unwrap();
     let report = |public_share: &[u8], enc: &[u8], sealed: &[u8], ping_pong: &[u8]| {
         let metadata =
             v09::ReportMetadata::bytes(ReportId::new([9; 16]), Time::from_seconds(u64::MAX));
@@ -266,13 +227,7 @@ fn one_clients_bytes_cannot_fail_a_job() {
         let list = [&good[..], &bad, &good].concat();
         let length = u32::try_from(list.len()).unwrap().to_be_bytes();
         let body = [&[0, 0, 0, 0, 1][..], &length, &list].concat();
-        assert_eq!(
-            v09::AggregationJobInitReq::decode(&body)
-                .unwrap()
-                .prepare_inits
-                .len(),
-            3
-        );
+        assert_eq!(v09::AggregationJobInitReq::decode(&body).unwrap().prepare_inits.len(), 3);
     }
 }
 
@@ -283,10 +238,7 @@ fn associated_data_is_the_bytes_received() {
     let share: message::ReportShare<'_> = v09::ReportShare::decode(&body).unwrap().into();
     let task_id = TaskId::new(aad[..32].try_into().unwrap());
     assert_eq!(share.metadata.encoded, &body[..24]);
-    assert_eq!(
-        input_share_aad(&task_id, share.metadata.encoded, share.public_share).unwrap(),
-        aad
-    );
+    assert_eq!(input_share_aad(&task_id, share.metadata.encoded, share.public_share).unwrap(), aad);
 
     for index in [0, 1] {
         let aad = vector("AggregateShareAad", index);
@@ -298,9 +250,7 @@ fn associated_data_is_the_bytes_received() {
             aggregate_share_aad(&task_id, req.agg_param, req.batch_selector_encoded).unwrap(),
             aad
         );
-        let rebuilt = v09::BatchSelector::from(req.batch_selector)
-            .encode()
-            .unwrap();
+        let rebuilt = v09::BatchSelector::from(req.batch_selector).encode().unwrap();
         assert_eq!(rebuilt, req.batch_selector_encoded);
     }
 }
@@ -343,10 +293,7 @@ fn neutral_messages_lose_nothing() {
     for v in Message::named("AggregationJobResp").parsed() {
         let resps =
             Vec::<message::VerifyResp>::from(v09::AggregationJobResp::decode(&v.bytes).unwrap());
-        assert_eq!(
-            v09::AggregationJobResp::from(&resps[..]).encode().unwrap(),
-            v.bytes
-        );
+        assert_eq!(v09::AggregationJobResp::from(&resps[..]).encode().unwrap(), v.bytes);
     }
     for v in Message::named("Query").parsed() {
         let query = v09::Query::decode(&v.bytes).unwrap();
@@ -372,19 +319,11 @@ fn fields_land_where_their_names_say() {
         v09::AggregationJobInitReq::decode(&body).unwrap().into();
     let batch: [u8; 32] = std::array::from_fn(|i| 0xb0 + i as u8);
     assert_eq!(init.agg_param, [0xa0, 0xa1]);
-    assert_eq!(
-        init.batch,
-        message::PartialBatchSelector::LeaderSelected(BatchId::new(batch))
-    );
-    let [report] = &init.verify_inits[..] else {
-        panic!("one report")
-    };
+    assert_eq!(init.batch, message::PartialBatchSelector::LeaderSelected(BatchId::new(batch)));
+    let [report] = &init.verify_inits[..] else { panic!("one report") };
     assert_eq!(report.payload, [0x90, 0x91, 0x92]);
     assert_eq!(report.report_share.public_share, [0x50, 0x51]);
-    assert_eq!(
-        report.report_share.metadata.time.as_seconds(),
-        1_700_000_000
-    );
+    assert_eq!(report.report_share.metadata.time.as_seconds(), 1_700_000_000);
     assert_eq!(report.report_share.metadata.report_id.as_bytes()[15], 15);
     let sealed = report.report_share.encrypted_input_share;
     assert_eq!(
@@ -394,10 +333,7 @@ fn fields_land_where_their_names_say() {
 
     let body = vector("AggregateShareReq", 0);
     let req = v09::AggregateShareReq::decode(&body).unwrap();
-    assert_eq!(
-        (req.report_count, req.checksum[0], req.checksum[31]),
-        (100, 0xec, 0xde)
-    );
+    assert_eq!((req.report_count, req.checksum[0], req.checksum[31]), (100, 0xec, 0xde));
     let v09::BatchSelector::TimeInterval(interval) = req.batch_selector else {
         panic!("time interval")
     };
@@ -418,28 +354,16 @@ fn what_has_no_encoding_is_our_error() {
         assert_eq!(resp.encode().is_err(), has_no_code, "{e:?}");
     }
     let long = vec![0; 65_536];
-    let extension = |data| v09::Extension {
-        extension_type: 1,
-        extension_data: data,
-    };
+    let extension = |data| v09::Extension { extension_type: 1, extension_data: data };
     assert_eq!(extension(&long).encode(), Err(EncodeError));
-    let share = |extensions| {
-        v09::PlaintextInputShare {
-            extensions,
-            payload: &[],
-        }
-        .encode()
-    };
+    let share = |extensions| v09::PlaintextInputShare { extensions, payload: &[] }.encode();
     assert!(share(vec![extension(&long[..65_531])]).is_ok());
     assert_eq!(share(vec![extension(&long[..65_532])]), Err(EncodeError));
 }
 
 #[test]
 fn an_input_share_does_not_print() {
-    let share = v09::PlaintextInputShare {
-        extensions: vec![],
-        payload: b"secret",
-    };
+    let share = v09::PlaintextInputShare { extensions: vec![], payload: b"secret" };
     assert_eq!(format!("{share:?}"), "PlaintextInputShare");
 }
 
@@ -466,11 +390,7 @@ fn recorded_messages_round_trip() {
             ] {
                 let bytes = STANDARD.decode(exchange[body].as_str().unwrap()).unwrap();
                 let Some(media_type) = exchange[headers]["content-type"].as_str() else {
-                    assert!(
-                        bytes.is_empty(),
-                        "{}: a body without media type",
-                        path.display()
-                    );
+                    assert!(bytes.is_empty(), "{}: a body without media type", path.display());
                     continue;
                 };
                 let name = match media_type {
@@ -488,9 +408,7 @@ fn recorded_messages_round_trip() {
                 let again = match name {
                     "HpkeConfigList" => {
                         let mut w = Writer::new();
-                        Reader::all(&bytes, HpkeConfigList::read)
-                            .unwrap()
-                            .write(&mut w);
+                        Reader::all(&bytes, HpkeConfigList::read).unwrap().write(&mut w);
                         Ok(w.finish().unwrap())
                     }
                     name => (Message::named(name).reencode)(&bytes),
@@ -501,12 +419,9 @@ fn recorded_messages_round_trip() {
         }
     }
     println!("recorded messages: {seen:?}");
-    for name in [
-        "AggregationJobInitReq",
-        "AggregationJobResp",
-        "AggregateShareReq",
-        "AggregateShare",
-    ] {
+    for name in
+        ["AggregationJobInitReq", "AggregationJobResp", "AggregateShareReq", "AggregateShare"]
+    {
         assert!(seen.contains_key(name), "no recorded {name}");
     }
 }

@@ -123,7 +123,12 @@ impl Config {
     ///
     /// # Errors
     /// Ours: nothing could say, or the stored task does not open.
-    pub async fn task(&self, env: &Env, id: &TaskId, now: Time) -> Result<Option<Rc<Task>>, Internal> {
+    pub async fn task(
+        &self,
+        env: &Env,
+        id: &TaskId,
+        now: Time,
+    ) -> Result<Option<Rc<Task>>, Internal> {
         if let Some(task) = self.tasks.borrow().get(id).and_then(|c| c.fresh(now)) {
             return Ok(Some(task));
         }
@@ -185,7 +190,11 @@ impl Config {
             ConfigResponse::Created(kept) => {
                 kv_put(env, &task_key(&id), &kept).await;
                 let parameters = self.open_task(&kept)?.parameters;
-                Ok(if kept == record { Created::Now(parameters) } else { Created::Before(parameters) })
+                Ok(if kept == record {
+                    Created::Now(parameters)
+                } else {
+                    Created::Before(parameters)
+                })
             }
             ConfigResponse::Conflict => Ok(Created::Conflict),
             other => Err(unexpected(&other)),

@@ -22,6 +22,7 @@ use crate::{
         },
         placement::{Group, Placement, ShardKey, StoreId},
     },
+    task::Task,
     time::Time,
     vdaf::{AggregateShare, share},
 };
@@ -62,19 +63,48 @@ pub async fn run(
     // Two bodies under one id could touch disjoint stores; the job store binds the id. The claim is under way while
     // the reports are examined.
     let shard = placement.home(&identity.shard_key, &identity.job);
-    let claim = JobStoreRequest::Claim {
-        job: identity.job,
-        digest: identity.digest,
-    };
+    let claim = JobStoreRequest::Claim { job: identity.job, digest: identity.digest };
     let examined = async { examine_all(job, identity, &placement) };
     let (claimed, examined) =
         future::join(objects.job_store(&placement, shard, claim), examined).await;
     match claimed.map_err(unavailable)? {
         JobStoreResponse::Claimed => {}
         JobStoreResponse::Conflict => return Err(conflict()),
+        JobStoreResponse::Known(_) => return Err(out_of_turn()),
     }
     let (reports, work) = examined?;
     commit_all(objects, identity, job, placement, reports, work).await
+}
+
+/// Whether a job of this id was ever created.
+///
+/// # Errors
+/// [`Internal::Unavailable`] if the object that would know does not answer.
+pub async fn job_exists(
+    objects: &impl Objects,
+    task: &Task,
+    shard_key: &ShardKey,
+    job: &AggregationJobId,
+) -> Result<bool, Error> {
+    let placement = task.parameters.placement();
+    let shard = placement.home(shard_key, job);
+    if placement.has_time_groups() {
+        let request = JobStoreRequest::Knows(*job);
+        return match objects.job_store(&placement, shard, request).await.map_err(unavailable)? {
+            JobStoreResponse::Known(known) => Ok(known),
+            _ => Err(out_of_turn()),
+        };
+    }
+    let request = AggregateStoreRequest {
+        placement,
+        field: task.vdaf.field(),
+        action: StoreAction::KnowsJob(*job),
+    };
+    let home = StoreId { group: Group::Whole, shard };
+    match objects.store(&home, request).await.map_err(unavailable)? {
+        AggregateStoreResponse::Known(known) => Ok(known),
+        _ => Err(out_of_turn()),
+    }
 }
 
 /// What one store is to be told, or has recorded.
@@ -117,10 +147,7 @@ fn examine_all(
         reports.push(examined);
     }
     for ((owner, bucket), sum) in sums {
-        work.entry(owner)
-            .or_default()
-            .shares
-            .insert(bucket, sum.encode());
+        work.entry(owner).or_default().shares.insert(bucket, sum.encode());
     }
     Ok((reports, work))
 }
@@ -133,13 +160,7 @@ async fn commit_all(
     reports: Vec<Examined>,
     mut work: BTreeMap<StoreId, StoreWork>,
 ) -> Result<Vec<VerifyResp>, Error> {
-    let committer = Committer {
-        objects,
-        identity,
-        job,
-        placement,
-        reports: &reports,
-    };
+    let committer = Committer { objects, identity, job, placement, reports: &reports };
     let mut recorded = BTreeMap::new();
     if !placement.has_time_groups() {
         // The home store binds the job id to this body before any other store counts anything.
@@ -147,11 +168,7 @@ async fn commit_all(
             group: Group::Whole,
             shard: placement.home(&identity.shard_key, &identity.job),
         };
-        recorded.extend(
-            committer
-                .commit(home, work.remove(&home).unwrap_or_default())
-                .await?,
-        );
+        recorded.extend(committer.commit(home, work.remove(&home).unwrap_or_default()).await?);
     }
     let mut others = stream::iter(work)
         .map(|(store, work)| committer.commit(store, work))
@@ -230,12 +247,7 @@ impl<O: Objects> Committer<'_, O> {
                 field,
                 action: StoreAction::Commit(commit),
             };
-            match self
-                .objects
-                .store(&store, request)
-                .await
-                .map_err(unavailable)?
-            {
+            match self.objects.store(&store, request).await.map_err(unavailable)? {
                 AggregateStoreResponse::Committed(refused) => {
                     return Ok(refused.into_iter().collect());
                 }
@@ -252,31 +264,27 @@ impl<O: Objects> Committer<'_, O> {
                 }
                 other => {
                     return Err(
-                        Internal::Broken(format!("a commit was answered with {other:?}")).into(),
+                        Internal::Broken(format!("a commit was answered with {other:?}")).into()
                     );
                 }
             }
         }
-        Err(
-            Internal::Unavailable("a store kept changing while a job was committed".to_owned())
-                .into(),
-        )
+        Err(Internal::Unavailable("a store kept changing while a job was committed".to_owned())
+            .into())
     }
 
     fn acceptable<'b>(
         &'b self,
         work: &'b StoreWork,
     ) -> impl Iterator<Item = (usize, &'b OwnedReport)> {
-        work.members
-            .iter()
-            .filter_map(|&n| match self.reports.get(n) {
-                Some(Examined::Owned(r))
-                    if r.is_acceptable() && !work.refused.contains_key(&r.report_id) =>
-                {
-                    Some((n, r))
-                }
-                _ => None,
-            })
+        work.members.iter().filter_map(|&n| match self.reports.get(n) {
+            Some(Examined::Owned(r))
+                if r.is_acceptable() && !work.refused.contains_key(&r.report_id) =>
+            {
+                Some((n, r))
+            }
+            _ => None,
+        })
     }
 
     fn slices(&self, work: &StoreWork) -> Vec<Slice> {
@@ -313,12 +321,7 @@ impl<O: Objects> Committer<'_, O> {
             .collect();
         let vdaf = &self.job.task().vdaf;
         for (n, bucket) in &taken {
-            let again = self
-                .job
-                .init()
-                .verify_inits
-                .get(*n)
-                .map(|r| self.job.examine(r).1);
+            let again = self.job.init().verify_inits.get(*n).map(|r| self.job.examine(r).1);
             let (Some(Some(output)), Some(sum)) = (again, work.shares.get_mut(bucket)) else {
                 return Err(Internal::Broken("a report verified only once".to_owned()));
             };
@@ -327,9 +330,7 @@ impl<O: Objects> Committer<'_, O> {
             share::sub_assign(vdaf.field(), sum, &one.encode()).map_err(|e| broken(&e))?;
         }
         if taken.is_empty() {
-            return Err(Internal::Broken(
-                "a store refused reports it was not sent".to_owned(),
-            ));
+            return Err(Internal::Broken("a store refused reports it was not sent".to_owned()));
         }
         work.refused.extend(ids.iter().map(|id| (*id, error)));
         Ok(())
@@ -344,12 +345,7 @@ impl<O: Objects> Committer<'_, O> {
             field: self.job.task().vdaf.field(),
             store,
         };
-        match self
-            .objects
-            .ledger(self.job.task().id(), request)
-            .await
-            .map_err(unavailable)?
-        {
+        match self.objects.ledger(self.job.task().id(), request).await.map_err(unavailable)? {
             LedgerResponse::Opened(collected) => Ok(collected),
             LedgerResponse::Busy => {
                 Err(Internal::Unavailable("a collection is under way".to_owned()).into())
@@ -378,10 +374,10 @@ fn unavailable(e: CallError) -> Error {
     Internal::Unavailable(e.0).into()
 }
 
+fn out_of_turn() -> Error {
+    Internal::Broken("an object answered out of turn".to_owned()).into()
+}
+
 fn conflict() -> Error {
-    Abort::new(
-        AbortKind::Conflict,
-        "the aggregation job exists with another request body",
-    )
-    .into()
+    Abort::new(AbortKind::Conflict, "the aggregation job exists with another request body").into()
 }

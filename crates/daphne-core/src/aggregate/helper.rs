@@ -44,10 +44,9 @@ impl HpkeKeyring {
 
     /// Whether a job needs a key that is not here.
     pub fn lacks_key_for(&self, init: &AggregationJobInit<'_>) -> bool {
-        init.verify_inits.iter().any(|v| {
-            self.get(v.report_share.encrypted_input_share.config_id)
-                .is_none()
-        })
+        init.verify_inits
+            .iter()
+            .any(|v| self.get(v.report_share.encrypted_input_share.config_id).is_none())
     }
 }
 
@@ -110,21 +109,13 @@ impl<'a> HelperJob<'a> {
             | (PartialBatchSelector::LeaderSelected(_), BatchMode::LeaderSelected) => {}
             _ => return Err(Abort::invalid_message("the batch mode is not the task's")),
         }
-        let mut ids: Vec<_> = init
-            .verify_inits
-            .iter()
-            .map(|v| v.report_share.metadata.report_id)
-            .collect();
+        let mut ids: Vec<_> =
+            init.verify_inits.iter().map(|v| v.report_share.metadata.report_id).collect();
         ids.sort_unstable();
         if ids.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err(Abort::invalid_message("a report id appears twice"));
         }
-        Ok(Self {
-            task,
-            keys,
-            now,
-            init,
-        })
+        Ok(Self { task, keys, now, init })
     }
 
     /// The task.
@@ -191,16 +182,7 @@ impl<'a> HelperJob<'a> {
             PartialBatchSelector::LeaderSelected(batch) => BatchBucket::Batch(batch),
         };
         let report_id = metadata.report_id;
-        Ok((
-            OwnedReport {
-                report_id,
-                time: metadata.time,
-                bucket,
-                proposal,
-                verified,
-            },
-            output,
-        ))
+        Ok((OwnedReport { report_id, time: metadata.time, bucket, proposal, verified }, output))
     }
 
     /// What the clock says. `Err` is final, `Ok(Some(_))` is for the owner to record.
@@ -227,9 +209,5 @@ impl<'a> HelperJob<'a> {
 /// DAP-09 defines no report extension for tasks that both aggregators were configured with, so each one is unknown,
 /// and so is a repeated one. DAP-09 §4.5.1.4.
 fn check_extensions(share: &PlaintextInputShare<'_>) -> Result<(), ReportError> {
-    if share.extensions.is_empty() {
-        Ok(())
-    } else {
-        Err(ReportError::InvalidMessage)
-    }
+    if share.extensions.is_empty() { Ok(()) } else { Err(ReportError::InvalidMessage) }
 }

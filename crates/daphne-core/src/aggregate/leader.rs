@@ -168,13 +168,7 @@ impl LeaderTask {
                 .collect(),
         };
         let request = v09::AggregationJobInitReq::from(init).encode()?;
-        Ok((
-            Some(LeaderJob {
-                request,
-                reports: pending,
-            }),
-            refused,
-        ))
+        Ok((Some(LeaderJob { request, reports: pending }), refused))
     }
 
     /// Finishes a DAP-09 job with the helper's answer.
@@ -187,11 +181,7 @@ impl LeaderTask {
         answer: &[u8],
     ) -> Result<LeaderOutcome, AnswerError> {
         let answer: Vec<VerifyResp> = v09::AggregationJobResp::decode(answer)?.into();
-        if !answer
-            .iter()
-            .map(|r| r.report_id)
-            .eq(job.reports.iter().map(|r| r.report_id))
-        {
+        if !answer.iter().map(|r| r.report_id).eq(job.reports.iter().map(|r| r.report_id)) {
             return Err(AnswerError::Order);
         }
         let context = DapVersion::V09.vdaf_context(&self.task_id);
@@ -206,23 +196,16 @@ impl LeaderTask {
                 }
             };
             let Ok(output) = self.vdaf.leader_continued(&context, report.state, &message) else {
-                outcome
-                    .refused
-                    .push((report.report_id, ReportError::VdafVerifyError));
+                outcome.refused.push((report.report_id, ReportError::VdafVerifyError));
                 continue;
             };
-            let slice = outcome
-                .accepted
-                .entry(report.bucket)
-                .or_insert_with(|| LeaderSlice {
-                    report_count: 0,
-                    checksum: Checksum::default(),
-                    share: self.vdaf.aggregate_init(),
-                });
+            let slice = outcome.accepted.entry(report.bucket).or_insert_with(|| LeaderSlice {
+                report_count: 0,
+                checksum: Checksum::default(),
+                share: self.vdaf.aggregate_init(),
+            });
             if slice.share.accumulate(&output).is_err() {
-                outcome
-                    .refused
-                    .push((report.report_id, ReportError::VdafVerifyError));
+                outcome.refused.push((report.report_id, ReportError::VdafVerifyError));
                 continue;
             }
             slice.report_count += 1;

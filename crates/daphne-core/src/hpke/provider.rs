@@ -76,9 +76,7 @@ pub(super) fn derive_private_key(kem: KemAlgorithm, ikm: &[u8]) -> Option<Zeroiz
     let prk = Zeroizing::new(HpkeRustCrypto::kdf_extract(KDF, &[], &labeled_ikm).ok()?);
     let expand = |label: &[u8], context: &[u8]| {
         let info = [&[0, 32][..], &suite, label, context].concat();
-        HpkeRustCrypto::kdf_expand(KDF, &prk, &info, 32)
-            .ok()
-            .map(Zeroizing::new)
+        HpkeRustCrypto::kdf_expand(KDF, &prk, &info, 32).ok().map(Zeroizing::new)
     };
     match kem {
         KemAlgorithm::DhKem25519 => expand(b"sk", b""),

@@ -56,42 +56,24 @@ fn the_vectors_of_the_rfc() {
         let sealed = seal(&keypair.config, &info, &aad, &plaintext, &seed).unwrap();
         assert_eq!(sealed.enc, hex(v.enc));
         assert_eq!(sealed.payload, hex(v.ciphertext));
-        assert_eq!(
-            open(&keypair, &info, &aad, sealed.as_ref()).unwrap(),
-            plaintext
-        );
+        assert_eq!(open(&keypair, &info, &aad, sealed.as_ref()).unwrap(), plaintext);
     }
 }
 
 #[test]
 fn every_suite_seals_and_opens() {
     for kem in KEMS {
-        for kdf in [
-            HpkeKdf::HkdfSha256,
-            HpkeKdf::HkdfSha384,
-            HpkeKdf::HkdfSha512,
-        ] {
-            for aead in [
-                HpkeAead::Aes128Gcm,
-                HpkeAead::Aes256Gcm,
-                HpkeAead::ChaCha20Poly1305,
-            ] {
+        for kdf in [HpkeKdf::HkdfSha256, HpkeKdf::HkdfSha384, HpkeKdf::HkdfSha512] {
+            for aead in [HpkeAead::Aes128Gcm, HpkeAead::Aes256Gcm, HpkeAead::ChaCha20Poly1305] {
                 let derived = keypair(kem);
-                let config = HpkeConfig {
-                    kdf,
-                    aead,
-                    ..derived.config.clone()
-                };
+                let config = HpkeConfig { kdf, aead, ..derived.config.clone() };
                 let keypair = HpkeKeypair::from_parts(config, derived.private_key).unwrap();
                 for plaintext in [&b""[..], b"x", &[9; 100_000]] {
                     let sealed = seal(keypair.config(), b"i", b"a", plaintext, &[1; 32]).unwrap();
                     assert_eq!(sealed.config_id, HpkeConfigId(7));
                     assert_eq!(sealed.enc.len(), keypair.config.public_key.len());
                     assert_eq!(sealed.payload.len(), plaintext.len() + 16);
-                    assert_eq!(
-                        open(&keypair, b"i", b"a", sealed.as_ref()).unwrap(),
-                        plaintext
-                    );
+                    assert_eq!(open(&keypair, b"i", b"a", sealed.as_ref()).unwrap(), plaintext);
                 }
             }
         }
@@ -120,11 +102,7 @@ fn every_changed_bit_is_noticed() {
         let keypair = keypair(kem);
         let sealed = seal(keypair.config(), info, aad, b"plaintext", &[3; 32]).unwrap();
         let refused = |info: &[u8], aad: &[u8], enc: &[u8], payload: &[u8]| {
-            let ciphertext = HpkeCiphertext {
-                config_id: sealed.config_id,
-                enc,
-                payload,
-            };
+            let ciphertext = HpkeCiphertext { config_id: sealed.config_id, enc, payload };
             assert_eq!(open(&keypair, info, aad, ciphertext), Err(OpenError));
         };
         // Also the top bit of an X25519 key, which the multiplication ignores (RFC 7748 §5) and HPKE hashes.
@@ -154,16 +132,10 @@ fn no_encapsulated_key_panics() {
         let keypair = keypair(kem);
         let sealed = seal(keypair.config(), b"", b"", b"p", &[3; 32]).unwrap();
         let refused = |enc: &[u8], payload: &[u8]| {
-            let ciphertext = HpkeCiphertext {
-                config_id: sealed.config_id,
-                enc,
-                payload,
-            };
+            let ciphertext = HpkeCiphertext { config_id: sealed.config_id, enc, payload };
             assert_eq!(open(&keypair, b"", b"", ciphertext), Err(OpenError));
         };
-        low_order
-            .iter()
-            .for_each(|enc| refused(&hex(enc), &sealed.payload));
+        low_order.iter().for_each(|enc| refused(&hex(enc), &sealed.payload));
         for n in 0..=80 {
             for fill in [0, 2, 4, 0xff] {
                 refused(&vec![fill; n], &sealed.payload);
@@ -186,31 +158,15 @@ fn a_malformed_or_unknown_configuration_is_not_sealed_to() {
     for kem in KEMS {
         let good = keypair(kem).config;
         for n in 0..=80 {
-            let config = HpkeConfig {
-                public_key: vec![0; n],
-                ..good.clone()
-            };
-            assert_eq!(
-                seal(&config, b"", b"", b"", &[1; 32]),
-                Err(SealError),
-                "{n}"
-            );
+            let config = HpkeConfig { public_key: vec![0; n], ..good.clone() };
+            assert_eq!(seal(&config, b"", b"", b"", &[1; 32]), Err(SealError), "{n}");
         }
     }
     let good = keypair(HpkeKem::X25519HkdfSha256).config;
     for config in [
-        HpkeConfig {
-            kem: HpkeKem::Other(0x11),
-            ..good.clone()
-        },
-        HpkeConfig {
-            kdf: HpkeKdf::Other(9),
-            ..good.clone()
-        },
-        HpkeConfig {
-            aead: HpkeAead::Other(0xffff),
-            ..good.clone()
-        },
+        HpkeConfig { kem: HpkeKem::Other(0x11), ..good.clone() },
+        HpkeConfig { kdf: HpkeKdf::Other(9), ..good.clone() },
+        HpkeConfig { aead: HpkeAead::Other(0xffff), ..good.clone() },
     ] {
         assert!(!config.is_supported());
         assert_eq!(seal(&config, b"", b"", b"", &[1; 32]), Err(SealError));
@@ -242,11 +198,7 @@ fn key_pairs_are_checked_and_keep_their_secret() {
         assert!(!format!("{keypair:?}").contains(&secret));
         assert!(format!("{keypair:?}").ends_with(", .. }"));
         let broken = json.replace(&secret, &format!("{secret}!"));
-        assert!(
-            !HpkeKeypair::from_secret_json(&broken)
-                .unwrap_err()
-                .contains(&secret)
-        );
+        assert!(!HpkeKeypair::from_secret_json(&broken).unwrap_err().contains(&secret));
     }
     let id = HpkeConfigId(0);
     let short = HpkeKeypair::derive(id, HpkeKem::X25519HkdfSha256, &[1; 31]);
@@ -284,16 +236,10 @@ fn lists_of_configurations() {
     list.write(&mut w);
     assert_eq!(w.finish().unwrap(), bytes);
     for n in 0..bytes.len() {
-        assert!(
-            Reader::all(&bytes[..n], HpkeConfigList::read).is_err(),
-            "{n}"
-        );
+        assert!(Reader::all(&bytes[..n], HpkeConfigList::read).is_err(), "{n}");
     }
     for bad in [&[0u8, 0][..], &[0, 9, 3, 0, 0x20, 0, 1, 0, 1, 0, 0]] {
-        assert!(matches!(
-            Reader::all(bad, HpkeConfigList::read),
-            Err(DecodeError::Invalid(_))
-        ));
+        assert!(matches!(Reader::all(bad, HpkeConfigList::read), Err(DecodeError::Invalid(_))));
     }
 }
 
@@ -322,14 +268,8 @@ fn configurations_in_json() {
 
 #[test]
 fn info_strings() {
-    assert_eq!(
-        input_share_info(DapVersion::V09, Role::Leader),
-        b"dap-09 input share\x01\x02"
-    );
-    assert_eq!(
-        input_share_info(DapVersion::V18, Role::Helper),
-        b"dap-18 input share\x01\x03"
-    );
+    assert_eq!(input_share_info(DapVersion::V09, Role::Leader), b"dap-09 input share\x01\x02");
+    assert_eq!(input_share_info(DapVersion::V18, Role::Helper), b"dap-18 input share\x01\x03");
     assert_eq!(
         aggregate_share_info(DapVersion::V09, Role::Leader),
         b"dap-09 aggregate share\x02\x00"

@@ -127,11 +127,7 @@ where
         request: AggregateStoreRequest,
         entropy: [u8; 16],
     ) -> StoreResult<Response> {
-        let AggregateStoreRequest {
-            placement,
-            field,
-            action,
-        } = request;
+        let AggregateStoreRequest { placement, field, action } = request;
         // Taken out, so that a failed or panicking transaction leaves no index rather than a wrong one.
         let mut index = self.index.take();
         let response = self.db.transaction(|tables| {
@@ -148,42 +144,17 @@ where
             });
             match action {
                 StoreAction::Commit(commit) => commit_job(tables, &mut index, meta, commit),
-                StoreAction::Gather {
-                    range,
-                    param,
-                    exclude,
-                } => Ok(Response::Gathered(content(
-                    tables, field, &range, &param, &exclude,
-                )?)),
-                StoreAction::Freeze {
-                    attempt,
-                    range,
-                    param,
-                    exclude,
-                    version,
-                } => {
-                    let frozen = FrozenRange {
-                        attempt,
-                        range,
-                        param,
-                    };
+                StoreAction::KnowsJob(job) => Ok(Response::Known(tables.job(&job)?.is_some())),
+                StoreAction::Gather { range, param, exclude } => {
+                    Ok(Response::Gathered(content(tables, field, &range, &param, &exclude)?))
+                }
+                StoreAction::Freeze { attempt, range, param, exclude, version } => {
+                    let frozen = FrozenRange { attempt, range, param };
                     freeze(tables, field, meta, frozen, &exclude, version)
                 }
-                StoreAction::Seal {
-                    attempt,
-                    range,
-                    param,
-                    exclude,
-                } => seal(
-                    tables,
-                    meta,
-                    SealedRange {
-                        range,
-                        param,
-                        attempt,
-                    },
-                    &exclude,
-                ),
+                StoreAction::Seal { attempt, range, param, exclude } => {
+                    seal(tables, meta, SealedRange { range, param, attempt }, &exclude)
+                }
                 StoreAction::Thaw { attempt } => thaw(tables, meta, attempt),
             }
         })?;
@@ -216,19 +187,11 @@ fn commit_job(
         meta.open = true;
         tables.put_meta(&meta)?;
         for (range, param) in sealed {
-            tables.put_sealed(&SealedRange {
-                range: *range,
-                param: param.clone(),
-                attempt: 0,
-            })?;
+            tables.put_sealed(&SealedRange { range: *range, param: param.clone(), attempt: 0 })?;
         }
     }
     if let Some(frozen) = &meta.frozen {
-        if commit
-            .slices
-            .iter()
-            .any(|s| frozen.range.contains(&s.bucket))
-        {
+        if commit.slices.iter().any(|s| frozen.range.contains(&s.bucket)) {
             return Ok(Response::Busy(frozen.attempt));
         }
     }
@@ -359,9 +322,7 @@ fn content(
     tables.each_job(&mut |job, row_param, heads| {
         if row_param == param
             && !exclude.contains(&job)
-            && heads
-                .iter()
-                .any(|h| !h.excluded && range.contains(&h.bucket))
+            && heads.iter().any(|h| !h.excluded && range.contains(&h.bucket))
         {
             counted.push((job, heads));
         }
@@ -373,10 +334,9 @@ fn content(
         let mut rest = shares.as_slice();
         for head in heads {
             let (share, tail) =
-                rest.split_at_checked(head.share_len as usize)
-                    .ok_or_else(|| {
-                        StoreError("a job's shares are shorter than its slices".to_owned())
-                    })?;
+                rest.split_at_checked(head.share_len as usize).ok_or_else(|| {
+                    StoreError("a job's shares are shorter than its slices".to_owned())
+                })?;
             rest = tail;
             if head.excluded || !range.contains(&head.bucket) {
                 continue;
@@ -414,10 +374,7 @@ fn freeze(
     version: [u8; 32],
 ) -> StoreResult<Response> {
     if frozen.attempt <= meta.fence
-        || meta
-            .frozen
-            .as_ref()
-            .is_some_and(|f| f.attempt != frozen.attempt)
+        || meta.frozen.as_ref().is_some_and(|f| f.attempt != frozen.attempt)
     {
         return Ok(Response::Stale);
     }
@@ -440,10 +397,7 @@ fn seal(
     if !exclude.is_empty() {
         tables.each_job(&mut |job, param, mut heads| {
             if param == sealed.param && exclude.contains(&job) {
-                for head in heads
-                    .iter_mut()
-                    .filter(|h| sealed.range.contains(&h.bucket))
-                {
+                for head in heads.iter_mut().filter(|h| sealed.range.contains(&h.bucket)) {
                     head.excluded = true;
                 }
                 given_up.push((job, heads));
@@ -485,19 +439,12 @@ fn is_sealed(
     bucket: &BatchBucket,
     param: &[u8],
 ) -> StoreResult<bool> {
-    Ok(tables
-        .sealed_near(bucket)?
-        .iter()
-        .any(|s| s.param == param && s.range.contains(bucket)))
+    Ok(tables.sealed_near(bucket)?.iter().any(|s| s.param == param && s.range.contains(bucket)))
 }
 
 /// The ids in a packed run of them.
 pub fn report_ids(packed: &[u8]) -> impl Iterator<Item = ReportId> + '_ {
-    packed
-        .as_chunks::<16>()
-        .0
-        .iter()
-        .map(|id| ReportId::new(*id))
+    packed.as_chunks::<16>().0.iter().map(|id| ReportId::new(*id))
 }
 
 /// Splits a job's packed ids by slice.

@@ -116,31 +116,17 @@ where
 {
     db.transaction(|t| match request {
         ConfigRequest::GetTask(id) => Ok(match t.task(&id)? {
-            Some(TaskEntry {
-                record: Some(record),
-                ..
-            }) => ConfigResponse::Task(record),
+            Some(TaskEntry { record: Some(record), .. }) => ConfigResponse::Task(record),
             _ => ConfigResponse::NotFound,
         }),
-        ConfigRequest::CreateTask {
-            id,
-            identity,
-            record,
-        } => match t.task(&id)? {
+        ConfigRequest::CreateTask { id, identity, record } => match t.task(&id)? {
             None => {
-                t.put_task(
-                    &id,
-                    &TaskEntry {
-                        identity,
-                        record: Some(record.clone()),
-                    },
-                )?;
+                t.put_task(&id, &TaskEntry { identity, record: Some(record.clone()) })?;
                 Ok(ConfigResponse::Created(record))
             }
-            Some(TaskEntry {
-                identity: stored,
-                record: Some(record),
-            }) if stored == identity => Ok(ConfigResponse::Created(record)),
+            Some(TaskEntry { identity: stored, record: Some(record) }) if stored == identity => {
+                Ok(ConfigResponse::Created(record))
+            }
             Some(_) => Ok(ConfigResponse::Conflict),
         },
         ConfigRequest::DeleteTask(id) => match t.task(&id)? {
@@ -148,20 +134,14 @@ where
             Some(entry) => {
                 let existed = entry.record.is_some();
                 if existed {
-                    t.put_task(
-                        &id,
-                        &TaskEntry {
-                            record: None,
-                            ..entry
-                        },
-                    )?;
+                    t.put_task(&id, &TaskEntry { record: None, ..entry })?;
                 }
                 Ok(ConfigResponse::Deleted(existed))
             }
         },
-        ConfigRequest::ListTasks { after, limit } => Ok(ConfigResponse::Tasks(
-            t.tasks(after.as_ref(), limit.min(TASKS_PAGE_MAX))?,
-        )),
+        ConfigRequest::ListTasks { after, limit } => {
+            Ok(ConfigResponse::Tasks(t.tasks(after.as_ref(), limit.min(TASKS_PAGE_MAX))?))
+        }
         ConfigRequest::ListHpkeKeys => Ok(ConfigResponse::HpkeKeys(t.hpke_keys()?)),
         ConfigRequest::AddHpkeKey { id, record } => {
             match t.hpke_keys()?.into_iter().find(|(known, _)| *known == id) {

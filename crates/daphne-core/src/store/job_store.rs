@@ -15,13 +15,15 @@ pub fn handle<D: Database>(db: &D, request: JobStoreRequest) -> StoreResult<JobS
 where
     D::Tables: JobTables,
 {
-    let JobStoreRequest::Claim { job, digest } = request;
-    db.transaction(|tables| match tables.claim(&job)? {
-        Some(bound) if bound == digest => Ok(JobStoreResponse::Claimed),
-        Some(_) => Ok(JobStoreResponse::Conflict),
-        None => {
-            tables.put_claim(&job, &digest)?;
-            Ok(JobStoreResponse::Claimed)
-        }
+    db.transaction(|tables| match request {
+        JobStoreRequest::Knows(job) => Ok(JobStoreResponse::Known(tables.claim(&job)?.is_some())),
+        JobStoreRequest::Claim { job, digest } => match tables.claim(&job)? {
+            Some(bound) if bound == digest => Ok(JobStoreResponse::Claimed),
+            Some(_) => Ok(JobStoreResponse::Conflict),
+            None => {
+                tables.put_claim(&job, &digest)?;
+                Ok(JobStoreResponse::Claimed)
+            }
+        },
     })
 }

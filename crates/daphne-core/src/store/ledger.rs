@@ -119,10 +119,7 @@ where
 {
     /// The ledger in `db`. Reads nothing yet.
     pub fn new(db: D) -> Self {
-        Self {
-            db,
-            locked_at: Cell::new(None),
-        }
+        Self { db, locked_at: Cell::new(None) }
     }
 
     /// The database.
@@ -142,20 +139,11 @@ where
         request: LedgerRequest,
     ) -> StoreResult<LedgerResponse> {
         match request {
-            LedgerRequest::Open {
-                placement,
-                field,
-                store,
-            } => {
+            LedgerRequest::Open { placement, field, store } => {
                 self.remember_task(placement, field)?;
                 self.open(objects, host, store).await
             }
-            LedgerRequest::Settle {
-                placement,
-                field,
-                store,
-                attempt,
-            } => {
+            LedgerRequest::Settle { placement, field, store, attempt } => {
                 self.remember_task(placement, field)?;
                 self.settle(objects, host, store, attempt).await
             }
@@ -188,9 +176,9 @@ where
             let mut meta = t.meta()?;
             match &meta.task {
                 Some(known) if *known == (placement, field) => Ok(()),
-                Some(_) => Err(StoreError(
-                    "the task's placement is not the recorded one".to_owned(),
-                )),
+                Some(_) => {
+                    Err(StoreError("the task's placement is not the recorded one".to_owned()))
+                }
                 None => {
                     meta.task = Some((placement, field));
                     t.put_meta(&meta)
@@ -239,9 +227,7 @@ where
                 Some(range) => t.collections_meeting(&range)?,
                 None => Vec::new(),
             };
-            Ok(LedgerResponse::Opened(
-                collected.into_iter().map(|c| (c.range, c.param)).collect(),
-            ))
+            Ok(LedgerResponse::Opened(collected.into_iter().map(|c| (c.range, c.param)).collect()))
         })
     }
 
@@ -253,9 +239,8 @@ where
         store: StoreId,
         attempt: u64,
     ) -> StoreResult<LedgerResponse> {
-        let (known, unsealed) = self
-            .db
-            .transaction(|t| Ok((t.meta()?.attempt, t.unsealed_collections()?)))?;
+        let (known, unsealed) =
+            self.db.transaction(|t| Ok((t.meta()?.attempt, t.unsealed_collections()?)))?;
         if unsealed.iter().any(|c| c.attempt == attempt) {
             self.push_seals(objects, Some(attempt)).await?;
             return Ok(LedgerResponse::Done);
@@ -267,9 +252,7 @@ where
         // An attempt beyond ours is not ours: thawing it would raise the store's fence past all future attempts.
         if attempt <= known {
             // A lost call leaves the store as it was; whoever meets it next asks again.
-            let _ = self
-                .call(objects, store, StoreAction::Thaw { attempt })
-                .await;
+            let _ = self.call(objects, store, StoreAction::Thaw { attempt }).await;
         }
         Ok(LedgerResponse::Done)
     }
@@ -296,10 +279,7 @@ where
         // Decisions first: their stores may still be frozen.
         self.push_seals(objects, None).await?;
         let held = self.db.transaction(|t| t.unsealed_collections())?;
-        if held
-            .iter()
-            .any(|c| c.todo.iter().any(|s| stores.contains(s)))
-        {
+        if held.iter().any(|c| c.todo.iter().any(|s| stores.contains(s))) {
             return Ok(LedgerResponse::Busy);
         }
         let Some(gathered) = self.gather(objects, request, &stores).await? else {
@@ -323,19 +303,13 @@ where
             let mut meta = t.meta()?;
             meta.attempt += 1;
             t.put_meta(&meta)?;
-            t.put_pending(Some(&Pending {
-                attempt: meta.attempt,
-                stores: stores.clone(),
-            }))?;
+            t.put_pending(Some(&Pending { attempt: meta.attempt, stores: stores.clone() }))?;
             Ok(Some(meta.attempt))
         })?;
         let Some(attempt) = intent else {
             return Ok(LedgerResponse::Busy);
         };
-        if !self
-            .freeze(objects, request, attempt, &stores, &gathered)
-            .await?
-        {
+        if !self.freeze(objects, request, attempt, &stores, &gathered).await? {
             self.roll_back(objects).await?;
             return Ok(LedgerResponse::Busy);
         }
@@ -359,18 +333,12 @@ where
             t.put_pending(None)?;
             Ok(true)
         })?;
-        Ok(if decided {
-            LedgerResponse::Share(answer)
-        } else {
-            LedgerResponse::Busy
-        })
+        Ok(if decided { LedgerResponse::Share(answer) } else { LedgerResponse::Busy })
     }
 
     /// What earlier collections say about this one. DAP-09 §4.6.5.
     fn check_earlier(&self, request: &Collect) -> StoreResult<Option<LedgerResponse>> {
-        let earlier = self
-            .db
-            .transaction(|t| t.collections_meeting(&request.range))?;
+        let earlier = self.db.transaction(|t| t.collections_meeting(&request.range))?;
         let refuse = |kind, why: &str| Ok(Some(LedgerResponse::Refused(Abort::new(kind, why))));
         if earlier.iter().any(|c| c.range != request.range) {
             return refuse(
@@ -439,9 +407,7 @@ where
                 version: gathered.get(n).map(Content::version).unwrap_or_default(),
             })
             .await?;
-        Ok(answers
-            .iter()
-            .all(|a| *a == Some(AggregateStoreResponse::Frozen)))
+        Ok(answers.iter().all(|a| *a == Some(AggregateStoreResponse::Frozen)))
     }
 
     /// Rolls back the pending attempt. Returns whether none is left.
@@ -450,13 +416,9 @@ where
             return Ok(true);
         };
         let attempt = pending.attempt;
-        let answers = self
-            .call_all(objects, &pending.stores, |_| StoreAction::Thaw { attempt })
-            .await?;
-        if answers
-            .iter()
-            .any(|a| *a != Some(AggregateStoreResponse::Done))
-        {
+        let answers =
+            self.call_all(objects, &pending.stores, |_| StoreAction::Thaw { attempt }).await?;
+        if answers.iter().any(|a| *a != Some(AggregateStoreResponse::Done)) {
             return Ok(false);
         }
         self.db.transaction(|t| {
@@ -510,11 +472,7 @@ where
         store: StoreId,
         action: StoreAction,
     ) -> StoreResult<Option<AggregateStoreResponse>> {
-        Ok(self
-            .call_all(objects, &[store], |_| action.clone())
-            .await?
-            .pop()
-            .flatten())
+        Ok(self.call_all(objects, &[store], |_| action.clone()).await?.pop().flatten())
     }
 
     /// Calls stores, a few at a time. `None` stands for a call without a known outcome. Answers are in order.
@@ -528,11 +486,7 @@ where
             return Ok(Vec::new());
         };
         let calls = stores.iter().enumerate().map(|(n, store)| {
-            let request = AggregateStoreRequest {
-                placement,
-                field,
-                action: action(n),
-            };
+            let request = AggregateStoreRequest { placement, field, action: action(n) };
             async move { objects.store(store, request).await.ok() }
         });
         Ok(stream::iter(calls).buffered(PARALLEL_CALLS).collect().await)
@@ -592,8 +546,5 @@ fn seal_share(request: &Collect, share: &[u8], seed: &[u8; 32]) -> StoreResult<V
         seed,
     )
     .map_err(|e| StoreError(format!("the aggregate share cannot be sealed: {e}")))?;
-    sealed
-        .as_ref()
-        .encode()
-        .map_err(|e| StoreError(e.to_string()))
+    sealed.as_ref().encode().map_err(|e| StoreError(e.to_string()))
 }

@@ -96,7 +96,7 @@ impl Content {
     }
 }
 
-/// A request to an `AggregateStore`. All but `Gather` write.
+/// A request to an `AggregateStore`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AggregateStoreRequest {
     /// The task's frozen numbers: a store that was opened with others refuses.
@@ -107,7 +107,7 @@ pub struct AggregateStoreRequest {
     pub action: StoreAction,
 }
 
-/// What an `AggregateStore` is asked.
+/// What an `AggregateStore` is asked. `Gather` and `KnowsJob` read only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StoreAction {
     /// Record one job's fate in this store. Idempotent by job id and digest.
@@ -121,6 +121,8 @@ pub enum StoreAction {
         /// Jobs to leave out.
         exclude: Vec<AggregationJobId>,
     },
+    /// Is this job recorded here? Reads only.
+    KnowsJob(AggregationJobId),
     /// Stop changes in a range, if it still holds what was gathered. Idempotent by attempt.
     Freeze {
         /// The collection attempt.
@@ -184,6 +186,8 @@ pub enum AggregateStoreResponse {
     Replayed(Vec<ReportId>),
     /// The batches of these reports are collected. Nothing was written.
     Collected(Vec<ReportId>),
+    /// Whether the job is recorded here.
+    Known(bool),
     /// What [`StoreAction::Gather`] found.
     Gathered(Content),
     /// The range is frozen for the attempt.
@@ -208,6 +212,8 @@ pub enum JobStoreRequest {
         /// SHA-256 of its request.
         digest: RequestDigest,
     },
+    /// Is this job id bound? Reads only.
+    Knows(AggregationJobId),
 }
 
 /// What a `JobStore` answers.
@@ -217,6 +223,8 @@ pub enum JobStoreResponse {
     Claimed,
     /// The id is bound to another body.
     Conflict,
+    /// Whether the id is bound.
+    Known(bool),
 }
 
 /// A request to a task's ledger.
@@ -303,10 +311,5 @@ pub enum LedgerResponse {
 
 /// All stores of a task that has one group.
 pub fn whole_task_stores(shards: u16) -> Vec<StoreId> {
-    (0..shards)
-        .map(|shard| StoreId {
-            group: Group::Whole,
-            shard,
-        })
-        .collect()
+    (0..shards).map(|shard| StoreId { group: Group::Whole, shard }).collect()
 }

@@ -68,17 +68,16 @@ impl Placement {
     /// The group of a bucket.
     pub fn group(&self, bucket: &BatchBucket) -> Group {
         match bucket {
-            BatchBucket::Window(start) => self
-                .run_length()
-                .map_or(Group::Whole, |run| Group::Run(start.as_seconds() / run)),
+            BatchBucket::Window(start) => {
+                self.run_length().map_or(Group::Whole, |run| Group::Run(start.as_seconds() / run))
+            }
             BatchBucket::Batch(_) => Group::Whole,
         }
     }
 
     /// Whether a group can hold a bucket of `range`.
     pub fn group_meets(&self, group: Group, range: &BucketRange) -> bool {
-        self.group_range(group)
-            .is_none_or(|held| held.overlaps(range))
+        self.group_range(group).is_none_or(|held| held.overlaps(range))
     }
 
     /// The buckets that a group can hold; `None` for the whole task.
@@ -94,10 +93,7 @@ impl Placement {
 
     /// The store that owns a report.
     pub fn owner(&self, key: &ShardKey, bucket: &BatchBucket, report: &ReportId) -> StoreId {
-        StoreId {
-            group: self.group(bucket),
-            shard: self.pick(key, b'r', report.as_bytes()),
-        }
+        StoreId { group: self.group(bucket), shard: self.pick(key, b'r', report.as_bytes()) }
     }
 
     /// The shard that binds a job id to one body: an `AggregateStore` of the whole task where there is one
@@ -181,10 +177,7 @@ mod tests {
         let key = ShardKey::new([9; 16]);
         let bucket = BatchBucket::Window(Time::from_seconds(1_700_000_100));
         let owner = p.owner(&key, &bucket, &ReportId::new([3; 16]));
-        assert_eq!(
-            p.store_name(&owner),
-            "v1/BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc/19675/1"
-        );
+        assert_eq!(p.store_name(&owner), "v1/BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc/19675/1");
         assert_eq!(p.home(&key, &AggregationJobId::new([3; 16])), 0);
     }
 
@@ -194,12 +187,8 @@ mod tests {
         let key = ShardKey::new([1; 16]);
         let used: std::collections::BTreeSet<u16> = (0..200u8)
             .map(|n| {
-                p.owner(
-                    &key,
-                    &BatchBucket::Window(Time::from_seconds(0)),
-                    &ReportId::new([n; 16]),
-                )
-                .shard
+                p.owner(&key, &BatchBucket::Window(Time::from_seconds(0)), &ReportId::new([n; 16]))
+                    .shard
             })
             .collect();
         assert_eq!(used.len(), 8);

@@ -22,11 +22,7 @@ pub struct ReplayIndex {
 impl ReplayIndex {
     /// An empty index for an object with this fingerprint key.
     pub fn new(key: [u8; 16]) -> Self {
-        Self {
-            key,
-            sorted: Vec::new(),
-            recent: Vec::new(),
-        }
+        Self { key, sorted: Vec::new(), recent: Vec::new() }
     }
 
     /// Whether the id may be present under this aggregation parameter.

@@ -88,20 +88,11 @@ impl AggregateTables for MemoryAggregateTables {
     }
 
     fn sealed_near(&mut self, bucket: &BatchBucket) -> StoreResult<Vec<SealedRange>> {
-        Ok(self
-            .sealed
-            .iter()
-            .filter(|s| s.range.contains(bucket))
-            .cloned()
-            .collect())
+        Ok(self.sealed.iter().filter(|s| s.range.contains(bucket)).cloned().collect())
     }
 
     fn put_sealed(&mut self, range: &SealedRange) -> StoreResult<()> {
-        if !self
-            .sealed
-            .iter()
-            .any(|s| s.range == range.range && s.param == range.param)
-        {
+        if !self.sealed.iter().any(|s| s.range == range.range && s.param == range.param) {
             self.sealed.push(range.clone());
         }
         Ok(())
@@ -111,10 +102,7 @@ impl AggregateTables for MemoryAggregateTables {
         &mut self,
         job: &AggregationJobId,
     ) -> StoreResult<Option<(RequestDigest, Vec<(ReportId, ReportError)>)>> {
-        Ok(self
-            .jobs
-            .get(job)
-            .map(|row| (row.digest, row.refused.clone())))
+        Ok(self.jobs.get(job).map(|row| (row.digest, row.refused.clone())))
     }
 
     fn insert_job(&mut self, row: &JobRow) -> StoreResult<()> {
@@ -125,10 +113,7 @@ impl AggregateTables for MemoryAggregateTables {
     }
 
     fn put_heads(&mut self, job: &AggregationJobId, heads: &[SliceHead]) -> StoreResult<()> {
-        let row = self
-            .jobs
-            .get_mut(job)
-            .ok_or_else(|| StoreError("no such job".to_owned()))?;
+        let row = self.jobs.get_mut(job).ok_or_else(|| StoreError("no such job".to_owned()))?;
         row.heads = heads.to_vec();
         Ok(())
     }
@@ -137,9 +122,7 @@ impl AggregateTables for MemoryAggregateTables {
         &mut self,
         visit: &mut dyn FnMut(AggregationJobId, &[u8], Vec<SliceHead>) -> StoreResult<()>,
     ) -> StoreResult<()> {
-        self.jobs
-            .values()
-            .try_for_each(|row| visit(row.job, &row.param, row.heads.clone()))
+        self.jobs.values().try_for_each(|row| visit(row.job, &row.param, row.heads.clone()))
     }
 
     fn each_job_ids(
@@ -152,11 +135,7 @@ impl AggregateTables for MemoryAggregateTables {
     }
 
     fn shares(&mut self, job: &AggregationJobId) -> StoreResult<Vec<u8>> {
-        Ok(self
-            .jobs
-            .get(job)
-            .map(|row| row.shares.clone())
-            .unwrap_or_default())
+        Ok(self.jobs.get(job).map(|row| row.shares.clone()).unwrap_or_default())
     }
 }
 
@@ -212,21 +191,11 @@ impl LedgerTables for MemoryLedgerTables {
     }
 
     fn collections_meeting(&mut self, range: &BucketRange) -> StoreResult<Vec<CollectionRow>> {
-        Ok(self
-            .collections
-            .values()
-            .filter(|c| c.range.overlaps(range))
-            .cloned()
-            .collect())
+        Ok(self.collections.values().filter(|c| c.range.overlaps(range)).cloned().collect())
     }
 
     fn unsealed_collections(&mut self) -> StoreResult<Vec<CollectionRow>> {
-        Ok(self
-            .collections
-            .values()
-            .filter(|c| !c.todo.is_empty())
-            .cloned()
-            .collect())
+        Ok(self.collections.values().filter(|c| !c.todo.is_empty()).cloned().collect())
     }
 
     fn put_collection(&mut self, row: &CollectionRow) -> StoreResult<()> {
@@ -344,9 +313,8 @@ impl MemoryCluster {
     pub fn reset_stores(&self) {
         for store in self.stores.borrow().values() {
             let tables = store.borrow().database().snapshot();
-            *store.borrow_mut() = AggregateStore::new(MemoryDatabase {
-                tables: RefCell::new(tables),
-            });
+            *store.borrow_mut() =
+                AggregateStore::new(MemoryDatabase { tables: RefCell::new(tables) });
         }
     }
 
@@ -377,11 +345,7 @@ impl MemoryCluster {
     fn next_fate(&self) -> Fate {
         let number = self.calls.get();
         self.calls.set(number + 1);
-        self.fates
-            .borrow()
-            .get(&number)
-            .copied()
-            .unwrap_or(Fate::Delivered)
+        self.fates.borrow().get(&number).copied().unwrap_or(Fate::Delivered)
     }
 }
 
@@ -425,11 +389,7 @@ impl Objects for MemoryCluster {
         if matches!(answer, LedgerResponse::Share(_)) {
             ledger.tidy(self, self).await.map_err(failed)?;
         }
-        if fate == Fate::AnswerLost {
-            Err(lost())
-        } else {
-            Ok(answer)
-        }
+        if fate == Fate::AnswerLost { Err(lost()) } else { Ok(answer) }
     }
 
     async fn job_store(

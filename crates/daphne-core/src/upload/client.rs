@@ -105,11 +105,7 @@ impl ClientTask {
             &random.helper_seed,
         )?;
         Ok(v09::Report::from(Report {
-            metadata: ReportMetadata {
-                report_id,
-                time,
-                encoded: &encoded,
-            },
+            metadata: ReportMetadata { report_id, time, encoded: &encoded },
             public_share: &shares.public_share,
             leader_encrypted_input_share: leader.as_ref(),
             helper_encrypted_input_share: helper.as_ref(),

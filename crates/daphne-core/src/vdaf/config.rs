@@ -100,15 +100,10 @@ impl VdafConfig {
         let (length, bits, chunk_length, proofs) = match *self {
             Self::Prio3Count => (1, 1, 1, 1),
             Self::Prio3Sum { max_measurement } => (1, bits(draft, max_measurement)?, 1, 1),
-            Self::Prio3SumVec {
-                length,
-                max_measurement,
-                chunk_length,
-            } => (length, bits(draft, max_measurement)?, chunk_length, 1),
-            Self::Prio3Histogram {
-                length,
-                chunk_length,
-            } => (length, 1, chunk_length, 1),
+            Self::Prio3SumVec { length, max_measurement, chunk_length } => {
+                (length, bits(draft, max_measurement)?, chunk_length, 1)
+            }
+            Self::Prio3Histogram { length, chunk_length } => (length, 1, chunk_length, 1),
             Self::Prio3SumVecField64MultiproofHmacSha256Aes128 {
                 length,
                 max_measurement,
@@ -194,29 +189,19 @@ impl TryFrom<Written> for VdafConfig {
     fn try_from(written: Written) -> Result<Self, ConfigError> {
         Ok(match written {
             Written::Prio3Count => Self::Prio3Count,
-            Written::Prio3Sum {
-                bits,
-                max_measurement,
-            } => Self::Prio3Sum {
-                max_measurement: range(bits, max_measurement)?,
-            },
-            Written::Prio3SumVec {
-                length,
-                bits,
-                max_measurement,
-                chunk_length,
-            } => Self::Prio3SumVec {
-                length,
-                max_measurement: range(bits, max_measurement)?,
-                chunk_length,
-            },
-            Written::Prio3Histogram {
-                length,
-                chunk_length,
-            } => Self::Prio3Histogram {
-                length,
-                chunk_length,
-            },
+            Written::Prio3Sum { bits, max_measurement } => {
+                Self::Prio3Sum { max_measurement: range(bits, max_measurement)? }
+            }
+            Written::Prio3SumVec { length, bits, max_measurement, chunk_length } => {
+                Self::Prio3SumVec {
+                    length,
+                    max_measurement: range(bits, max_measurement)?,
+                    chunk_length,
+                }
+            }
+            Written::Prio3Histogram { length, chunk_length } => {
+                Self::Prio3Histogram { length, chunk_length }
+            }
             Written::Prio3SumVecField64MultiproofHmacSha256Aes128 {
                 length,
                 bits,
@@ -238,9 +223,7 @@ fn range(bits: Option<u32>, max_measurement: Option<u64>) -> Result<u64, ConfigE
         (None, Some(max)) => Ok(max),
         (Some(bits @ 1..=64), None) => Ok(u64::MAX >> (64 - bits)),
         (Some(_), None) => Err(ConfigError::new("bits must be in 1..=64")),
-        _ => Err(ConfigError::new(
-            "exactly one of `max_measurement` and `bits` must be given",
-        )),
+        _ => Err(ConfigError::new("exactly one of `max_measurement` and `bits` must be given")),
     }
 }
 
@@ -254,31 +237,18 @@ mod tests {
 
     #[test]
     fn both_spellings_of_a_range_are_read_and_one_is_written() {
-        let sum = VdafConfig::Prio3Sum {
-            max_measurement: 255,
-        };
+        let sum = VdafConfig::Prio3Sum { max_measurement: 255 };
         assert_eq!(parse(r#"{"Prio3Sum":{"bits":8}}"#), Ok(sum));
         assert_eq!(parse(r#"{"Prio3Sum":{"max_measurement":255}}"#), Ok(sum));
-        assert_eq!(
-            serde_json::to_string(&sum).unwrap(),
-            r#"{"Prio3Sum":{"max_measurement":255}}"#
-        );
+        assert_eq!(serde_json::to_string(&sum).unwrap(), r#"{"Prio3Sum":{"max_measurement":255}}"#);
         assert_eq!(
             parse(r#"{"Prio3Sum":{"bits":64}}"#),
-            Ok(VdafConfig::Prio3Sum {
-                max_measurement: u64::MAX
-            })
+            Ok(VdafConfig::Prio3Sum { max_measurement: u64::MAX })
         );
         assert_eq!(parse(r#""Prio3Count""#), Ok(VdafConfig::Prio3Count));
-        assert_eq!(
-            serde_json::to_string(&VdafConfig::Prio3Count).unwrap(),
-            r#""Prio3Count""#
-        );
+        assert_eq!(serde_json::to_string(&VdafConfig::Prio3Count).unwrap(), r#""Prio3Count""#);
         let multiproof = r#"{"Prio3SumVecField64MultiproofHmacSha256Aes128":{"length":3,"max_measurement":1,"chunk_length":2,"proofs":3}}"#;
-        assert_eq!(
-            serde_json::to_string(&parse(multiproof).unwrap()).unwrap(),
-            multiproof
-        );
+        assert_eq!(serde_json::to_string(&parse(multiproof).unwrap()).unwrap(), multiproof);
         for json in [
             r#"{"Prio3SumVec":{"bits":1,"length":1000,"chunk_length":32}}"#,
             r#"{"Prio3Histogram":{"length":100,"chunk_length":10}}"#,

@@ -90,9 +90,7 @@ impl Measurement {
             if n <= max {
                 Ok(())
             } else {
-                Err(MeasurementError(format!(
-                    "the measurement has a number larger than {max}"
-                )))
+                Err(MeasurementError(format!("the measurement has a number larger than {max}")))
             }
         };
         match (config, self) {
@@ -101,11 +99,7 @@ impl Measurement {
                 in_range(*n, *max_measurement)
             }
             (
-                VdafConfig::Prio3SumVec {
-                    length,
-                    max_measurement,
-                    ..
-                }
+                VdafConfig::Prio3SumVec { length, max_measurement, .. }
                 | VdafConfig::Prio3SumVecField64MultiproofHmacSha256Aes128 {
                     length,
                     max_measurement,
@@ -124,15 +118,12 @@ impl Measurement {
                 if (*i as u64) < u64::from(*length) {
                     Ok(())
                 } else {
-                    Err(MeasurementError(format!(
-                        "the measurement must be below {length}"
-                    )))
+                    Err(MeasurementError(format!("the measurement must be below {length}")))
                 }
             }
-            (config, _) => Err(MeasurementError(format!(
-                "the measurement is not one for {}",
-                config.name()
-            ))),
+            (config, _) => {
+                Err(MeasurementError(format!("the measurement is not one for {}", config.name())))
+            }
         }
     }
 }
@@ -159,9 +150,7 @@ pub(super) fn truth<'a>(
             (AggregateResult::Number(sum), Measurement::Count(b)) => *sum += u128::from(*b),
             (AggregateResult::Number(sum), Measurement::Sum(n)) => *sum += u128::from(*n),
             (AggregateResult::Vector(sums), Measurement::SumVec(v)) => {
-                sums.iter_mut()
-                    .zip(v)
-                    .for_each(|(sum, n)| *sum += u128::from(*n));
+                sums.iter_mut().zip(v).for_each(|(sum, n)| *sum += u128::from(*n));
             }
             (AggregateResult::Vector(sums), Measurement::Histogram(i)) => {
                 if let Some(sum) = sums.get_mut(*i) {
@@ -169,9 +158,7 @@ pub(super) fn truth<'a>(
                 }
             }
             _ => {
-                return Err(MeasurementError::new(
-                    "the measurement is not one for this VDAF",
-                ));
+                return Err(MeasurementError::new("the measurement is not one for this VDAF"));
             }
         }
     }
@@ -237,10 +224,7 @@ impl<'de> Deserialize<'de> for AggregateResult {
             Number(Number),
             Vector(Vec<Number>),
         }
-        let number = |n: Number| {
-            n.read()
-                .ok_or_else(|| D::Error::custom("expected a number"))
-        };
+        let number = |n: Number| n.read().ok_or_else(|| D::Error::custom("expected a number"));
         Ok(match Written::deserialize(d)? {
             Written::Number(n) => Self::Number(number(n)?),
             Written::Vector(v) => {
@@ -280,18 +264,9 @@ mod tests {
 
     #[test]
     fn measurements_are_read_and_checked() {
-        let vec = VdafConfig::Prio3SumVec {
-            length: 2,
-            max_measurement: 3,
-            chunk_length: 1,
-        };
-        let histogram = VdafConfig::Prio3Histogram {
-            length: 4,
-            chunk_length: 2,
-        };
-        let sum = VdafConfig::Prio3Sum {
-            max_measurement: 255,
-        };
+        let vec = VdafConfig::Prio3SumVec { length: 2, max_measurement: 3, chunk_length: 1 };
+        let histogram = VdafConfig::Prio3Histogram { length: 4, chunk_length: 2 };
+        let sum = VdafConfig::Prio3Sum { max_measurement: 255 };
         let read =
             |config, value| Measurement::from_json(config, &value).map_err(|e| e.to_string());
         assert!(read(&VdafConfig::Prio3Count, json!(true)) == Ok(Measurement::Count(true)));
@@ -335,10 +310,7 @@ mod tests {
         ] {
             assert_eq!(result.to_string(), text);
             assert_eq!(serde_json::to_value(&result).unwrap(), json);
-            assert_eq!(
-                serde_json::from_value::<AggregateResult>(json).unwrap(),
-                result
-            );
+            assert_eq!(serde_json::from_value::<AggregateResult>(json).unwrap(), result);
         }
         for bad in [
             json!(-1),

@@ -39,9 +39,7 @@ fn write(kind: u8, body: &[u8]) -> Result<Vec<u8>, VerifyError> {
 fn read(expected: u8, message: &[u8]) -> Result<&[u8], VerifyError> {
     Reader::all(message, |r| match r.u8()? {
         kind if kind == expected => r.opaque32(),
-        _ => Err(DecodeError::Invalid(
-            "the ping-pong message has the wrong type",
-        )),
+        _ => Err(DecodeError::Invalid("the ping-pong message has the wrong type")),
     })
     .map_err(|_| VerifyError::Refused)
 }
@@ -58,19 +56,9 @@ mod tests {
         assert_eq!(read_finish(&message), Err(VerifyError::Refused));
         assert_eq!(finish(b"").unwrap(), [2, 0, 0, 0, 0]);
         for n in 0..message.len() {
-            assert_eq!(
-                read_initialize(&message[..n]),
-                Err(VerifyError::Refused),
-                "{n}"
-            );
+            assert_eq!(read_initialize(&message[..n]), Err(VerifyError::Refused), "{n}");
         }
-        assert_eq!(
-            read_initialize(&[&message[..], b"c"].concat()),
-            Err(VerifyError::Refused)
-        );
-        assert_eq!(
-            read_initialize(&[0, 0xff, 0xff, 0xff, 0xff]),
-            Err(VerifyError::Refused)
-        );
+        assert_eq!(read_initialize(&[&message[..], b"c"].concat()), Err(VerifyError::Refused));
+        assert_eq!(read_initialize(&[0, 0xff, 0xff, 0xff, 0xff]), Err(VerifyError::Refused));
     }
 }

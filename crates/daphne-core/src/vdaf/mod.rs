@@ -81,10 +81,7 @@ impl VerifyKey {
     /// The key as an array. A key made for a VDAF with another seed size, which the caller must not mix in,
     /// verifies nothing.
     fn seed<const N: usize>(&self) -> Result<&[u8; N], VerifyError> {
-        self.0
-            .as_slice()
-            .try_into()
-            .map_err(|_| VerifyError::Refused)
+        self.0.as_slice().try_into().map_err(|_| VerifyError::Refused)
     }
 }
 
@@ -145,13 +142,7 @@ macro_rules! debug_is_the_name {
         )+
     };
 }
-debug_is_the_name!(
-    VerifyKey,
-    ShardedReport,
-    LeaderState,
-    OutputShare,
-    AggregateShare
-);
+debug_is_the_name!(VerifyKey, ShardedReport, LeaderState, OutputShare, AggregateShare);
 
 impl AggregateShare {
     /// Adds one verified report.
@@ -283,9 +274,7 @@ impl Vdaf {
         if bytes.is_empty() {
             Ok(())
         } else {
-            Err(DecodeError::Invalid(
-                "the aggregation parameter of Prio3 must be empty",
-            ))
+            Err(DecodeError::Invalid("the aggregation parameter of Prio3 must be empty"))
         }
     }
 
@@ -315,13 +304,7 @@ impl Vdaf {
                 (State::V18(state), message)
             }
         };
-        Ok((
-            LeaderState {
-                config: self.config,
-                state,
-            },
-            message,
-        ))
+        Ok((LeaderState { config: self.config, state }, message))
     }
 
     /// The leader finishes a report with the helper's ping-pong `finish` message.

@@ -80,23 +80,14 @@ impl Scheme {
             VdafConfig::Prio3Sum { max_measurement } => {
                 Self::Sum(build(1, 1, Sum::new(bits(max_measurement)?))?)
             }
-            VdafConfig::Prio3SumVec {
-                length,
-                max_measurement,
-                chunk_length,
-            } => Self::SumVec(build(
-                2,
-                1,
-                SumVec::new(
-                    bits(max_measurement)?,
-                    length as usize,
-                    chunk_length as usize,
-                ),
-            )?),
-            VdafConfig::Prio3Histogram {
-                length,
-                chunk_length,
-            } => Self::Histogram(build(
+            VdafConfig::Prio3SumVec { length, max_measurement, chunk_length } => {
+                Self::SumVec(build(
+                    2,
+                    1,
+                    SumVec::new(bits(max_measurement)?, length as usize, chunk_length as usize),
+                )?)
+            }
+            VdafConfig::Prio3Histogram { length, chunk_length } => Self::Histogram(build(
                 3,
                 1,
                 Histogram::new(length as usize, chunk_length as usize),
@@ -109,11 +100,7 @@ impl Scheme {
             } => Self::Multiproof(build(
                 0xffff_1003,
                 proofs,
-                SumVec::new(
-                    bits(max_measurement)?,
-                    length as usize,
-                    chunk_length as usize,
-                ),
+                SumVec::new(bits(max_measurement)?, length as usize, chunk_length as usize),
             )?),
         })
     }
@@ -135,9 +122,7 @@ impl Scheme {
             }
             (Self::Histogram(vdaf), Measurement::Histogram(i)) => shard(vdaf, i, nonce),
             (Self::Multiproof(vdaf), Measurement::SumVec(v)) => shard(vdaf, v, nonce),
-            _ => Err(MeasurementError::new(
-                "the measurement is not one for this VDAF",
-            )),
+            _ => Err(MeasurementError::new("the measurement is not one for this VDAF")),
         }
     }
 
@@ -228,9 +213,7 @@ fn shard<T: Type, P: Xof<S>, const S: usize>(
     let (public_share, input_shares) = vdaf.shard(measurement, nonce).map_err(|e| failed(&e))?;
     let encode = |share: &Prio3InputShare<T::Field, S>| share.get_encoded().map_err(|e| failed(&e));
     let [leader, helper] = &input_shares[..] else {
-        return Err(MeasurementError::new(
-            "sharding failed: there must be two shares",
-        ));
+        return Err(MeasurementError::new("sharding failed: there must be two shares"));
     };
     Ok(ShardedReport {
         public_share: public_share.get_encoded().map_err(|e| failed(&e))?,
@@ -287,9 +270,7 @@ where
     Output: From<OutputShare<T::Field>>,
 {
     let state = state.try_into().map_err(|_| VerifyError::Refused)?;
-    let inbound = PingPongMessage::Finish {
-        prep_msg: message::read_finish(inbound)?.to_vec(),
-    };
+    let inbound = PingPongMessage::Finish { prep_msg: message::read_finish(inbound)?.to_vec() };
     let value = vdaf
         .leader_continued(PingPongState::Continued(state), &(), &inbound)
         .map_err(|_| VerifyError::Refused)?;
@@ -311,18 +292,10 @@ where
     Output: From<OutputShare<T::Field>>,
 {
     let (public_share, input_share) = decode_shares(vdaf, 1, public_share, input_share)?;
-    let inbound = PingPongMessage::Initialize {
-        prep_share: message::read_initialize(inbound)?.to_vec(),
-    };
+    let inbound =
+        PingPongMessage::Initialize { prep_share: message::read_initialize(inbound)?.to_vec() };
     let (state, outbound) = vdaf
-        .helper_initialized(
-            verify_key.seed()?,
-            &(),
-            nonce,
-            &public_share,
-            &input_share,
-            &inbound,
-        )
+        .helper_initialized(verify_key.seed()?, &(), nonce, &public_share, &input_share, &inbound)
         .and_then(|transition| transition.evaluate(vdaf))
         .map_err(|_| VerifyError::Refused)?;
     match (state, outbound) {

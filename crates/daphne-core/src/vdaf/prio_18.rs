@@ -76,23 +76,14 @@ impl Scheme {
             VdafConfig::Prio3Sum { max_measurement } => {
                 Self::Sum(build(2, 1, Sum::new(max_measurement))?)
             }
-            VdafConfig::Prio3SumVec {
-                length,
-                max_measurement,
-                chunk_length,
-            } => Self::SumVec(build(
-                3,
-                1,
-                SumVec::new(
-                    max_measurement.into(),
-                    length as usize,
-                    chunk_length as usize,
-                ),
-            )?),
-            VdafConfig::Prio3Histogram {
-                length,
-                chunk_length,
-            } => Self::Histogram(build(
+            VdafConfig::Prio3SumVec { length, max_measurement, chunk_length } => {
+                Self::SumVec(build(
+                    3,
+                    1,
+                    SumVec::new(max_measurement.into(), length as usize, chunk_length as usize),
+                )?)
+            }
+            VdafConfig::Prio3Histogram { length, chunk_length } => Self::Histogram(build(
                 4,
                 1,
                 Histogram::new(length as usize, chunk_length as usize),
@@ -128,9 +119,7 @@ impl Scheme {
             }
             (Self::Histogram(vdaf), Measurement::Histogram(i)) => shard(vdaf, ctx, i, nonce),
             (Self::Multiproof(vdaf), Measurement::SumVec(v)) => shard(vdaf, ctx, v, nonce),
-            _ => Err(MeasurementError::new(
-                "the measurement is not one for this VDAF",
-            )),
+            _ => Err(MeasurementError::new("the measurement is not one for this VDAF")),
         }
     }
 
@@ -222,14 +211,11 @@ fn shard<T: Type, P: Xof<S>, const S: usize>(
     nonce: &[u8; 16],
 ) -> Result<ShardedReport, MeasurementError> {
     let failed = |e: &dyn std::fmt::Display| MeasurementError(format!("sharding failed: {e}"));
-    let (public_share, input_shares) = vdaf
-        .shard(ctx, measurement, nonce)
-        .map_err(|e| failed(&e))?;
+    let (public_share, input_shares) =
+        vdaf.shard(ctx, measurement, nonce).map_err(|e| failed(&e))?;
     let encode = |share: &Prio3InputShare<T::Field, S>| share.get_encoded().map_err(|e| failed(&e));
     let [leader, helper] = &input_shares[..] else {
-        return Err(MeasurementError::new(
-            "sharding failed: there must be two shares",
-        ));
+        return Err(MeasurementError::new("sharding failed: there must be two shares"));
     };
     Ok(ShardedReport {
         public_share: public_share.get_encoded().map_err(|e| failed(&e))?,
@@ -266,18 +252,8 @@ where
     LeaderState: From<Prio3VerifyState<T::Field, S>>,
 {
     let (public_share, input_share) = decode_shares(vdaf, 0, public_share, input_share)?;
-    let Continued {
-        verifier_state,
-        message,
-    } = vdaf
-        .leader_initialized(
-            verify_key.seed()?,
-            ctx,
-            &(),
-            nonce,
-            &public_share,
-            &input_share,
-        )
+    let Continued { verifier_state, message } = vdaf
+        .leader_initialized(verify_key.seed()?, ctx, &(), nonce, &public_share, &input_share)
         .map_err(|_| VerifyError::Refused)?;
     match message {
         PingPongMessage::Initialize { verifier_share } => {
@@ -300,12 +276,7 @@ where
     let state = state.try_into().map_err(|_| VerifyError::Refused)?;
     let verifier_message = message::read_finish(inbound)?.to_vec();
     let state = vdaf
-        .leader_continued(
-            ctx,
-            &(),
-            state,
-            &PingPongMessage::Finish { verifier_message },
-        )
+        .leader_continued(ctx, &(), state, &PingPongMessage::Finish { verifier_message })
         .and_then(|continuation| continuation.evaluate(ctx, vdaf))
         .map_err(|_| VerifyError::Refused)?;
     match state {

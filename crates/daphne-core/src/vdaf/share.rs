@@ -87,12 +87,7 @@ pub fn sub_assign(kind: FieldKind, acc: &mut [u8], other: &[u8]) -> Result<(), S
             |a, b| {
                 let (difference, borrow) =
                     u64::from_le_bytes(a).overflowing_sub(u64::from_le_bytes(b));
-                if borrow {
-                    difference.wrapping_add(P64)
-                } else {
-                    difference
-                }
-                .to_le_bytes()
+                if borrow { difference.wrapping_add(P64) } else { difference }.to_le_bytes()
             },
         ),
         FieldKind::F128 => combine::<16>(
@@ -102,12 +97,7 @@ pub fn sub_assign(kind: FieldKind, acc: &mut [u8], other: &[u8]) -> Result<(), S
             |a, b| {
                 let (difference, borrow) =
                     u128::from_le_bytes(a).overflowing_sub(u128::from_le_bytes(b));
-                if borrow {
-                    difference.wrapping_add(P128)
-                } else {
-                    difference
-                }
-                .to_le_bytes()
+                if borrow { difference.wrapping_add(P128) } else { difference }.to_le_bytes()
             },
         ),
     }
@@ -130,9 +120,7 @@ fn combine<const N: usize>(
     if !acc.iter().chain(other).all(|e| is_reduced(*e)) {
         return Err(ShareError::Unreduced);
     }
-    acc.iter_mut()
-        .zip(other)
-        .for_each(|(a, b)| *a = operation(*a, *b));
+    acc.iter_mut().zip(other).for_each(|(a, b)| *a = operation(*a, *b));
     Ok(())
 }
 
@@ -164,12 +152,7 @@ mod tests {
 
     // Elements near the ends of the field are where carries and reductions happen.
     fn element64() -> impl Strategy<Value = u64> {
-        prop_oneof![
-            any::<u64>().prop_map(|n| n % P64),
-            0..3u64,
-            P64 - 3..P64,
-            P64 / 2..P64 / 2 + 3
-        ]
+        prop_oneof![any::<u64>().prop_map(|n| n % P64), 0..3u64, P64 - 3..P64, P64 / 2..P64 / 2 + 3]
     }
 
     fn element128() -> impl Strategy<Value = u128> {
@@ -207,23 +190,11 @@ mod tests {
             assert_eq!(acc, one);
             for unreduced in [p, p + 1] {
                 let other = [encode(1), encode(unreduced)].concat();
-                assert_eq!(
-                    add_assign(kind, &mut acc, &other),
-                    Err(ShareError::Unreduced)
-                );
-                assert_eq!(
-                    add_assign(kind, &mut other.clone(), &one),
-                    Err(ShareError::Unreduced)
-                );
+                assert_eq!(add_assign(kind, &mut acc, &other), Err(ShareError::Unreduced));
+                assert_eq!(add_assign(kind, &mut other.clone(), &one), Err(ShareError::Unreduced));
             }
-            assert_eq!(
-                add_assign(kind, &mut acc, &zero(n)),
-                Err(ShareError::Length)
-            );
-            assert_eq!(
-                add_assign(kind, &mut [0; 9], &[0; 9]),
-                Err(ShareError::Length)
-            );
+            assert_eq!(add_assign(kind, &mut acc, &zero(n)), Err(ShareError::Length));
+            assert_eq!(add_assign(kind, &mut [0; 9], &[0; 9]), Err(ShareError::Length));
             assert_eq!(add_assign(kind, &mut [], &[]), Ok(()));
             assert_eq!(acc, one);
         }

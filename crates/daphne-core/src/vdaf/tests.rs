@@ -20,36 +20,15 @@ fn instances() -> Vec<(VdafConfig, Vec<Measurement>)> {
     ];
     let (length, max_measurement, chunk_length) = (10, 255, 9);
     vec![
-        (
-            VdafConfig::Prio3Count,
-            vec![Measurement::Count(true), Measurement::Count(false)],
-        ),
+        (VdafConfig::Prio3Count, vec![Measurement::Count(true), Measurement::Count(false)]),
         (
             VdafConfig::Prio3Sum { max_measurement },
-            vec![
-                Measurement::Sum(0),
-                Measurement::Sum(255),
-                Measurement::Sum(77),
-            ],
+            vec![Measurement::Sum(0), Measurement::Sum(255), Measurement::Sum(77)],
         ),
+        (VdafConfig::Prio3SumVec { length, max_measurement, chunk_length }, vectors.clone()),
         (
-            VdafConfig::Prio3SumVec {
-                length,
-                max_measurement,
-                chunk_length,
-            },
-            vectors.clone(),
-        ),
-        (
-            VdafConfig::Prio3Histogram {
-                length: 4,
-                chunk_length: 2,
-            },
-            vec![
-                Measurement::Histogram(0),
-                Measurement::Histogram(3),
-                Measurement::Histogram(3),
-            ],
+            VdafConfig::Prio3Histogram { length: 4, chunk_length: 2 },
+            vec![Measurement::Histogram(0), Measurement::Histogram(3), Measurement::Histogram(3)],
         ),
         (
             VdafConfig::Prio3SumVecField64MultiproofHmacSha256Aes128 {
@@ -82,13 +61,7 @@ fn the_sum_of_verified_reports_is_the_truth() {
             let nonce = [i as u8; 16];
             let report = vdaf.shard(&ctx(), measurement, &nonce).unwrap();
             let (state, init) = vdaf
-                .leader_init(
-                    &key,
-                    &ctx(),
-                    &nonce,
-                    &report.public_share,
-                    &report.leader_input_share,
-                )
+                .leader_init(&key, &ctx(), &nonce, &report.public_share, &report.leader_input_share)
                 .unwrap();
             let (helper_output, finish) = vdaf
                 .helper_init(
@@ -109,13 +82,8 @@ fn the_sum_of_verified_reports_is_the_truth() {
         }
         assert_eq!(leader.encode().len(), vdaf.agg_share_len());
         assert_eq!(leader.encode(), stored);
-        let result = vdaf
-            .unshard(
-                &leader.encode(),
-                &helper.encode(),
-                measurements.len() as u64,
-            )
-            .unwrap();
+        let result =
+            vdaf.unshard(&leader.encode(), &helper.encode(), measurements.len() as u64).unwrap();
         assert_eq!(result, vdaf.truth(measurements.iter()).unwrap());
     });
 }
@@ -126,18 +94,10 @@ fn encodings_have_the_sizes_of_the_drafts() {
     let mut sizes = Vec::new();
     each(|vdaf, key, measurements| {
         let r = vdaf.shard(&ctx(), &measurements[0], &NONCE).unwrap();
-        let (_, init) = vdaf
-            .leader_init(&key, &ctx(), &NONCE, &r.public_share, &r.leader_input_share)
-            .unwrap();
+        let (_, init) =
+            vdaf.leader_init(&key, &ctx(), &NONCE, &r.public_share, &r.leader_input_share).unwrap();
         let (_, finish) = vdaf
-            .helper_init(
-                &key,
-                &ctx(),
-                &NONCE,
-                &r.public_share,
-                &r.helper_input_share,
-                &init,
-            )
+            .helper_init(&key, &ctx(), &NONCE, &r.public_share, &r.helper_input_share, &init)
             .unwrap();
         sizes.push([
             vdaf.verify_key_len(),
@@ -217,13 +177,7 @@ fn whatever_is_changed_the_report_is_refused() {
         let result = leader(&key, &ctx, &r.public_share, &unreduced);
         assert_eq!(result.unwrap_err(), VerifyError::UndecodableShare);
         let unreduced = [&init[..5], &[0xff; 16], &init[21..]].concat();
-        let result = helper(
-            &key,
-            &ctx,
-            &r.public_share,
-            &r.helper_input_share,
-            &unreduced,
-        );
+        let result = helper(&key, &ctx, &r.public_share, &r.helper_input_share, &unreduced);
         assert_eq!(result.unwrap_err(), VerifyError::Refused);
 
         // Well-formed and wrong: the leader's and the helper's share, its message, the key, the context.
@@ -236,12 +190,7 @@ fn whatever_is_changed_the_report_is_refused() {
         changed[0] ^= 1;
         refused(leader(&key, &ctx, &r.public_share, &changed));
         let other_key = vdaf.verify_key(&vec![0x12; vdaf.verify_key_len()]).unwrap();
-        refused(leader(
-            &other_key,
-            &ctx,
-            &r.public_share,
-            &r.leader_input_share,
-        ));
+        refused(leader(&other_key, &ctx, &r.public_share, &r.leader_input_share));
         let mut changed = r.helper_input_share.clone();
         changed[0] ^= 1;
         let result = helper(&key, &ctx, &r.public_share, &changed, &init);
@@ -256,13 +205,7 @@ fn whatever_is_changed_the_report_is_refused() {
             let result = vdaf.leader_continued(&ctx, state.clone(), &changed);
             assert_eq!(result.unwrap_err(), VerifyError::Refused);
         }
-        let result = helper(
-            &key,
-            b"other",
-            &r.public_share,
-            &r.helper_input_share,
-            &init,
-        );
+        let result = helper(&key, b"other", &r.public_share, &r.helper_input_share, &init);
         match vdaf.draft() {
             VdafDraft::V08 => assert!(result.is_ok(), "VDAF-08 has no context"),
             VdafDraft::V18 => assert_eq!(result.unwrap_err(), VerifyError::Refused),
@@ -275,18 +218,10 @@ fn states_and_shares_of_another_vdaf_are_refused() {
     let mut all = Vec::new();
     each(|vdaf, key, measurements| {
         let r = vdaf.shard(&ctx(), &measurements[0], &NONCE).unwrap();
-        let (state, init) = vdaf
-            .leader_init(&key, &ctx(), &NONCE, &r.public_share, &r.leader_input_share)
-            .unwrap();
+        let (state, init) =
+            vdaf.leader_init(&key, &ctx(), &NONCE, &r.public_share, &r.leader_input_share).unwrap();
         let (output, finish) = vdaf
-            .helper_init(
-                &key,
-                &ctx(),
-                &NONCE,
-                &r.public_share,
-                &r.helper_input_share,
-                &init,
-            )
+            .helper_init(&key, &ctx(), &NONCE, &r.public_share, &r.helper_input_share, &init)
             .unwrap();
         all.push((vdaf, key, state, finish, output));
     });
@@ -295,28 +230,16 @@ fn states_and_shares_of_another_vdaf_are_refused() {
             let same_shape = vdaf.agg_share_len() == all[j].0.agg_share_len()
                 && vdaf.field() == all[j].0.field()
                 && vdaf.draft() == all[j].0.draft();
-            assert_eq!(
-                vdaf.aggregate_init().accumulate(output).is_ok(),
-                same_shape,
-                "{i} {j}"
-            );
+            assert_eq!(vdaf.aggregate_init().accumulate(output).is_ok(), same_shape, "{i} {j}");
             let result = vdaf.leader_continued(&ctx(), state.clone(), finish);
             assert_eq!(result.is_ok(), i == j, "{i} {j}");
         }
     }
     let (short, long) = (&all[0], &all[5]);
     assert!(short.0.verify_key(&[0; 32]).is_err() && long.0.verify_key(&[0; 16]).is_err());
-    let r = short
-        .0
-        .shard(&ctx(), &Measurement::Count(true), &NONCE)
-        .unwrap();
-    let result = short.0.leader_init(
-        &long.1,
-        &ctx(),
-        &NONCE,
-        &r.public_share,
-        &r.leader_input_share,
-    );
+    let r = short.0.shard(&ctx(), &Measurement::Count(true), &NONCE).unwrap();
+    let result =
+        short.0.leader_init(&long.1, &ctx(), &NONCE, &r.public_share, &r.leader_input_share);
     assert_eq!(result.unwrap_err(), VerifyError::Refused);
 }
 
@@ -325,12 +248,8 @@ fn aggregate_shares_are_checked() {
     each(|vdaf, _, _| {
         let good = share::zero(vdaf.agg_share_len());
         assert!(vdaf.unshard(&good, &good, u64::MAX).is_ok());
-        let bad = [
-            vec![0; good.len() - 1],
-            vec![0; good.len() + 1],
-            vec![0xff; good.len()],
-            vec![],
-        ];
+        let bad =
+            [vec![0; good.len() - 1], vec![0; good.len() + 1], vec![0xff; good.len()], vec![]];
         for bad in &bad {
             assert_eq!(vdaf.unshard(bad, &good, 0), Err(UnshardError::LeaderShare));
             assert_eq!(vdaf.unshard(&good, bad, 0), Err(UnshardError::HelperShare));
@@ -343,9 +262,7 @@ fn aggregate_shares_are_checked() {
 fn parameters_are_refused_in_plain_sentences() {
     let count = |draft, json| {
         let config = serde_json::from_value(json).unwrap();
-        Vdaf::new(draft, config)
-            .map(|_| ())
-            .map_err(|e| e.to_string())
+        Vdaf::new(draft, config).map(|_| ()).map_err(|e| e.to_string())
     };
     let max = u32::MAX;
     let agg_share = "the aggregate share would be longer than 1572864 bytes";
@@ -356,38 +273,17 @@ fn parameters_are_refused_in_plain_sentences() {
         }})
     };
     for (json, text) in [
-        (
-            json!({"Prio3Sum": {"max_measurement": 0}}),
-            "max_measurement must be at least 1",
-        ),
-        (
-            json!({"Prio3Histogram": {"length": 0, "chunk_length": 1}}),
-            "length must be at least 1",
-        ),
+        (json!({"Prio3Sum": {"max_measurement": 0}}), "max_measurement must be at least 1"),
+        (json!({"Prio3Histogram": {"length": 0, "chunk_length": 1}}), "length must be at least 1"),
         (
             json!({"Prio3Histogram": {"length": 1, "chunk_length": 0}}),
             "chunk_length must be at least 1",
         ),
-        (
-            json!({"Prio3Histogram": {"length": max, "chunk_length": max}}),
-            agg_share,
-        ),
-        (
-            json!({"Prio3Histogram": {"length": 98_305, "chunk_length": 300}}),
-            agg_share,
-        ),
-        (
-            json!({"Prio3Histogram": {"length": 1, "chunk_length": max}}),
-            input_share,
-        ),
-        (
-            json!({"Prio3SumVec": {"length": 98_304, "bits": 3, "chunk_length": 1}}),
-            input_share,
-        ),
-        (
-            json!({"Prio3SumVec": {"length": 98_304, "bits": 2, "chunk_length": 1}}),
-            input_share,
-        ),
+        (json!({"Prio3Histogram": {"length": max, "chunk_length": max}}), agg_share),
+        (json!({"Prio3Histogram": {"length": 98_305, "chunk_length": 300}}), agg_share),
+        (json!({"Prio3Histogram": {"length": 1, "chunk_length": max}}), input_share),
+        (json!({"Prio3SumVec": {"length": 98_304, "bits": 3, "chunk_length": 1}}), input_share),
+        (json!({"Prio3SumVec": {"length": 98_304, "bits": 2, "chunk_length": 1}}), input_share),
         (multiproof(10, 1, 1, 1), "proofs must be 2 or 3"),
         (multiproof(10, 1, 1, 4), "proofs must be 2 or 3"),
         (multiproof(max, 1, 1, 2), agg_share),
@@ -401,10 +297,7 @@ fn parameters_are_refused_in_plain_sentences() {
     // The largest histogram.
     for draft in DRAFTS {
         assert_eq!(
-            count(
-                draft,
-                json!({"Prio3Histogram": {"length": 98_304, "chunk_length": 300}})
-            ),
+            count(draft, json!({"Prio3Histogram": {"length": 98_304, "chunk_length": 300}})),
             Ok(())
         );
     }
@@ -417,11 +310,7 @@ fn parameters_are_refused_in_plain_sentences() {
          two, not 1337"
     );
     for bits in 1..=64 {
-        assert_eq!(
-            count(VdafDraft::V08, sum(u64::MAX >> (64 - bits))),
-            Ok(()),
-            "{bits}"
-        );
+        assert_eq!(count(VdafDraft::V08, sum(u64::MAX >> (64 - bits))), Ok(()), "{bits}");
     }
     // What only `prio` refuses: integers that the field cannot hold.
     for (draft, json) in [
@@ -429,11 +318,7 @@ fn parameters_are_refused_in_plain_sentences() {
         (VdafDraft::V18, multiproof(1, u64::MAX, 1, 2)),
         (VdafDraft::V08, multiproof(1, u64::MAX, 1, 2)),
     ] {
-        assert!(
-            count(draft, json)
-                .unwrap_err()
-                .starts_with("the VDAF refuses this: ")
-        );
+        assert!(count(draft, json).unwrap_err().starts_with("the VDAF refuses this: "));
     }
 }
 
@@ -458,21 +343,11 @@ fn sums_reach_the_ends_of_their_ranges() {
     for (draft, max_measurement) in [(VdafDraft::V08, u64::MAX), (VdafDraft::V18, (1 << 63) + 5)] {
         let vdaf = Vdaf::new(draft, VdafConfig::Prio3Sum { max_measurement }).unwrap();
         let key = vdaf.verify_key(&vec![1; vdaf.verify_key_len()]).unwrap();
-        let r = vdaf
-            .shard(&ctx(), &Measurement::Sum(max_measurement), &NONCE)
-            .unwrap();
-        let (state, init) = vdaf
-            .leader_init(&key, &ctx(), &NONCE, &r.public_share, &r.leader_input_share)
-            .unwrap();
+        let r = vdaf.shard(&ctx(), &Measurement::Sum(max_measurement), &NONCE).unwrap();
+        let (state, init) =
+            vdaf.leader_init(&key, &ctx(), &NONCE, &r.public_share, &r.leader_input_share).unwrap();
         let (helper, finish) = vdaf
-            .helper_init(
-                &key,
-                &ctx(),
-                &NONCE,
-                &r.public_share,
-                &r.helper_input_share,
-                &init,
-            )
+            .helper_init(&key, &ctx(), &NONCE, &r.public_share, &r.helper_input_share, &init)
             .unwrap();
         let leader = vdaf.leader_continued(&ctx(), state, &finish).unwrap();
         let [leader, helper] = [leader, helper].map(|output| {
@@ -489,15 +364,10 @@ fn sums_reach_the_ends_of_their_ranges() {
 fn secrets_are_not_printed() {
     each(|vdaf, key, measurements| {
         let r = vdaf.shard(&ctx(), &measurements[0], &NONCE).unwrap();
-        let (state, _) = vdaf
-            .leader_init(&key, &ctx(), &NONCE, &r.public_share, &r.leader_input_share)
-            .unwrap();
+        let (state, _) =
+            vdaf.leader_init(&key, &ctx(), &NONCE, &r.public_share, &r.leader_input_share).unwrap();
         assert_eq!(
-            format!(
-                "{key:?} {r:?} {state:?} {:?} {:?}",
-                vdaf.aggregate_init(),
-                measurements[0]
-            ),
+            format!("{key:?} {r:?} {state:?} {:?} {:?}", vdaf.aggregate_init(), measurements[0]),
             "VerifyKey ShardedReport LeaderState AggregateShare Measurement"
         );
     });

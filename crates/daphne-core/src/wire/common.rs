@@ -14,16 +14,10 @@ impl<'a> HpkeCiphertext<'a> {
     // SPEC: both drafts give `enc` and `payload` a minimum length of 1. A client could break that and, were it
     // checked here, fail every other report in the job; empty ones fail to open instead.
     pub(crate) fn read(r: &mut Reader<'a>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            config_id: HpkeConfigId(r.u8()?),
-            enc: r.opaque16()?,
-            payload: r.opaque32()?,
-        })
+        Ok(Self { config_id: HpkeConfigId(r.u8()?), enc: r.opaque16()?, payload: r.opaque32()? })
     }
 
     pub(crate) fn write(&self, w: &mut Writer) {
-        w.u8(self.config_id.0)
-            .opaque16(self.enc)
-            .opaque32(self.payload);
+        w.u8(self.config_id.0).opaque16(self.enc).opaque32(self.payload);
     }
 }

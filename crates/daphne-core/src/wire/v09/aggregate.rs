@@ -73,10 +73,7 @@ whole!(PrepareInit<'a>);
 
 impl<'a> PrepareInit<'a> {
     fn read(r: &mut Reader<'a>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            report_share: ReportShare::read(r)?,
-            payload: r.opaque32()?,
-        })
+        Ok(Self { report_share: ReportShare::read(r)?, payload: r.opaque32()? })
     }
 
     fn write(&self, w: &mut Writer) {
@@ -87,19 +84,13 @@ impl<'a> PrepareInit<'a> {
 
 impl<'a> From<PrepareInit<'a>> for message::VerifyInit<'a> {
     fn from(p: PrepareInit<'a>) -> Self {
-        Self {
-            report_share: p.report_share.into(),
-            payload: p.payload,
-        }
+        Self { report_share: p.report_share.into(), payload: p.payload }
     }
 }
 
 impl<'a> From<message::VerifyInit<'a>> for PrepareInit<'a> {
     fn from(v: message::VerifyInit<'a>) -> Self {
-        Self {
-            report_share: v.report_share.into(),
-            payload: v.payload,
-        }
+        Self { report_share: v.report_share.into(), payload: v.payload }
     }
 }
 
@@ -190,10 +181,7 @@ impl<'a> PrepareResp<'a> {
                 .ok_or(DecodeError::Invalid("prepare_error is unknown"))?,
             _ => return Err(DecodeError::Invalid("prepare_resp_state is unknown")),
         };
-        Ok(Self {
-            report_id,
-            prepare_resp_state,
-        })
+        Ok(Self { report_id, prepare_resp_state })
     }
 
     fn write(&self, w: &mut Writer) {
@@ -218,10 +206,7 @@ impl From<PrepareResp<'_>> for message::VerifyResp {
             PrepareRespState::Finished => message::VerifyRespResult::Finish,
             PrepareRespState::Reject(e) => message::VerifyRespResult::Reject(e),
         };
-        Self {
-            report_id: p.report_id,
-            result,
-        }
+        Self { report_id: p.report_id, result }
     }
 }
 
@@ -232,10 +217,7 @@ impl<'a> From<&'a message::VerifyResp> for PrepareResp<'a> {
             message::VerifyRespResult::Finish => PrepareRespState::Finished,
             message::VerifyRespResult::Reject(e) => PrepareRespState::Reject(*e),
         };
-        Self {
-            report_id: v.report_id,
-            prepare_resp_state,
-        }
+        Self { report_id: v.report_id, prepare_resp_state }
     }
 }
 
@@ -250,9 +232,7 @@ whole!(AggregationJobResp<'a>);
 
 impl<'a> AggregationJobResp<'a> {
     fn read(r: &mut Reader<'a>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            prepare_resps: nonempty_list32(r, "prepare_resps is empty", PrepareResp::read)?,
-        })
+        Ok(Self { prepare_resps: nonempty_list32(r, "prepare_resps is empty", PrepareResp::read)? })
     }
 
     fn write(&self, w: &mut Writer) {
@@ -262,9 +242,7 @@ impl<'a> AggregationJobResp<'a> {
 
 impl<'a> From<&'a [message::VerifyResp]> for AggregationJobResp<'a> {
     fn from(resps: &'a [message::VerifyResp]) -> Self {
-        Self {
-            prepare_resps: resps.iter().map(Into::into).collect(),
-        }
+        Self { prepare_resps: resps.iter().map(Into::into).collect() }
     }
 }
 
@@ -287,10 +265,7 @@ whole!(PrepareContinue<'a>);
 
 impl<'a> PrepareContinue<'a> {
     fn read(r: &mut Reader<'a>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            report_id: ReportId::read(r)?,
-            payload: r.opaque32()?,
-        })
+        Ok(Self { report_id: ReportId::read(r)?, payload: r.opaque32()? })
     }
 
     fn write(&self, w: &mut Writer) {

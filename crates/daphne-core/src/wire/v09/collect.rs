@@ -76,10 +76,7 @@ impl TryFrom<Query> for message::Query {
     fn try_from(q: Query) -> Result<Self, Abort> {
         Ok(match q {
             Query::TimeInterval(i) => Self::TimeInterval(i.checked().ok_or_else(|| {
-                Abort::new(
-                    AbortKind::BatchInvalid,
-                    "the batch interval ends after the last time",
-                )
+                Abort::new(AbortKind::BatchInvalid, "the batch interval ends after the last time")
             })?),
             Query::FixedSize(FixedSizeQuery::ByBatchId(id)) => Self::ByBatchId(id),
             Query::FixedSize(FixedSizeQuery::CurrentBatch) => Self::CurrentBatch,
@@ -110,10 +107,7 @@ whole!(CollectionReq<'a>);
 
 impl<'a> CollectionReq<'a> {
     fn read(r: &mut Reader<'a>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            query: Query::read(r)?,
-            agg_param: r.opaque32()?,
-        })
+        Ok(Self { query: Query::read(r)?, agg_param: r.opaque32()? })
     }
 
     fn write(&self, w: &mut Writer) {
@@ -292,9 +286,7 @@ whole!(AggregateShare<'a>);
 
 impl<'a> AggregateShare<'a> {
     fn read(r: &mut Reader<'a>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            encrypted_aggregate_share: HpkeCiphertext::read(r)?,
-        })
+        Ok(Self { encrypted_aggregate_share: HpkeCiphertext::read(r)? })
     }
 
     fn write(&self, w: &mut Writer) {
@@ -323,21 +315,11 @@ impl<'a> AggregateShareAad<'a> {
         let task_id = TaskId::read(r)?;
         let agg_param = r.opaque32()?;
         let (batch_selector, batch_selector_encoded) = read_kept(r)?;
-        Ok(Self {
-            task_id,
-            agg_param,
-            batch_selector,
-            batch_selector_encoded,
-        })
+        Ok(Self { task_id, agg_param, batch_selector, batch_selector_encoded })
     }
 
     fn write(&self, w: &mut Writer) {
-        write_aggregate_share_aad(
-            w,
-            &self.task_id,
-            self.agg_param,
-            self.batch_selector_encoded,
-        );
+        write_aggregate_share_aad(w, &self.task_id, self.agg_param, self.batch_selector_encoded);
     }
 }
 
@@ -364,7 +346,5 @@ fn write_aggregate_share_aad(
     agg_param: &[u8],
     batch_selector: &[u8],
 ) {
-    w.raw(task_id.as_bytes())
-        .opaque32(agg_param)
-        .raw(batch_selector);
+    w.raw(task_id.as_bytes()).opaque32(agg_param).raw(batch_selector);
 }

@@ -49,17 +49,13 @@ impl Interval {
     }
 
     fn write(&self, w: &mut Writer) {
-        w.u64(self.start.as_seconds())
-            .u64(self.duration.as_seconds());
+        w.u64(self.start.as_seconds()).u64(self.duration.as_seconds());
     }
 }
 
 impl From<time::Interval> for Interval {
     fn from(i: time::Interval) -> Self {
-        Self {
-            start: i.start(),
-            duration: i.duration(),
-        }
+        Self { start: i.start(), duration: i.duration() }
     }
 }
 

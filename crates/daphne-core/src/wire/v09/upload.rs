@@ -41,11 +41,7 @@ impl<'a> ReportMetadata<'a> {
     pub(super) fn read(r: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let encoded = r.take(Self::LEN)?;
         let mut r = Reader::new(encoded);
-        Ok(Self {
-            report_id: ReportId::read(&mut r)?,
-            time: Time::from_seconds(r.u64()?),
-            encoded,
-        })
+        Ok(Self { report_id: ReportId::read(&mut r)?, time: Time::from_seconds(r.u64()?), encoded })
     }
 
     pub(super) fn write(&self, w: &mut Writer) {
@@ -55,21 +51,13 @@ impl<'a> ReportMetadata<'a> {
 
 impl<'a> From<ReportMetadata<'a>> for message::ReportMetadata<'a> {
     fn from(m: ReportMetadata<'a>) -> Self {
-        Self {
-            report_id: m.report_id,
-            time: m.time,
-            encoded: m.encoded,
-        }
+        Self { report_id: m.report_id, time: m.time, encoded: m.encoded }
     }
 }
 
 impl<'a> From<message::ReportMetadata<'a>> for ReportMetadata<'a> {
     fn from(m: message::ReportMetadata<'a>) -> Self {
-        Self {
-            report_id: m.report_id,
-            time: m.time,
-            encoded: m.encoded,
-        }
+        Self { report_id: m.report_id, time: m.time, encoded: m.encoded }
     }
 }
 
@@ -141,10 +129,7 @@ whole!(Extension<'a>);
 
 impl<'a> Extension<'a> {
     fn read(r: &mut Reader<'a>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            extension_type: r.u16()?,
-            extension_data: r.opaque16()?,
-        })
+        Ok(Self { extension_type: r.u16()?, extension_data: r.opaque16()? })
     }
 
     fn write(&self, w: &mut Writer) {
@@ -165,15 +150,11 @@ whole!(PlaintextInputShare<'a>);
 
 impl<'a> PlaintextInputShare<'a> {
     fn read(r: &mut Reader<'a>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            extensions: items(r.opaque16()?, Extension::read)?,
-            payload: r.opaque32()?,
-        })
+        Ok(Self { extensions: items(r.opaque16()?, Extension::read)?, payload: r.opaque32()? })
     }
 
     fn write(&self, w: &mut Writer) {
-        w.list16(|w| self.extensions.iter().for_each(|e| e.write(w)))
-            .opaque32(self.payload);
+        w.list16(|w| self.extensions.iter().for_each(|e| e.write(w))).opaque32(self.payload);
     }
 }
 
@@ -186,11 +167,7 @@ impl fmt::Debug for PlaintextInputShare<'_> {
 impl<'a> From<PlaintextInputShare<'a>> for message::PlaintextInputShare<'a> {
     fn from(p: PlaintextInputShare<'a>) -> Self {
         Self {
-            extensions: p
-                .extensions
-                .iter()
-                .map(|e| (e.extension_type, e.extension_data))
-                .collect(),
+            extensions: p.extensions.iter().map(|e| (e.extension_type, e.extension_data)).collect(),
             payload: p.payload,
         }
     }
@@ -202,10 +179,7 @@ impl<'a> From<message::PlaintextInputShare<'a>> for PlaintextInputShare<'a> {
             extension_type,
             extension_data,
         };
-        Self {
-            extensions: p.extensions.iter().map(extension).collect(),
-            payload: p.payload,
-        }
+        Self { extensions: p.extensions.iter().map(extension).collect(), payload: p.payload }
     }
 }
 
@@ -233,12 +207,7 @@ impl<'a> InputShareAad<'a> {
     }
 
     fn write(&self, w: &mut Writer) {
-        write_input_share_aad(
-            w,
-            &self.task_id,
-            self.report_metadata.encoded,
-            self.public_share,
-        );
+        write_input_share_aad(w, &self.task_id, self.report_metadata.encoded, self.public_share);
     }
 }
 
@@ -259,7 +228,5 @@ pub fn input_share_aad(
 }
 
 fn write_input_share_aad(w: &mut Writer, task_id: &TaskId, metadata: &[u8], public_share: &[u8]) {
-    w.raw(task_id.as_bytes())
-        .raw(metadata)
-        .opaque32(public_share);
+    w.raw(task_id.as_bytes()).raw(metadata).opaque32(public_share);
 }

@@ -28,10 +28,7 @@ pub struct Vector {
 impl Message {
     /// The row of that name.
     pub fn named(name: &str) -> &'static Self {
-        MESSAGES
-            .iter()
-            .find(|m| m.name == name)
-            .unwrap_or_else(|| panic!("no message {name}"))
+        MESSAGES.iter().find(|m| m.name == name).unwrap_or_else(|| panic!("no message {name}"))
     }
 
     /// The encodings, parsed.

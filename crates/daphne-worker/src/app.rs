@@ -1,0 +1,179 @@
+//! One isolate's application: secrets parsed, routes built and caches filled once, then every request.
+
+use std::{cell::RefCell, rc::Rc};
+
+use daphne_core::{
+    error::{Abort, AbortKind, Error, Internal},
+    ids::TaskId,
+    seal::{RootKeys, TokenHash},
+    time::Time,
+    version::DapVersion,
+};
+use storage_proxy::config::Config;
+use worker::{Date, Env, Method, Request, Response};
+
+use crate::{
+    admin, dap,
+    log::{self, Outcome},
+    respond,
+    router::{Found, Route, Routes},
+};
+
+/// Secret with the root keys.
+pub const ROOT_KEYS: &str = "ROOT_KEYS";
+/// Secret with the tokens of the admin API.
+pub const ADMIN_TOKENS: &str = "ADMIN_TOKENS";
+const ADMIN_TOKEN_LEN_MIN: usize = 16;
+
+/// What an isolate keeps between requests.
+pub struct App {
+    routes: Routes,
+    secrets: Result<Secrets, String>,
+}
+
+struct Secrets {
+    config: Config,
+    admin_tokens: Vec<TokenHash>,
+}
+
+/// A request's surroundings.
+pub struct RequestContext<'a> {
+    /// Bindings.
+    pub env: &'a Env,
+    /// Tasks and keys.
+    pub config: &'a Config,
+    /// Hashes of the tokens of the admin API.
+    pub admin_tokens: &'a [TokenHash],
+    /// The clock, read once per request.
+    pub now: Time,
+}
+
+thread_local! {
+    static APP: RefCell<Option<Rc<App>>> = const { RefCell::new(None) };
+}
+
+impl App {
+    fn of_this_isolate(env: &Env) -> Rc<Self> {
+        APP.with_borrow_mut(|slot| {
+            // Without secrets nothing is kept, so that setting them takes effect.
+            let app = slot.take_if(|app| app.secrets.is_ok()).unwrap_or_else(|| {
+                Rc::new(Self { routes: Routes::new(), secrets: Secrets::read(env) })
+            });
+            *slot = Some(app.clone());
+            app
+        })
+    }
+}
+
+impl Secrets {
+    /// Reads the secrets; the error says which one is missing or malformed, for whoever deploys.
+    fn read(env: &Env) -> Result<Self, String> {
+        let secret = |name: &str| {
+            env.secret(name)
+                .map(|s| s.to_string())
+                .map_err(|_| format!("the secret {name} is not set"))
+        };
+        let root_keys =
+            RootKeys::parse(&secret(ROOT_KEYS)?).map_err(|e| format!("{ROOT_KEYS}: {e}"))?;
+        let tokens = secret(ADMIN_TOKENS)?;
+        let tokens: Vec<&str> = tokens.split(',').map(str::trim).collect();
+        if tokens.iter().any(|t| t.len() < ADMIN_TOKEN_LEN_MIN) {
+            return Err(format!(
+                "{ADMIN_TOKENS} must be tokens of at least {ADMIN_TOKEN_LEN_MIN} characters, separated by commas"
+            ));
+        }
+        Ok(Self {
+            config: Config::new(root_keys),
+            admin_tokens: tokens.into_iter().map(TokenHash::of).collect(),
+        })
+    }
+}
+
+/// Handles a request of the Worker.
+pub async fn handle(request: Request, env: Env) -> worker::Result<Response> {
+    let app = App::of_this_isolate(&env);
+    let method = request.method();
+    let Some(found) = app.routes.find(&request.path()) else {
+        let abort = Abort::new(AbortKind::NotFound, "");
+        return respond::error(&abort.into(), None, None);
+    };
+    let route = found.route;
+    let mut outcome = Outcome::new(route, &method);
+    let version = version_of(route);
+    let task_id: Option<TaskId> = found.task.parse().ok();
+    let result = dispatch(&app, request, &env, found, &mut outcome).await;
+    let response = match result {
+        Ok(response) => response,
+        Err(error) => {
+            outcome.error(&error);
+            let mut response = respond::error(&error, version, task_id.as_ref())?;
+            if route == Route::HpkeConfig {
+                respond::vary_on_origin(&mut response)?;
+            }
+            if matches!(&error, Error::Abort(a) if a.kind == AbortKind::MethodNotAllowed) {
+                response.headers_mut().set("Allow", route.allow())?;
+            }
+            response
+        }
+    };
+    outcome.status(response.status_code());
+    log::write(&outcome);
+    Ok(response)
+}
+
+const fn version_of(route: Route) -> Option<DapVersion> {
+    match route {
+        Route::HpkeConfig | Route::AggregationJob | Route::AggregateShares => Some(DapVersion::V09),
+        Route::Health | Route::AdminTasks | Route::AdminTask | Route::AdminHpkeKeys => None,
+        #[cfg(feature = "test-routes")]
+        Route::Test => None,
+    }
+}
+
+async fn dispatch(
+    app: &App,
+    mut request: Request,
+    env: &Env,
+    found: Found,
+    outcome: &mut Outcome,
+) -> Result<Response, Error> {
+    let method = request.method();
+    if !found.route.allows(&method) {
+        return Err(Abort::new(AbortKind::MethodNotAllowed, "").into());
+    }
+    if found.route == Route::Health {
+        return respond::health(app.secrets.as_ref().err());
+    }
+    let secrets = app
+        .secrets
+        .as_ref()
+        .map_err(|missing| Internal::Unavailable(format!("not configured: {missing}")))?;
+    let context = RequestContext {
+        env,
+        config: &secrets.config,
+        admin_tokens: &secrets.admin_tokens,
+        now: Time::from_seconds(Date::now().as_millis() / 1_000),
+    };
+    match (found.route, method) {
+        (Route::HpkeConfig, Method::Options) => respond::preflight(&request),
+        (Route::HpkeConfig, _) => dap::hpke_config::get(&context, &request).await,
+        (Route::AggregationJob, Method::Put) => {
+            dap::aggregation_job::put(&context, &mut request, &found, outcome).await
+        }
+        (Route::AggregationJob, Method::Post) => {
+            dap::aggregation_job::post(&context, &mut request, &found, outcome).await
+        }
+        (Route::AggregationJob, _) => {
+            dap::aggregation_job::delete(&context, &request, &found, outcome).await
+        }
+        (Route::AggregateShares, _) => {
+            dap::aggregate_share::post(&context, &mut request, &found, outcome).await
+        }
+        (Route::AdminTasks | Route::AdminTask | Route::AdminHpkeKeys, _) => {
+            admin::handle(&context, &mut request, &found).await
+        }
+        #[cfg(feature = "test-routes")]
+        (Route::Test, _) => crate::test_routes::handle(&context, &mut request, &found.job).await,
+        (Route::Health, _) => respond::health(None),
+    }
+}

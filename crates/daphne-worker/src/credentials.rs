@@ -1,0 +1,48 @@
+//! Bearer tokens of requests. Compared as hashes, in constant time, by [`daphne_core::seal::TokenHash`].
+
+use daphne_core::{
+    error::{Abort, AbortKind},
+    seal::TokenHash,
+    task::Task,
+};
+use worker::Request;
+
+/// The token of `Authorization: Bearer` or, in its absence, of `DAP-Auth-Token`, which older leaders send.
+fn dap_token(request: &Request) -> Option<String> {
+    bearer(request).or_else(|| request.headers().get("DAP-Auth-Token").ok().flatten())
+}
+
+fn bearer(request: &Request) -> Option<String> {
+    let header = request.headers().get("Authorization").ok().flatten()?;
+    let (scheme, token) = header.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_start().to_owned())
+}
+
+fn unauthorized() -> Abort {
+    Abort::new(AbortKind::UnauthorizedRequest, "")
+}
+
+/// Checks that the request comes from the task's leader. DAP-09 §3.1.
+///
+/// # Errors
+/// [`AbortKind::UnauthorizedRequest`].
+pub fn check_leader(request: &Request, task: &Task) -> Result<(), Abort> {
+    match dap_token(request) {
+        Some(token) if task.accepts_leader_token(&token) => Ok(()),
+        _ => Err(unauthorized()),
+    }
+}
+
+/// Checks that the request comes from an operator.
+///
+/// # Errors
+/// [`AbortKind::UnauthorizedRequest`].
+pub fn check_operator(request: &Request, tokens: &[TokenHash]) -> Result<(), Abort> {
+    let presented = bearer(request).ok_or_else(unauthorized)?;
+    // Every hash is tried, so that the time does not tell which one matched.
+    if tokens.iter().fold(false, |ok, hash| ok | hash.matches(&presented)) {
+        Ok(())
+    } else {
+        Err(unauthorized())
+    }
+}

@@ -1,0 +1,55 @@
+//! `POST /v09/tasks/{task}/aggregate_shares`. DAP-09 §4.6.3.
+
+use daphne_core::{
+    collect::helper::collect_request,
+    error::{Error, Internal},
+    message::AggregateShareRequest,
+    store::{
+        Objects,
+        message::{LedgerRequest, LedgerResponse},
+    },
+    version::Message,
+    wire::v09,
+};
+use sha2::{Digest, Sha256};
+use storage_proxy::objects::ObjectCaller;
+use worker::{Request, Response};
+
+use super::{VERSION, leaders_task};
+use crate::{app::RequestContext, body, log::Outcome, respond, router::Found};
+
+/// The request has a fixed size but for its aggregation parameter.
+const REQUEST_BYTES_MAX: usize = 64 << 10;
+
+/// Collects a batch, once. The same request again is answered with the same bytes.
+///
+/// # Errors
+/// The leader's, in the order of DAP-09 §4.6.5: `batchInvalid`, `invalidBatchSize`, `batchQueriedTooManyTimes`,
+/// `batchOverlap`, `batchMismatch`; none of them uses the batch up.
+pub async fn post(
+    context: &RequestContext<'_>,
+    request: &mut Request,
+    found: &Found,
+    outcome: &mut Outcome,
+) -> Result<Response, Error> {
+    let task = leaders_task(context, request, found, outcome).await?;
+    let expected = VERSION.media_type(Message::AggregateShareRequest).unwrap_or_default();
+    body::check_media_type(request, expected)?;
+    let body = body::read(request, REQUEST_BYTES_MAX).await?;
+    let decoded: AggregateShareRequest<'_> = v09::AggregateShareReq::decode(&body)?.into();
+    let collect = collect_request(&task, &decoded, Sha256::digest(&body).into())?;
+    let objects = ObjectCaller::new(context.env.clone());
+    match objects.ledger(task.id(), LedgerRequest::Collect(Box::new(collect))).await {
+        Ok(LedgerResponse::Share(share)) => {
+            respond::message(VERSION, Message::AggregateShare, share)
+        }
+        Ok(LedgerResponse::Refused(abort)) => Err(abort.into()),
+        Ok(LedgerResponse::Busy) => {
+            Err(Internal::Unavailable("another collection is under way".to_owned()).into())
+        }
+        Ok(LedgerResponse::Opened(_) | LedgerResponse::Done) => {
+            Err(Internal::Broken("a collection was answered out of turn".to_owned()).into())
+        }
+        Err(e) => Err(Internal::Unavailable(e.0).into()),
+    }
+}

@@ -1,0 +1,116 @@
+//! `PUT`, `POST` and `DELETE /v09/tasks/{task}/aggregation_jobs/{job}`. DAP-09 §4.5.
+//!
+//! A 4xx makes a leader abandon the whole job for good, so whatever one client can cause is a rejection inside a 200.
+
+use daphne_core::{
+    aggregate::{
+        commit::{self, JobIdentity},
+        helper::HelperJob,
+    },
+    error::{Abort, AbortKind, Error, Internal},
+    message::AggregationJobInit,
+    store::{
+        Objects,
+        message::{LedgerRequest, LedgerResponse},
+    },
+    version::Message,
+    wire::v09,
+};
+use sha2::{Digest, Sha256};
+use storage_proxy::objects::ObjectCaller;
+use worker::{Request, Response};
+
+use super::{VERSION, job_id, leaders_task, shard_key};
+use crate::{app::RequestContext, body, log::Outcome, respond, router::Found};
+
+/// Largest job, in bytes. 1,000 reports of a long histogram take under 2 MiB; decoding takes a few times this.
+const JOB_BYTES_MAX: usize = 8 << 20;
+
+/// Creates the job, verifies and commits its reports, and answers for each. A repeat is answered alike.
+///
+/// # Errors
+/// As [`HelperJob::new`] and [`commit::run`].
+pub async fn put(
+    context: &RequestContext<'_>,
+    request: &mut Request,
+    found: &Found,
+    outcome: &mut Outcome,
+) -> Result<Response, Error> {
+    let task = leaders_task(context, request, found, outcome).await?;
+    let job = job_id(&found.job)?;
+    outcome.job(job);
+    check_media_type(request, Message::AggregationJobInit)?;
+    let body = body::read(request, JOB_BYTES_MAX).await?;
+    let init: AggregationJobInit<'_> = v09::AggregationJobInitReq::decode(&body)?.into();
+    let mut keyring = context.config.keyring(context.env, context.now).await?;
+    if keyring.lacks_key_for(&init) {
+        // A key that was made a moment ago may not have come here yet: "unknown" is a verdict for ever.
+        keyring = context.config.refresh_keyring(context.env, context.now).await?;
+    }
+    let helper_job = HelperJob::new(&task, &keyring, context.now, &init)?;
+    let identity = JobIdentity {
+        job,
+        digest: Sha256::digest(&body).into(),
+        shard_key: shard_key(context, &task)?,
+    };
+    let objects = ObjectCaller::new(context.env.clone());
+    let answers = commit::run(&objects, &identity, &helper_job).await?;
+    outcome.reports(&answers);
+    let answer = v09::AggregationJobResp::from(answers.as_slice())
+        .encode()
+        .map_err(|e| Internal::Broken(e.to_string()))?;
+    respond::message(VERSION, Message::AggregationJobResponse, answer)
+}
+
+/// Continues a job. The VDAFs served have one round, so no report ever waits for this.
+///
+/// # Errors
+/// `unrecognizedAggregationJob` if there is no such job, else `invalidMessage`. DAP-09 §4.5.2.2.
+pub async fn post(
+    context: &RequestContext<'_>,
+    request: &mut Request,
+    found: &Found,
+    outcome: &mut Outcome,
+) -> Result<Response, Error> {
+    let task = leaders_task(context, request, found, outcome).await?;
+    let job = job_id(&found.job)?;
+    outcome.job(job);
+    check_media_type(request, Message::AggregationJobContinue)?;
+    let body = body::read(request, JOB_BYTES_MAX).await?;
+    let continuation = v09::AggregationJobContinueReq::decode(&body)?;
+    if continuation.step == 0 {
+        return Err(Abort::invalid_message("step 0 is the initialization").into());
+    }
+    let objects = ObjectCaller::new(context.env.clone());
+    if commit::job_exists(&objects, &task, &shard_key(context, &task)?, &job).await? {
+        Err(Abort::invalid_message("no report of this job waits for a continuation").into())
+    } else {
+        Err(Abort::new(AbortKind::UnrecognizedAggregationJob, "").into())
+    }
+}
+
+/// Records that the leader gave the job up, or tidies it away. What was committed is decided when its batch is
+/// collected. DAP-09 §4.5.
+///
+/// # Errors
+/// Ours: the same request will succeed later.
+pub async fn delete(
+    context: &RequestContext<'_>,
+    request: &Request,
+    found: &Found,
+    outcome: &mut Outcome,
+) -> Result<Response, Error> {
+    let task = leaders_task(context, request, found, outcome).await?;
+    let job = job_id(&found.job)?;
+    outcome.job(job);
+    let release = LedgerRequest::Release { job, at: context.now };
+    match ObjectCaller::new(context.env.clone()).ledger(task.id(), release).await {
+        Ok(LedgerResponse::Done) => respond::empty(204),
+        Ok(_) => Err(Internal::Broken("a release was answered out of turn".to_owned()).into()),
+        Err(e) => Err(Internal::Unavailable(e.0).into()),
+    }
+}
+
+fn check_media_type(request: &Request, message: Message) -> Result<(), Abort> {
+    body::check_media_type(request, VERSION.media_type(message).unwrap_or_default())
+}

@@ -1,0 +1,35 @@
+//! `GET /v09/hpke_config`: our HPKE configurations. DAP-09 §4.4.1.
+
+use daphne_core::{
+    codec::Writer,
+    error::{Abort, AbortKind, Error, Internal},
+    hpke::HpkeConfigList,
+    version::Message,
+};
+use worker::{Request, Response};
+
+use super::{VERSION, find_task, task_id};
+use crate::{app::RequestContext, respond};
+
+/// Answers with all configurations, newest first; the same with and without a task id, which must be known if it is
+/// given.
+///
+/// # Errors
+/// `unrecognizedTask`, or ours if there is no key yet.
+pub async fn get(context: &RequestContext<'_>, request: &Request) -> Result<Response, Error> {
+    let url = request
+        .url()
+        .map_err(|_| Abort::new(AbortKind::BadPath, "the request's URL is malformed"))?;
+    if let Some((_, id)) = url.query_pairs().find(|(name, _)| name == "task_id") {
+        find_task(context, &task_id(&id)?).await?;
+    }
+    let keyring = context.config.keyring(context.env, context.now).await?;
+    if keyring.keys().is_empty() {
+        return Err(Internal::Unavailable("no HPKE key was made yet".to_owned()).into());
+    }
+    let list = HpkeConfigList(keyring.keys().iter().map(|k| k.config().clone()).collect());
+    let mut w = Writer::new();
+    list.write(&mut w);
+    let body = w.finish().map_err(|e| Internal::Broken(e.to_string()))?;
+    respond::public(respond::message(VERSION, Message::HpkeConfigList, body)?, request)
+}

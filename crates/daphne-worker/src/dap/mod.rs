@@ -1,0 +1,69 @@
+//! DAP's resources. Each handler goes through the same door: path, task, leader's token, media type, body.
+
+pub mod aggregate_share;
+pub mod aggregation_job;
+pub mod hpke_config;
+
+use std::rc::Rc;
+
+use daphne_core::{
+    error::{Abort, AbortKind, Error, Internal},
+    ids::{AggregationJobId, TaskId},
+    store::placement::ShardKey,
+    task::Task,
+    version::DapVersion,
+};
+use worker::Request;
+
+use crate::{app::RequestContext, credentials, log::Outcome, router::Found};
+
+/// The version of the paths that are served.
+pub const VERSION: DapVersion = DapVersion::V09;
+
+fn task_id(text: &str) -> Result<TaskId, Abort> {
+    text.parse().map_err(|_| {
+        Abort::new(AbortKind::BadPath, "a task id is 43 characters of base64url without padding")
+    })
+}
+
+fn job_id(text: &str) -> Result<AggregationJobId, Abort> {
+    text.parse().map_err(|_| {
+        Abort::new(
+            AbortKind::BadPath,
+            "an aggregation job id is 22 characters of base64url without padding",
+        )
+    })
+}
+
+/// The task, if there is one of this version.
+async fn find_task(context: &RequestContext<'_>, id: &TaskId) -> Result<Rc<Task>, Error> {
+    context
+        .config
+        .task(context.env, id, context.now)
+        .await?
+        .filter(|task| task.parameters.version == VERSION)
+        .ok_or_else(|| Abort::new(AbortKind::UnrecognizedTask, "").into())
+}
+
+/// The task of a request that its leader has authenticated. The body is not touched before.
+async fn leaders_task(
+    context: &RequestContext<'_>,
+    request: &Request,
+    found: &Found,
+    outcome: &mut Outcome,
+) -> Result<Rc<Task>, Error> {
+    let id = task_id(&found.task)?;
+    outcome.task(id);
+    let task = find_task(context, &id).await?;
+    credentials::check_leader(request, &task)?;
+    Ok(task)
+}
+
+fn shard_key(context: &RequestContext<'_>, task: &Task) -> Result<ShardKey, Internal> {
+    context
+        .config
+        .root_keys()
+        .shard_key(task.parameters.shard_key_version, task.id())
+        .map(ShardKey::new)
+        .ok_or_else(|| Internal::Broken("the root key of the task's shards is missing".to_owned()))
+}

@@ -1,0 +1,145 @@
+//! Results and errors as HTTP responses.
+
+use daphne_core::{
+    error::{Error, Internal},
+    ids::TaskId,
+    problem::{self, problem},
+    version::{DapVersion, Message},
+};
+use worker::{Headers, Request, Response, console_error};
+
+/// How long clients and browsers may keep our HPKE configurations, in seconds.
+const HPKE_CONFIG_MAX_AGE_S: u32 = 86_400;
+/// When to come again after a 503, in seconds.
+const RETRY_AFTER_S: u32 = 1;
+
+fn platform(e: worker::Error) -> Error {
+    Internal::Broken(e.to_string()).into()
+}
+
+/// A 200 with a DAP message.
+///
+/// # Errors
+/// Ours.
+pub fn message(version: DapVersion, kind: Message, body: Vec<u8>) -> Result<Response, Error> {
+    let media_type = version
+        .media_type(kind)
+        .ok_or_else(|| Internal::Broken(format!("{version:?} has no {kind:?}")))?;
+    with_type(body, media_type, 200)
+}
+
+/// A response without a body.
+///
+/// # Errors
+/// Ours.
+pub fn empty(status: u16) -> Result<Response, Error> {
+    Response::empty().map(|r| r.with_status(status)).map_err(platform)
+}
+
+/// A JSON response.
+///
+/// # Errors
+/// Ours.
+pub fn json(value: &impl serde::Serialize, status: u16) -> Result<Response, Error> {
+    let body = serde_json::to_vec(value).map_err(|e| Internal::Broken(e.to_string()))?;
+    with_type(body, "application/json", status)
+}
+
+fn with_type(body: Vec<u8>, media_type: &str, status: u16) -> Result<Response, Error> {
+    let mut response = Response::from_bytes(body).map_err(platform)?.with_status(status);
+    response.headers_mut().set("Content-Type", media_type).map_err(platform)?;
+    Ok(response)
+}
+
+/// An error. Refusals are problem documents in the vocabulary of `version`; what is our own fault says nothing about
+/// its cause, which goes to the log.
+///
+/// # Errors
+/// The runtime's.
+pub fn error(
+    error: &Error,
+    version: Option<DapVersion>,
+    task: Option<&TaskId>,
+) -> worker::Result<Response> {
+    let (status, body) = match error {
+        Error::Abort(abort) => {
+            let document = problem(abort, version, task);
+            (document.status, serde_json::to_vec(&document)?)
+        }
+        Error::Internal(internal) => {
+            console_error!("{internal}");
+            let (status, title) = match internal {
+                Internal::Unavailable(_) => {
+                    (503, "Come again: the same request will succeed later.")
+                }
+                Internal::Broken(_) => (500, "Something is wrong on our side."),
+            };
+            let document =
+                serde_json::json!({ "type": "about:blank", "title": title, "status": status });
+            (status, serde_json::to_vec(&document)?)
+        }
+    };
+    let mut response = Response::from_bytes(body)?.with_status(status);
+    response.headers_mut().set("Content-Type", problem::MEDIA_TYPE)?;
+    if status == 503 {
+        response.headers_mut().set("Retry-After", &RETRY_AFTER_S.to_string())?;
+    }
+    Ok(response)
+}
+
+/// Lets pages of any origin read our HPKE configurations, and caches keep them.
+///
+/// # Errors
+/// Ours.
+pub fn public(mut response: Response, request: &Request) -> Result<Response, Error> {
+    let headers = response.headers_mut();
+    headers
+        .set("Cache-Control", &format!("max-age={HPKE_CONFIG_MAX_AGE_S}"))
+        .and_then(|()| allow_origin(headers, request))
+        .map_err(platform)?;
+    Ok(response)
+}
+
+fn allow_origin(headers: &mut Headers, request: &Request) -> worker::Result<()> {
+    headers.set("Vary", "Origin")?;
+    match request.headers().get("Origin")? {
+        Some(origin) => headers.set("Access-Control-Allow-Origin", &origin),
+        None => Ok(()),
+    }
+}
+
+/// Keeps caches from giving an error without CORS headers to another origin.
+///
+/// # Errors
+/// The runtime's.
+pub fn vary_on_origin(response: &mut Response) -> worker::Result<()> {
+    response.headers_mut().set("Vary", "Origin")
+}
+
+/// The answer to a browser that asks whether it may read our HPKE configurations.
+///
+/// # Errors
+/// Ours.
+pub fn preflight(request: &Request) -> Result<Response, Error> {
+    let mut response = empty(204)?;
+    let headers = response.headers_mut();
+    allow_origin(headers, request)
+        .and_then(|()| headers.set("Access-Control-Allow-Methods", "GET"))
+        .and_then(|()| headers.set("Access-Control-Allow-Headers", "content-type"))
+        .and_then(|()| headers.set("Access-Control-Max-Age", "86400"))
+        .map_err(platform)?;
+    Ok(response)
+}
+
+/// Health: whether the deployment is configured. `missing` is for whoever deploys and holds no secret.
+///
+/// # Errors
+/// Ours.
+pub fn health(missing: Option<&String>) -> Result<Response, Error> {
+    match missing {
+        None => json(&serde_json::json!({ "status": "ok" }), 200),
+        Some(missing) => {
+            json(&serde_json::json!({ "status": "not configured", "detail": missing }), 503)
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Paths to routes. The table is built once per isolate.
+
+use matchit::Router;
+use worker::Method;
+
+/// What lives at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// Our HPKE configurations.
+    HpkeConfig,
+    /// One aggregation job.
+    AggregationJob,
+    /// Aggregate shares of a task.
+    AggregateShares,
+    /// Health of the deployment.
+    Health,
+    /// All tasks.
+    AdminTasks,
+    /// One task.
+    AdminTask,
+    /// All HPKE keys.
+    AdminHpkeKeys,
+    /// Whatever tests need.
+    #[cfg(feature = "test-routes")]
+    Test,
+}
+
+/// A route, with the identifiers in its path as they were written.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The route.
+    pub route: Route,
+    /// `{task}` in the path.
+    pub task: String,
+    /// `{job}` in the path, or the last segment of a test route.
+    pub job: String,
+}
+
+/// The table.
+pub struct Routes(Router<Route>);
+
+impl Routes {
+    /// Builds the table.
+    ///
+    /// # Panics
+    /// If two of the paths below conflict, which a test rules out.
+    pub fn new() -> Self {
+        let mut router = Router::new();
+        for (path, route) in [
+            ("/v09/hpke_config", Route::HpkeConfig),
+            ("/v09/tasks/{task}/aggregation_jobs/{job}", Route::AggregationJob),
+            ("/v09/tasks/{task}/aggregate_shares", Route::AggregateShares),
+            ("/healthz", Route::Health),
+            ("/admin/tasks", Route::AdminTasks),
+            ("/admin/tasks/{task}", Route::AdminTask),
+            ("/admin/hpke_keys", Route::AdminHpkeKeys),
+            #[cfg(feature = "test-routes")]
+            ("/internal/test/{job}", Route::Test),
+        ] {
+            // Unwrap safety: the paths are constants.
+            #[allow(clippy::expect_used)]
+            router.insert(path, route).expect("the paths do not conflict");
+        }
+        Self(router)
+    }
+
+    /// The route of a path, or `None`.
+    pub fn find(&self, path: &str) -> Option<Found> {
+        let found = self.0.at(path).ok()?;
+        let param = |name| found.params.get(name).unwrap_or_default().to_owned();
+        Some(Found { route: *found.value, task: param("task"), job: param("job") })
+    }
+}
+
+impl Route {
+    /// The methods of the resource, as an `Allow` header lists them.
+    pub const fn allow(self) -> &'static str {
+        match self {
+            Self::HpkeConfig => "GET, HEAD, OPTIONS",
+            Self::AggregationJob => "PUT, POST, DELETE",
+            Self::AggregateShares => "POST",
+            Self::Health => "GET, HEAD",
+            Self::AdminTasks | Self::AdminHpkeKeys => "GET, POST",
+            Self::AdminTask => "GET, DELETE",
+            #[cfg(feature = "test-routes")]
+            Self::Test => "GET, POST",
+        }
+    }
+
+    /// Whether the resource has this method.
+    pub fn allows(self, method: &Method) -> bool {
+        self.allow().split(", ").any(|m| m == method.as_ref())
+    }
+
+    /// Name in logs.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::HpkeConfig => "hpke_config",
+            Self::AggregationJob => "aggregation_job",
+            Self::AggregateShares => "aggregate_shares",
+            Self::Health => "healthz",
+            Self::AdminTasks => "admin_tasks",
+            Self::AdminTask => "admin_task",
+            Self::AdminHpkeKeys => "admin_hpke_keys",
+            #[cfg(feature = "test-routes")]
+            Self::Test => "test",
+        }
+    }
+}
