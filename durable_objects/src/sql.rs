@@ -5,7 +5,7 @@
 //!
 //! Numbers bind as REAL, and integers above 2^53 are rounded, so ids, counts and checksums are stored as blobs.
 
-use std::{cell::Cell, marker::PhantomData, panic::AssertUnwindSafe};
+use std::{cell::{Cell, RefCell}, marker::PhantomData, panic::AssertUnwindSafe};
 
 use daphne_core::store::{Database, StoreError, StoreResult};
 use serde::{Serialize, de::DeserializeOwned};
@@ -55,7 +55,7 @@ impl<T: Tables> Database for SqlDatabase<T> {
         let create = !self.has_schema.get();
         let mut outcome: Option<StoreResult<R>> = None;
         let mut f = Some(f);
-        let mut body = AssertUnwindSafe(|| {
+        let body = AssertUnwindSafe(RefCell::new(|| {
             let result = f.take().ok_or_else(|| StoreError("run twice".to_owned())).and_then(|f| {
                 if create {
                     T::SCHEMA.iter().try_for_each(|statement| sql.run(statement, vec![]))?;
@@ -65,13 +65,14 @@ impl<T: Tables> Database for SqlDatabase<T> {
             let rollback = result.is_err();
             outcome = Some(result);
             if rollback { Err(JsValue::from_str("rolled back")) } else { Ok(JsValue::UNDEFINED) }
-        });
+        }));
         let raw: &RawStorage = self.storage.as_raw().unchecked_ref();
         let committed = raw.transaction_sync(&mut || {
-            // The wrapper as a whole is captured, not the closure inside.
-            let AssertUnwindSafe(body) = &mut body;
-            body()
+            // The wrapper as a whole is captured: only a shared reference to it may cross an unwind boundary.
+            let body = &body;
+            (body.borrow_mut())()
         });
+        drop(body);
         match (outcome, committed) {
             (Some(Ok(value)), Ok(_)) => {
                 self.has_schema.set(true);

@@ -162,8 +162,7 @@ fn aggregate(
             scope.spawn(|| work(leader, receiver, &state, progress));
         }
         drop(receiver);
-        cut_into_jobs(leader.options, task.parameters.batch_mode, reports, &sender)
-            .inspect_err(|_| drop(sender))
+        cut_into_jobs(leader.options, task.parameters.batch_mode, reports, sender)
     });
     // Unwrap safety: a worker that panicked has already ended the scope with its panic.
     let (total, failure) = state.into_inner().unwrap();
@@ -206,15 +205,16 @@ fn work(
     }
 }
 
-/// Fills jobs with reports, of one batch each. Ends early when nobody takes them any more.
+/// Fills jobs with reports, of one batch each. Ends early when nobody takes them any more. The sender is dropped at
+/// the end, which ends the workers.
 fn cut_into_jobs(
     options: &Options,
     mode: BatchMode,
     reports: impl Iterator<Item = Result<KnownReport, Failure>>,
-    sender: &mpsc::SyncSender<Job>,
+    sender: mpsc::SyncSender<Job>,
 ) -> Result<(), Failure> {
     let new_batch = || {
-        Ok(match mode {
+        Ok::<_, Failure>(match mode {
             BatchMode::TimeInterval => PartialBatchSelector::TimeInterval,
             BatchMode::LeaderSelected => {
                 PartialBatchSelector::LeaderSelected(BatchId::new(random()?))
@@ -266,8 +266,7 @@ mod tests {
         let (sender, receiver) = mpsc::sync_channel(100);
         let report = KnownReport { report: Vec::new(), measurement: None };
         let reports = std::iter::repeat_n(Ok(report), reports);
-        cut_into_jobs(options, mode, reports, &sender).unwrap();
-        drop(sender);
+        cut_into_jobs(options, mode, reports, sender).unwrap();
         receiver.iter().map(|job| (job.batch, job.reports.len())).collect()
     }
 

@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet, HashMap},
+    rc::Rc,
 };
 
 use crate::{
@@ -60,7 +61,7 @@ impl<T: Clone> Database for &MemoryDatabase<T> {
     }
 }
 
-impl<T: Clone> Database for std::rc::Rc<MemoryDatabase<T>> {
+impl<T: Clone> Database for Rc<MemoryDatabase<T>> {
     type Tables = T;
 
     fn transaction<R>(&self, f: impl FnOnce(&mut T) -> StoreResult<R>) -> StoreResult<R> {
@@ -269,14 +270,21 @@ pub enum Fate {
 
 type StoreCell = RefCell<AggregateStore<MemoryDatabase<MemoryAggregateTables>>>;
 
-/// All objects of one task in memory. Calls between them are numbered, and the fate of each can be set.
+type LedgerDatabase = Rc<MemoryDatabase<MemoryLedgerTables>>;
+
+/// One task's ledger: its tables, and the object over them until it is reset.
+#[derive(Default)]
+struct LedgerCell {
+    database: LedgerDatabase,
+    object: Option<Rc<Ledger<LedgerDatabase>>>,
+}
+
+/// All objects in memory. Calls between them are numbered, and the fate of each can be set.
 #[derive(Default)]
 pub struct MemoryCluster {
-    /// The stores that exist.
-    pub stores: RefCell<BTreeMap<StoreId, std::rc::Rc<StoreCell>>>,
-    ledger_db: std::rc::Rc<MemoryDatabase<MemoryLedgerTables>>,
-    ledger: RefCell<Option<std::rc::Rc<Ledger<std::rc::Rc<MemoryDatabase<MemoryLedgerTables>>>>>>,
-    jobs: RefCell<HashMap<u16, MemoryDatabase<MemoryJobTables>>>,
+    stores: RefCell<BTreeMap<(TaskId, StoreId), Rc<StoreCell>>>,
+    ledgers: RefCell<BTreeMap<TaskId, LedgerCell>>,
+    jobs: RefCell<HashMap<(TaskId, u16), MemoryDatabase<MemoryJobTables>>>,
     calls: Cell<u64>,
     fates: RefCell<HashMap<u64, Fate>>,
     clock: Cell<u64>,
@@ -284,7 +292,7 @@ pub struct MemoryCluster {
 }
 
 impl MemoryCluster {
-    /// A task without objects.
+    /// No objects yet.
     pub fn new() -> Self {
         Self::default()
     }
@@ -299,38 +307,52 @@ impl MemoryCluster {
         self.calls.get()
     }
 
-    /// Decides the fate of the call that is made after `calls` more.
+    /// Decides the fate of the call with this number, counted from 0.
     pub fn fate_of_call(&self, number: u64, fate: Fate) {
         self.fates.borrow_mut().insert(number, fate);
     }
 
-    /// The ledger loses what is only in memory.
-    pub fn reset_ledger(&self) {
-        self.ledger.borrow_mut().take();
+    /// Every ledger loses what is only in memory.
+    pub fn reset_ledgers(&self) {
+        self.ledgers.borrow_mut().values_mut().for_each(|cell| cell.object = None);
     }
 
-    /// A store loses what is only in memory.
+    /// Every store loses what is only in memory.
     pub fn reset_stores(&self) {
         for store in self.stores.borrow().values() {
-            let tables = store.borrow().database().snapshot();
-            *store.borrow_mut() =
-                AggregateStore::new(MemoryDatabase { tables: RefCell::new(tables) });
+            let tables = RefCell::new(store.borrow().database().snapshot());
+            *store.borrow_mut() = AggregateStore::new(MemoryDatabase { tables });
         }
     }
 
-    /// Whether an alarm is due.
+    /// The stores of a task that exist, with their tables.
+    pub fn stores_of(&self, task: &TaskId) -> Vec<(StoreId, MemoryAggregateTables)> {
+        self.stores
+            .borrow()
+            .iter()
+            .filter(|((of, _), _)| of == task)
+            .map(|((_, id), store)| (*id, store.borrow().database().snapshot()))
+            .collect()
+    }
+
+    /// Whether an alarm was armed.
     pub fn alarm_is_armed(&self) -> bool {
         self.alarm.get()
     }
 
-    /// The ledger object.
-    pub fn ledger_object(
-        &self,
-    ) -> std::rc::Rc<Ledger<std::rc::Rc<MemoryDatabase<MemoryLedgerTables>>>> {
-        self.ledger
-            .borrow_mut()
-            .get_or_insert_with(|| std::rc::Rc::new(Ledger::new(self.ledger_db.clone())))
-            .clone()
+    /// Has a task's ledger finish what was left over, as its alarm would.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn run_alarm(&self, task: &TaskId) -> StoreResult<bool> {
+        self.ledger_object(task).tidy(self, self).await
+    }
+
+    fn ledger_object(&self, task: &TaskId) -> Rc<Ledger<LedgerDatabase>> {
+        let mut ledgers = self.ledgers.borrow_mut();
+        let cell = ledgers.entry(*task).or_default();
+        let database = &cell.database;
+        cell.object.get_or_insert_with(|| Rc::new(Ledger::new(database.clone()))).clone()
     }
 
     fn call<R>(&self, carry_out: impl FnOnce() -> Result<R, CallError>) -> Result<R, CallError> {
@@ -363,9 +385,9 @@ impl Objects for MemoryCluster {
             let cell = self
                 .stores
                 .borrow_mut()
-                .entry(*store)
+                .entry((request.placement.task_id, *store))
                 .or_insert_with(|| {
-                    std::rc::Rc::new(RefCell::new(AggregateStore::new(MemoryDatabase::default())))
+                    Rc::new(RefCell::new(AggregateStore::new(MemoryDatabase::default())))
                 })
                 .clone();
             let entropy = [store.shard as u8; 16];
@@ -376,7 +398,7 @@ impl Objects for MemoryCluster {
 
     async fn ledger(
         &self,
-        _task: &TaskId,
+        task: &TaskId,
         request: LedgerRequest,
     ) -> Result<LedgerResponse, CallError> {
         let fate = self.next_fate();
@@ -384,7 +406,7 @@ impl Objects for MemoryCluster {
         if fate == Fate::RequestLost {
             return Err(lost());
         }
-        let ledger = self.ledger_object();
+        let ledger = self.ledger_object(task);
         let answer = ledger.handle(self, self, request).await.map_err(failed)?;
         if matches!(answer, LedgerResponse::Share(_)) {
             ledger.tidy(self, self).await.map_err(failed)?;
@@ -394,13 +416,13 @@ impl Objects for MemoryCluster {
 
     async fn job_store(
         &self,
-        _placement: &Placement,
+        placement: &Placement,
         shard: u16,
         request: JobStoreRequest,
     ) -> Result<JobStoreResponse, CallError> {
         self.call(|| {
             let mut jobs = self.jobs.borrow_mut();
-            job_store::handle(&*jobs.entry(shard).or_default(), request).map_err(failed)
+            job_store::handle(&*jobs.entry((placement.task_id, shard)).or_default(), request).map_err(failed)
         })
     }
 }

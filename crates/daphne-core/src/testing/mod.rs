@@ -1,3 +1,5 @@
-//! In-memory twins of what the platform provides, for tests and simulation.
+//! In-memory twins of what the platform provides, and the suite of tests that every implementation of the storage
+//! protocol must pass, for tests and simulation.
 
+pub mod conformance;
 pub mod memory;

@@ -1,0 +1,542 @@
+//! The command line.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use daphne_core::{ids::TaskId, vdaf::VdafConfig};
+
+use crate::{Failure, helper_client::AuthHeader, output::Format};
+
+/// Manages tasks and HPKE keys of a DAP helper, makes reports, and plays leader and collector against it.
+///
+/// Exit codes: 0 all is well; 1 refused, or an answer is wrong; 2 the command line or a file is unusable; 3 no
+/// answer was had.
+#[derive(Debug, Parser)]
+#[command(
+    name = "dapctl",
+    version,
+    arg_required_else_help = true,
+    after_help = "Example:\n  \
+        dapctl --url http://127.0.0.1:8787 --admin-token-file token task add --vdaf count --save t.json\n  \
+        dapctl drive --task t.json --generate 1000"
+)]
+pub struct Cli {
+    /// How results are printed
+    #[arg(long, global = true, value_enum, default_value_t)]
+    pub output: Format,
+    /// The deployment's URL, such as http://127.0.0.1:8787
+    #[arg(long, global = true, env = "DAPCTL_URL", value_name = "URL")]
+    pub url: Option<String>,
+    /// The admin API's token
+    #[arg(
+        long,
+        global = true,
+        env = "DAPCTL_ADMIN_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN",
+        allow_hyphen_values = true
+    )]
+    pub admin_token: Option<String>,
+    /// A file that holds the admin API's token, which wins over --admin-token
+    #[arg(long, global = true, value_name = "FILE")]
+    pub admin_token_file: Option<PathBuf>,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Creates, lists, shows and deletes tasks
+    #[command(subcommand)]
+    Task(TaskCommand),
+    /// Makes and lists the helper's HPKE keys
+    #[command(subcommand)]
+    Hpke(HpkeCommand),
+    /// Makes reports, and prints what other clients need to make some
+    #[command(subcommand)]
+    Report(ReportCommand),
+    /// Plays leader and collector against a helper, and checks every answer
+    #[command(after_help = "Example:\n  dapctl drive --task t.json --generate 1000 --replay\n  \
+        dapctl --output json drive --task t.json --reports a.jsonl --reports b.jsonl --per-bucket")]
+    Drive(DriveArgs),
+}
+
+/// Commands about tasks.
+#[derive(Debug, Subcommand)]
+pub enum TaskCommand {
+    /// Creates a task; secrets that are not given are made
+    #[command(after_help = "Example:\n  dapctl task add --vdaf sumvec --bits 1 --length 1000 --save t.json\n  \
+        dapctl task add --file spec.json --save t.json")]
+    Add(Box<TaskAddArgs>),
+    /// Lists all tasks
+    #[command(after_help = "Example:\n  dapctl --output json task list")]
+    List,
+    /// Shows one task
+    #[command(after_help = "Example:\n  dapctl task show AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")]
+    Show(TaskIdArg),
+    /// Deletes a task
+    #[command(after_help = "Example:\n  dapctl task rm AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")]
+    Rm(TaskIdArg),
+}
+
+/// A task's id.
+#[derive(Debug, Args)]
+pub struct TaskIdArg {
+    /// The task's id, 43 characters of base64url
+    // An id may begin with a hyphen.
+    #[arg(allow_hyphen_values = true)]
+    pub task_id: TaskId,
+}
+
+/// VDAFs by their names on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum VdafName {
+    /// How many measurements are true
+    Count,
+    /// The sum of integers of --bits bits
+    Sum,
+    /// The sum of vectors of --length integers of --bits bits
+    Sumvec,
+    /// How many measurements fall into each of --length buckets
+    Histogram,
+    /// As sumvec, in a smaller field with --proofs proofs
+    SumvecField64Multiproof,
+}
+
+/// Batch modes by their names on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BatchModeName {
+    /// By the reports' own time
+    TimeInterval,
+    /// By the leader's choice
+    LeaderSelected,
+}
+
+/// The parameters of a new task.
+#[derive(Debug, Args)]
+pub struct TaskAddArgs {
+    /// Read the task from this JSON file and not from options
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// The task's parameters as options
+    #[command(flatten)]
+    pub spec: SpecArgs,
+    /// Write all that leader and collector need, secrets included, to this new file, of mode 0600
+    #[arg(long, value_name = "FILE")]
+    pub save: Option<PathBuf>,
+    /// Let --save overwrite a file
+    #[arg(long, requires = "save")]
+    pub force: bool,
+    /// The helper's DAP URL in the saved file [default: the deployment's URL and v09/]
+    #[arg(long, value_name = "URL")]
+    pub helper_url: Option<String>,
+}
+
+/// A task's parameters as options.
+#[derive(Debug, Args)]
+#[group(id = "spec", multiple = true, conflicts_with = "file")]
+pub struct SpecArgs {
+    /// The VDAF
+    #[arg(long, value_enum, required_unless_present = "file")]
+    pub vdaf: Option<VdafName>,
+    /// Bits of an integer, 1 to 64
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub bits: Option<u32>,
+    /// Elements of a vector, or buckets of a histogram
+    #[arg(long, value_name = "N")]
+    pub length: Option<u32>,
+    /// Chunk length [default: the one with the shortest proof]
+    #[arg(long, value_name = "N")]
+    pub chunk_length: Option<u32>,
+    /// Proofs per report, 2 or 3 [default: 2]
+    #[arg(long, value_name = "N")]
+    pub proofs: Option<u8>,
+    /// How reports are gathered into batches [default: time-interval]
+    #[arg(long, value_enum)]
+    pub batch_mode: Option<BatchModeName>,
+    /// Length of a batch bucket in seconds [default: 3600]
+    #[arg(long, value_name = "SECONDS")]
+    pub time_precision: Option<u64>,
+    /// Fewest reports in a batch [default: 10]
+    #[arg(long, value_name = "N")]
+    pub min_batch_size: Option<u64>,
+    /// Most reports in a batch of a leader-selected task
+    #[arg(long, value_name = "N")]
+    pub max_batch_size: Option<u64>,
+    /// How often a batch may be queried; only 1 is possible
+    #[arg(long, value_name = "N")]
+    pub max_batch_query_count: Option<u64>,
+    /// End of the task, in seconds since the Unix epoch
+    #[arg(long, value_name = "SECONDS")]
+    pub task_expiration: Option<u64>,
+    /// Older reports are refused, in seconds
+    #[arg(long, value_name = "SECONDS")]
+    pub report_expiry_age: Option<u64>,
+    /// Reports may be this far in the future, in seconds
+    #[arg(long, value_name = "SECONDS")]
+    pub tolerable_clock_skew: Option<u64>,
+    /// Objects that share each group of batch buckets, 1 to 64
+    #[arg(long, value_name = "N")]
+    pub shards: Option<u16>,
+    /// Batch buckets in one group of objects; 0 for all
+    #[arg(long, value_name = "N")]
+    pub buckets_per_group: Option<u32>,
+    /// The task's id [default: SHA-256 of the verify key]
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
+    pub task_id: Option<TaskId>,
+    /// The VDAF's verify key, base64url [default: a new one]
+    #[arg(
+        long,
+        env = "DAPCTL_VERIFY_KEY",
+        hide_env_values = true,
+        value_name = "KEY",
+        allow_hyphen_values = true
+    )]
+    pub verify_key: Option<String>,
+    /// The token that the leader authenticates with [default: a new one]
+    #[arg(
+        long,
+        env = "DAPCTL_LEADER_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN",
+        allow_hyphen_values = true
+    )]
+    pub leader_token: Option<String>,
+    /// SHA-256 of that token, base64url, and not the token
+    #[arg(long, value_name = "HASH", conflicts_with = "leader_token", allow_hyphen_values = true)]
+    pub leader_token_hash: Option<String>,
+    /// The collector's HPKE configuration: base64url of its encoding [default: a new key pair]
+    #[arg(long, value_name = "CONFIG", allow_hyphen_values = true)]
+    pub collector_config: Option<String>,
+}
+
+/// Commands about HPKE keys.
+#[derive(Debug, Subcommand)]
+pub enum HpkeCommand {
+    /// Makes a new key and publishes its configuration
+    #[command(after_help = "Example:\n  dapctl hpke add --id 7 --kem p256")]
+    Add {
+        /// Its id [default: a free one]
+        #[arg(long, value_name = "0..255")]
+        id: Option<u8>,
+        /// Its key encapsulation
+        #[arg(long, value_enum)]
+        kem: Option<KemName>,
+    },
+    /// Lists the published configurations, the preferred first
+    #[command(after_help = "Example:\n  dapctl hpke list")]
+    List,
+}
+
+/// Key encapsulations by their names on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum KemName {
+    /// Curve25519
+    #[value(alias = "X25519HkdfSha256")]
+    X25519,
+    /// P-256
+    #[value(alias = "P256HkdfSha256")]
+    P256,
+}
+
+/// Commands about reports.
+#[derive(Debug, Subcommand)]
+pub enum ReportCommand {
+    /// Makes reports and writes them as JSON Lines
+    #[command(after_help = "Example:\n  dapctl report make --task t.json --count 1000 --random --seed 1 --out r.jsonl\n  \
+        dapctl report make --task t.json --count 3 --measurement 1 --measurement 0 --out -")]
+    Make(ReportMakeArgs),
+    /// Prints the leader's HPKE configuration list as base64url, for other clients
+    #[command(after_help = "Example:\n  dapctl report leader-config --task t.json --helper")]
+    LeaderConfig {
+        /// The task file
+        #[arg(long, value_name = "FILE")]
+        task: PathBuf,
+        /// Print the helper's list, fetched from it, and not the leader's
+        #[arg(long)]
+        helper: bool,
+        /// Repeats of a request after 429, 5xx or no answer
+        #[arg(long, value_name = "N", default_value_t = 8)]
+        retries: usize,
+    },
+}
+
+/// Which reports to make.
+#[derive(Debug, Args)]
+pub struct ReportMakeArgs {
+    /// The task file
+    #[arg(long, value_name = "FILE")]
+    pub task: PathBuf,
+    /// How many
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub count: u64,
+    /// A measurement as JSON, such as true, 7 or [0,1]; several are used in turn
+    #[arg(long, value_name = "JSON", conflicts_with = "random", required_unless_present = "random")]
+    pub measurement: Vec<String>,
+    /// Random measurements
+    #[arg(long)]
+    pub random: bool,
+    /// Seed of the random measurements
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "random")]
+    pub seed: u64,
+    /// When they were made, in seconds since the Unix epoch [default: now]
+    #[arg(long, value_name = "SECONDS")]
+    pub time: Option<u64>,
+    /// Spread their times evenly over this many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub time_span: u64,
+    /// Where to write them; - for standard output
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Repeats of a request after 429, 5xx or no answer
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub retries: usize,
+}
+
+/// How to drive.
+#[derive(Debug, Args)]
+pub struct DriveArgs {
+    /// The task file
+    #[arg(long, value_name = "FILE")]
+    pub task: PathBuf,
+    /// Reports as JSON Lines; may be given several times
+    #[arg(long, value_name = "FILE", num_args = 1.., required_unless_present = "generate")]
+    pub reports: Vec<PathBuf>,
+    /// Make that many reports with random measurements, besides those of --reports
+    #[arg(long, value_name = "N")]
+    pub generate: Option<u64>,
+    /// Seed of the random measurements
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "generate")]
+    pub seed: u64,
+    /// Spread the times of generated reports evenly over this many seconds up to now
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, requires = "generate")]
+    pub time_span: u64,
+    /// Most reports in an aggregation job
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    pub job_size: usize,
+    /// Jobs under way at the same time
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub concurrency: usize,
+    /// Leader-selected tasks: reports in a batch [default: all]
+    #[arg(long, value_name = "N")]
+    pub batch_size: Option<usize>,
+    /// Collect when all jobs are done, which is the default
+    #[arg(long, overrides_with = "no_collect")]
+    pub collect: bool,
+    /// Do not collect
+    #[arg(long)]
+    pub no_collect: bool,
+    /// Time-interval tasks: collect each batch bucket alone
+    #[arg(long)]
+    pub per_bucket: bool,
+    /// Send each job again, under its own id and another, and each collection
+    #[arg(long)]
+    pub replay: bool,
+    /// Delete each job when it is done
+    #[arg(long)]
+    pub delete_jobs: bool,
+    /// Refused reports are no failure
+    #[arg(long)]
+    pub allow_refused: bool,
+    /// Where the leader's token goes
+    #[arg(long, value_enum, default_value_t)]
+    pub auth_header: AuthHeader,
+    /// Repeats of a request after 429, 5xx or no answer
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub retries: usize,
+}
+
+/// Reads this process's command line; prints help and version, which end the process.
+///
+/// # Errors
+/// [`Failure::Usage`], one sentence.
+pub fn parse() -> Result<Cli, Failure> {
+    parse_from(std::env::args_os())
+}
+
+fn parse_from(args: impl IntoIterator<Item = OsString>) -> Result<Cli, Failure> {
+    Cli::try_parse_from(args).map_err(|e| {
+        if !e.use_stderr() || e.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+            e.exit();
+        }
+        let text = e.to_string();
+        // What follows is the usage, which --help tells better.
+        let text = text.split("\n\nUsage:").next().unwrap_or_default();
+        let text = text.split("\n\nFor more information").next().unwrap_or_default();
+        let text = text.strip_prefix("error: ").unwrap_or(text);
+        Failure::Usage(format!("{}; --help tells more", text.trim_end()))
+    })
+}
+
+impl SpecArgs {
+    /// The VDAF and its parameters.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] if one is missing, or does not belong to the VDAF.
+    pub fn vdaf_config(&self) -> Result<VdafConfig, Failure> {
+        let name = self.vdaf.ok_or_else(|| Failure::Usage("--vdaf is needed".into()))?;
+        let vector = matches!(name, VdafName::Sumvec | VdafName::SumvecField64Multiproof);
+        let takes_bits = vector || name == VdafName::Sum;
+        let takes_length = vector || name == VdafName::Histogram;
+        let takes_proofs = name == VdafName::SumvecField64Multiproof;
+        for (option, given, taken) in [
+            ("--bits", self.bits.is_some(), takes_bits),
+            ("--length", self.length.is_some(), takes_length),
+            ("--chunk-length", self.chunk_length.is_some(), takes_length),
+            ("--proofs", self.proofs.is_some(), takes_proofs),
+        ] {
+            if given && !taken {
+                return Err(Failure::Usage(format!("{option} does not belong to this VDAF")));
+            }
+        }
+        let missing = |option| Failure::Usage(format!("{option} is needed for this VDAF"));
+        let max_measurement = || -> Result<u64, Failure> {
+            let bits = self.bits.ok_or_else(|| missing("--bits"))?;
+            u64::MAX
+                .checked_shr(u64::BITS.saturating_sub(bits))
+                .ok_or_else(|| Failure::Usage("--bits must be between 1 and 64".into()))
+        };
+        let length = || self.length.ok_or_else(|| missing("--length"));
+        let chunk_length = |bits: u32| -> Result<u32, Failure> {
+            let measurement = u64::from(length()?) * u64::from(bits);
+            Ok(self.chunk_length.unwrap_or_else(|| best_chunk_length(measurement)))
+        };
+        let bits = self.bits.unwrap_or(1);
+        Ok(match name {
+            VdafName::Count => VdafConfig::Prio3Count,
+            VdafName::Sum => VdafConfig::Prio3Sum { max_measurement: max_measurement()? },
+            VdafName::Sumvec => VdafConfig::Prio3SumVec {
+                length: length()?,
+                max_measurement: max_measurement()?,
+                chunk_length: chunk_length(bits)?,
+            },
+            VdafName::Histogram => {
+                VdafConfig::Prio3Histogram { length: length()?, chunk_length: chunk_length(1)? }
+            }
+            VdafName::SumvecField64Multiproof => {
+                VdafConfig::Prio3SumVecField64MultiproofHmacSha256Aes128 {
+                    length: length()?,
+                    max_measurement: max_measurement()?,
+                    chunk_length: chunk_length(bits)?,
+                    proofs: self.proofs.unwrap_or(2),
+                }
+            }
+        })
+    }
+}
+
+/// The chunk length with the shortest proof for a measurement of so many field elements, about its square root.
+fn best_chunk_length(measurement: u64) -> u32 {
+    // A proof has two elements for each of a chunk, and two for each power of two at or above the number of chunks.
+    (1..=(measurement + 1).ilog2())
+        .rev()
+        .map(|log2| {
+            let chunks = (1_u64 << log2) - 1;
+            let chunk_length = measurement.div_ceil(chunks);
+            (2 * chunk_length + 2 * chunks, chunk_length)
+        })
+        .min_by_key(|(proof, _)| *proof)
+        .map_or(1, |(_, chunk_length)| u32::try_from(chunk_length.max(1)).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, Failure> {
+        parse_from(line.split(' ').map(Into::into))
+    }
+
+    #[test]
+    fn every_command_has_help_with_an_example() {
+        fn check(command: &clap::Command) {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            if command.has_subcommands() {
+                command.get_subcommands().filter(|c| c.get_name() != "help").for_each(check);
+            } else {
+                let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.starts_with("Example:\n  dapctl "), "{}", command.get_name());
+            }
+            for arg in command.get_arguments() {
+                assert!(arg.get_help().is_some(), "{} {}", command.get_name(), arg.get_id());
+            }
+        }
+        Cli::command().debug_assert();
+        check(&Cli::command());
+    }
+
+    fn vdaf(options: &str) -> Result<VdafConfig, Failure> {
+        match parse(&format!("dapctl task add {options}"))?.command {
+            Command::Task(TaskCommand::Add(args)) => args.spec.vdaf_config(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn vdafs_are_read() {
+        assert_eq!(vdaf("--vdaf count"), Ok(VdafConfig::Prio3Count));
+        assert_eq!(vdaf("--vdaf sum --bits 8"), Ok(VdafConfig::Prio3Sum { max_measurement: 255 }));
+        assert_eq!(
+            vdaf("--vdaf sum --bits 64"),
+            Ok(VdafConfig::Prio3Sum { max_measurement: u64::MAX })
+        );
+        assert_eq!(
+            vdaf("--vdaf histogram --length 10 --chunk-length 3"),
+            Ok(VdafConfig::Prio3Histogram { length: 10, chunk_length: 3 })
+        );
+        assert_eq!(
+            vdaf("--vdaf sumvec-field64-multiproof --bits 1 --length 3 --chunk-length 2"),
+            Ok(VdafConfig::Prio3SumVecField64MultiproofHmacSha256Aes128 {
+                length: 3,
+                max_measurement: 1,
+                chunk_length: 2,
+                proofs: 2
+            })
+        );
+        for (bad, why) in [
+            ("--vdaf sum", "--bits is needed for this VDAF"),
+            ("--vdaf histogram", "--length is needed for this VDAF"),
+            ("--vdaf count --bits 3", "--bits does not belong to this VDAF"),
+            ("--vdaf sumvec --bits 1 --length 1 --proofs 2", "--proofs does not belong to this VDAF"),
+        ] {
+            assert_eq!(vdaf(bad), Err(Failure::Usage(why.into())), "{bad}");
+        }
+        for bad in ["", "--vdaf poplar1", "--vdaf sum --bits 65", "--vdaf count --file f"] {
+            assert!(matches!(vdaf(bad), Err(Failure::Usage(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn chunk_lengths_are_those_of_prio() {
+        for measurement in (0..2000).chain([16_000, 100_000, 1 << 20]) {
+            let best = prio08::vdaf::prio3::optimal_chunk_length(measurement as usize);
+            assert_eq!(best_chunk_length(measurement) as usize, best, "{measurement}");
+        }
+        // Far beyond what any task may have, there is still an answer.
+        assert!(best_chunk_length(u64::from(u32::MAX) * 64) > 1);
+    }
+
+    #[test]
+    fn ids_may_begin_with_a_hyphen() {
+        let id = format!("-{}", "A".repeat(42));
+        for line in [format!("dapctl task show {id}"), format!("dapctl task add --vdaf count --task-id {id}")] {
+            assert!(parse(&line).is_ok(), "{line}");
+        }
+        let failure = parse("dapctl task rm short").unwrap_err().to_string();
+        assert!(failure.contains("expected 43 characters of base64url"), "{failure}");
+    }
+
+    #[test]
+    fn the_last_of_collect_and_no_collect_counts() {
+        let collects = |options: &str| match parse(&format!("dapctl drive --task t --generate 1{options}")) {
+            Ok(Cli { command: Command::Drive(args), .. }) => !args.no_collect,
+            other => panic!("{other:?}"),
+        };
+        assert!(collects("") && collects(" --collect") && collects(" --no-collect --collect"));
+        assert!(!collects(" --no-collect"));
+    }
+}

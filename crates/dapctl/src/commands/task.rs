@@ -1,0 +1,203 @@
+//! `dapctl task`.
+
+use std::path::Path;
+
+use daphne_core::{
+    b64,
+    codec::Reader,
+    hpke::HpkeConfig,
+    task::TaskParameters,
+    vdaf::{Vdaf, VdafConfig},
+    version::DapVersion,
+};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    Failure,
+    admin::AdminClient,
+    cli::{BatchModeName, Cli, SpecArgs, TaskAddArgs, TaskCommand},
+    http::{ClientError, Credential, Http},
+    output::{self, clean},
+    task_file::{self, TaskFile},
+};
+
+pub(super) fn run(cli: &Cli, command: &TaskCommand) -> Result<(), Failure> {
+    match command {
+        TaskCommand::Add(args) => add(cli, args),
+        TaskCommand::List => {
+            let tasks = super::admin(cli)?.all_tasks()?;
+            let text: Vec<String> = tasks.iter().map(line).collect();
+            output::print(cli.output, &text.join("\n"), &json!({ "tasks": tasks }))
+        }
+        TaskCommand::Show(arg) => {
+            let task = super::admin(cli)?.task(&arg.task_id)?.ok_or_else(unknown)?;
+            let json = json!(task);
+            output::print(cli.output, &format!("{json:#}"), &json)
+        }
+        TaskCommand::Rm(arg) => {
+            if !super::admin(cli)?.delete_task(&arg.task_id)? {
+                return Err(unknown());
+            }
+            let text = format!("deleted {}", arg.task_id);
+            output::print(cli.output, &text, &json!({ "deleted": arg.task_id }))
+        }
+    }
+}
+
+fn unknown() -> Failure {
+    Failure::Wrong("no such task".into())
+}
+
+fn add(cli: &Cli, args: &TaskAddArgs) -> Result<(), Failure> {
+    let admin = super::admin(cli)?;
+    let mut fields = match &args.file {
+        Some(path) => read_spec(path)?,
+        None => from_options(&args.spec)?,
+    };
+    let verify_key_len = verify_key_len(&fields)?;
+    let generated = task_file::generate_missing(&mut fields, verify_key_len)?;
+    if generated.secrets && args.save.is_none() {
+        return Err(Failure::Usage(
+            "secrets would be made and lost: say with --save where to keep them".into(),
+        ));
+    }
+    let mut spec = task_file::spec_from_value(Value::Object(fields))?;
+    // With its id in the file, the task can be found again whatever becomes of the request.
+    spec.task_id = Some(*task_file::check(&spec)?.id());
+
+    let saved = match &args.save {
+        None => None,
+        Some(path) => {
+            let file = TaskFile {
+                spec: spec.clone(),
+                helper_url: helper_url(super::url(cli)?, args.helper_url.as_deref())?,
+                leader_hpke_keypair: task_file::new_keypair()?,
+                collector_hpke_keypair: generated.collector,
+            };
+            Some((path, file.save(path, args.force)?))
+        }
+    };
+    let created = create(&admin, &spec, saved)?;
+
+    let json = json!({
+        "created": created.created,
+        "task": created.task,
+        "task_file": args.save.as_ref().map(|path| path.display().to_string()),
+    });
+    let verb = if created.created { "created" } else { "exists" };
+    let mut text = format!("{verb} {}", line(&created.task));
+    if let Some(path) = &args.save {
+        text += &format!("\nkept in {}", path.display());
+    }
+    output::print(cli.output, &text, &json)
+}
+
+/// Creates the task. The file was written before, so that no success can lose its secrets; it is taken back only if
+/// the task certainly was not created.
+fn create(
+    admin: &AdminClient,
+    spec: &daphne_core::task::TaskSpec,
+    saved: Option<(&std::path::PathBuf, task_file::Saved)>,
+) -> Result<crate::admin::CreatedTask, Failure> {
+    let error = match (admin.create_task(spec), &saved) {
+        (Ok(created), _) => return Ok(created),
+        (Err(error), _) => error,
+    };
+    let nothing_changed = error.changed_nothing();
+    match saved {
+        Some((_, saved)) if nothing_changed => saved.undo()?,
+        Some((path, _)) => {
+            let kept = format!(
+                "{} is kept, as the task may have been created",
+                clean(&path.display().to_string())
+            );
+            return Err(Failure::from(error).during(&kept));
+        }
+        None => {}
+    }
+    Err(describe(error))
+}
+
+fn describe(error: ClientError) -> Failure {
+    match error.problem() {
+        Some(problem) if problem.status == 401 || problem.status == 403 => {
+            Failure::from(error).during("the admin token is not accepted")
+        }
+        _ => error.into(),
+    }
+}
+
+fn helper_url(url: &str, given: Option<&str>) -> Result<String, Failure> {
+    let base = Http::new(given.unwrap_or(url), Credential::None)?.base().to_string();
+    Ok(match given {
+        Some(_) => base,
+        None => format!("{base}{}/", DapVersion::V09.path_prefix()),
+    })
+}
+
+fn read_spec(path: &Path) -> Result<Map<String, Value>, Failure> {
+    let shown = clean(&path.display().to_string());
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| Failure::Usage(format!("cannot read {shown}: {e}")))?;
+    serde_json::from_str(&text).map_err(|e| {
+        Failure::Usage(format!("{shown}, line {}, column {}: expected a JSON object", e.line(), e.column()))
+    })
+}
+
+fn from_options(args: &SpecArgs) -> Result<Map<String, Value>, Failure> {
+    let mode = match args.batch_mode.unwrap_or(BatchModeName::TimeInterval) {
+        BatchModeName::TimeInterval => "time-interval",
+        BatchModeName::LeaderSelected => "leader-selected",
+    };
+    let collector = args.collector_config.as_deref().map(decode_config).transpose()?;
+    // An absent field takes the default of the helper; null would not everywhere.
+    let fields = [
+        ("version", json!(DapVersion::V09)),
+        ("role", json!("helper")),
+        ("vdaf", json!(args.vdaf_config()?)),
+        ("batch_mode", json!(mode)),
+        ("time_precision", json!(args.time_precision.unwrap_or(3600))),
+        ("min_batch_size", json!(args.min_batch_size.unwrap_or(10))),
+        ("max_batch_size", json!(args.max_batch_size)),
+        ("max_batch_query_count", json!(args.max_batch_query_count)),
+        ("task_expiration", json!(args.task_expiration)),
+        ("report_expiry_age", json!(args.report_expiry_age)),
+        ("tolerable_clock_skew", json!(args.tolerable_clock_skew)),
+        ("shards", json!(args.shards)),
+        ("buckets_per_group", json!(args.buckets_per_group)),
+        ("task_id", json!(args.task_id)),
+        ("verify_key", json!(args.verify_key)),
+        ("leader_token", json!(args.leader_token)),
+        ("leader_token_hash", json!(args.leader_token_hash)),
+        ("collector_hpke_config", json!(collector)),
+    ];
+    let given = fields.into_iter().filter(|(_, value)| !value.is_null());
+    Ok(given.map(|(name, value)| (name.to_owned(), value)).collect())
+}
+
+fn decode_config(text: &str) -> Result<HpkeConfig, Failure> {
+    b64::decode(text).and_then(|bytes| Reader::all(&bytes, HpkeConfig::read).ok()).ok_or_else(|| {
+        Failure::Usage("--collector-config is not the base64url of an encoded HpkeConfig".into())
+    })
+}
+
+fn verify_key_len(fields: &Map<String, Value>) -> Result<usize, Failure> {
+    let usage = |e: String| Failure::Usage(clean(&e));
+    let config = fields.get("vdaf").cloned().unwrap_or(Value::Null);
+    let config: VdafConfig = serde_json::from_value(config).map_err(|e| usage(format!("vdaf: {e}")))?;
+    let vdaf = Vdaf::new(DapVersion::V09.vdaf_draft(), config).map_err(|e| usage(e.to_string()))?;
+    Ok(vdaf.verify_key_len())
+}
+
+fn line(task: &TaskParameters) -> String {
+    let mode = json!(task.batch_mode);
+    format!(
+        "{}  {}  {}  {}  min {}  precision {} s",
+        task.task_id,
+        json!(task.version).as_str().unwrap_or_default(),
+        task.vdaf.name(),
+        mode.as_str().unwrap_or_default(),
+        task.min_batch_size,
+        task.time_precision.as_seconds(),
+    )
+}

@@ -1,0 +1,360 @@
+//! The program from outside: what it prints and how it ends when something is wrong, and the admin commands against
+//! a server that answers as it is told.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpListener,
+    path::Path,
+    process::Output,
+    sync::mpsc,
+};
+
+use assert_cmd::Command;
+use tempfile::TempDir;
+
+const ID: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+fn dapctl(args: &[&str]) -> Output {
+    let mut command = Command::cargo_bin("dapctl").unwrap();
+    for name in ["DAPCTL_URL", "DAPCTL_ADMIN_TOKEN", "DAPCTL_VERIFY_KEY", "DAPCTL_LEADER_TOKEN"] {
+        command.env_remove(name);
+    }
+    command.args(args).output().unwrap()
+}
+
+/// The program must end with this code, print nothing on stdout, and exactly this kind of line on stderr.
+#[track_caller]
+fn fails(args: &[&str], code: i32, text: &str) -> String {
+    let output = dapctl(args);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{args:?}: {stderr}");
+    assert!(stderr.starts_with("dapctl: ") && stderr.contains(text), "{args:?}: {stderr}");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "", "{args:?}");
+    stderr
+}
+
+/// A server for some requests, answered in turn. Each answer is a status line, headers and a body.
+struct Server {
+    url: String,
+    requests: mpsc::Receiver<String>,
+}
+
+fn serve(answers: &[(&str, &str, &str)]) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (sender, requests) = mpsc::channel();
+    let answers: Vec<_> = answers
+        .iter()
+        .map(|(status, media_type, body)| {
+            format!(
+                "HTTP/1.1 {status}\r\ncontent-type: {media_type}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                body.len()
+            )
+        })
+        .collect();
+    std::thread::spawn(move || {
+        for answer in answers {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let mut head = String::new();
+            while !head.ends_with("\r\n\r\n") {
+                reader.read_line(&mut head).unwrap();
+            }
+            let length = head
+                .lines()
+                .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok())
+                .unwrap_or(0);
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).unwrap();
+            sender.send(head + &String::from_utf8(body).unwrap()).unwrap();
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    Server { url, requests }
+}
+
+fn admin<'a>(url: &'a str, rest: &[&'a str]) -> Vec<&'a str> {
+    [&["--url", url, "--admin-token", "sesame-open-up"], rest].concat()
+}
+
+/// An address that nobody listens on.
+fn nowhere() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}
+
+fn path(folder: &TempDir, name: &str) -> String {
+    folder.path().join(name).to_str().unwrap().to_owned()
+}
+
+/// What the admin API answers to a creation.
+fn task_parameters() -> String {
+    serde_json::json!({
+        "task_id": ID, "version": "dap-09", "role": "helper", "batch_mode": "time-interval",
+        "max_batch_size": null, "vdaf": "Prio3Count",
+        "collector_hpke_config": {
+            "id": 1, "kem_id": "X25519HkdfSha256", "kdf_id": "HkdfSha256", "aead_id": "Aes128Gcm", "public_key": ID
+        },
+        "min_batch_size": 10, "time_precision": 3600, "max_batch_query_count": 1, "task_expiration": null,
+        "report_expiry_age": 1_209_600, "tolerable_clock_skew": 300, "shards": 1, "buckets_per_group": 24,
+        "shard_key_version": 1,
+    })
+    .to_string()
+}
+
+/// Writes a task file with `task add`; nothing reads its URL, which leads nowhere.
+fn saved_task(folder: &TempDir, options: &[&str]) -> String {
+    let file = path(folder, "task.json");
+    let server = serve(&[("201 Created", "application/json", &task_parameters())]);
+    let helper = nowhere();
+    let args = [&["task", "add", "--save", &file, "--helper-url", &helper], options].concat();
+    let output = dapctl(&admin(&server.url, &args));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    file
+}
+
+#[test]
+fn a_bad_command_line_is_one_line() {
+    fails(&["task", "add", "--vdaf", "poplar1"], 2, "poplar1");
+    fails(&["task", "add"], 2, "--vdaf");
+    fails(&["frobnicate"], 2, "frobnicate");
+    fails(&["drive", "--task", "t.json"], 2, "--reports");
+    fails(&["report", "make", "--task", "t.json", "--out", "-"], 2, "--measurement");
+    fails(&["drive", "--task", "/does/not/exist", "--generate", "1"], 2, "/does/not/exist");
+    for id in ["short", &ID[1..], "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAB"] {
+        fails(&["task", "show", id], 2, "expected 43 characters of base64url without padding");
+    }
+}
+
+#[test]
+fn a_missing_or_unusable_token_or_url_is_a_usage_error() {
+    fails(&["--url", "http://127.0.0.1:1", "task", "list"], 2, "admin token is needed");
+    fails(&["--admin-token", "sesame", "task", "list"], 2, "--url");
+    fails(&["--url", "nonsense", "--admin-token", "sesame", "task", "list"], 2, "not a URL");
+    let url = "http://127.0.0.1:1";
+    let text = fails(&["--url", url, "--admin-token", "se same", "task", "list"], 2, "token");
+    assert!(!text.contains("se same"));
+    fails(&["--url", url, "--admin-token-file", "/does/not/exist", "task", "list"], 2, "/does/not/exist");
+}
+
+#[test]
+fn nobody_there_is_code_3_and_leaves_no_file() {
+    let folder = TempDir::new().unwrap();
+    let (url, file) = (nowhere(), path(&folder, "task.json"));
+    fails(&admin(&url, &["task", "list"]), 3, "no answer");
+    fails(&admin(&url, &["task", "add", "--vdaf", "count", "--save", &file]), 3, "no answer");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_drive_without_a_helper_is_code_3() {
+    let folder = TempDir::new().unwrap();
+    let file = saved_task(&folder, &["--vdaf", "count"]);
+    fails(&["drive", "--task", &file, "--generate", "1", "--retries", "0"], 3, "no answer");
+    fails(&["report", "leader-config", "--task", &file, "--helper", "--retries", "0"], 3, "no answer");
+}
+
+#[test]
+fn a_created_task_is_kept_with_its_secrets_and_prints_none() {
+    let folder = TempDir::new().unwrap();
+    let file = path(&folder, "task.json");
+    let server = serve(&[("201 Created", "application/json", &task_parameters())]);
+    let args = ["--output", "json", "task", "add", "--vdaf", "sum", "--bits", "8", "--save", &file];
+    let output = dapctl(&admin(&server.url, &args));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let printed: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(printed["created"], true);
+    assert_eq!(printed["task"]["task_id"], ID);
+
+    let saved: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert_eq!(saved["helper_url"], format!("{}/v09/", server.url));
+    let request = server.requests.recv().unwrap();
+    let (head, body) = request.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("POST /admin/tasks HTTP/1.1\r\n"), "{head}");
+    assert!(head.to_ascii_lowercase().contains("authorization: bearer sesame-open-up\r\n"), "{head}");
+    let sent: serde_json::Value = serde_json::from_str(body).unwrap();
+    assert_eq!(sent, saved["spec"]);
+    assert_eq!(sent["vdaf"]["Prio3Sum"]["max_measurement"], 255);
+    for secret in [&saved["spec"]["verify_key"], &saved["spec"]["leader_token"], &saved["leader_hpke_keypair"]["private_key"]] {
+        assert!(!stdout.contains(secret.as_str().unwrap()));
+        assert!(!String::from_utf8_lossy(&output.stderr).contains(secret.as_str().unwrap()));
+    }
+}
+
+#[test]
+fn a_refused_task_leaves_no_file() {
+    let folder = TempDir::new().unwrap();
+    let file = path(&folder, "task.json");
+    let problem = r#"{"type":"about:blank","title":"T","status":409,"detail":"exists with\u001b[31m others"}"#;
+    let server = serve(&[("409 Conflict", "application/problem+json", problem)]);
+    let args = admin(&server.url, &["task", "add", "--vdaf", "count", "--save", &file]);
+    fails(&args, 1, "refused with status 409: exists with [31m others");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn an_unclear_end_keeps_the_file() {
+    let folder = TempDir::new().unwrap();
+    let file = path(&folder, "task.json");
+    let server = serve(&[("500 Oops", "text/plain", "")]);
+    let args = admin(&server.url, &["task", "add", "--vdaf", "count", "--save", &file]);
+    fails(&args, 1, "is kept, as the task may have been created");
+    assert!(Path::new(&file).exists());
+}
+
+#[test]
+fn a_task_file_is_not_overwritten() {
+    let folder = TempDir::new().unwrap();
+    let file = path(&folder, "task.json");
+    std::fs::write(&file, "precious").unwrap();
+    let url = nowhere();
+    let args = ["task", "add", "--vdaf", "count", "--save", &file];
+    fails(&admin(&url, &args), 2, "exists; --force overwrites it");
+    // Refused after all, the forced file gives way to what was there.
+    fails(&admin(&url, &[&args[..], &["--force"]].concat()), 3, "no answer");
+    assert_eq!(std::fs::read(&file).unwrap(), b"precious");
+    fails(&admin(&url, &["task", "add", "--vdaf", "count"]), 2, "--save");
+}
+
+#[test]
+fn unusable_parameters_are_found_before_anything_is_sent() {
+    let folder = TempDir::new().unwrap();
+    let (url, file) = (nowhere(), path(&folder, "task.json"));
+    let add = |options: &[&str], text: &str| {
+        let args = [&["task", "add", "--save", &file], options].concat();
+        fails(&admin(&url, &args), 2, text);
+    };
+    add(&["--vdaf", "count", "--min-batch-size", "1"], "min_batch_size must be at least 2");
+    add(&["--vdaf", "count", "--shards", "0"], "shards must be between 1 and 64");
+    add(&["--vdaf", "count", "--collector-config", "AAAA"], "--collector-config");
+    add(&["--vdaf", "histogram", "--length", "0"], "length must be at least 1");
+    add(&["--vdaf", "count", "--verify-key", "AAAA"], "16 bytes");
+    let spec = path(&folder, "spec.json");
+    std::fs::write(&spec, "{\n\"version\": dap-09}").unwrap();
+    add(&["--file", &spec], "spec.json, line 2");
+    std::fs::write(&spec, r#"{"vdaf":"Prio3Count","leader_token":12345}"#).unwrap();
+    add(&["--file", &spec], "leader_token must be a string");
+    assert!(!Path::new(&file).exists());
+}
+
+#[test]
+fn a_refused_token_is_code_1() {
+    let problem = r#"{"type":"about:blank","title":"The request's authorization is not valid.","status":401}"#;
+    let server = serve(&[("401 Unauthorized", "application/problem+json", problem)]);
+    let text = fails(&admin(&server.url, &["hpke", "list"]), 1, "status 401: The request's authorization");
+    assert!(!text.contains("sesame"));
+}
+
+#[test]
+fn an_answer_that_is_not_the_admin_apis_is_code_1() {
+    for (status, media_type, body, text) in [
+        ("200 OK", "text/html", "<p>hello", "not JSON"),
+        ("200 OK", "application/json", "{\"keys\":3}", "not understood"),
+        ("302 Found", "text/html", "", "status 302"),
+        ("202 Accepted", "application/json", "{}", "status 202, which is not 200"),
+    ] {
+        let server = serve(&[(status, media_type, body)]);
+        fails(&admin(&server.url, &["hpke", "list"]), 1, text);
+    }
+}
+
+#[test]
+fn lists_are_read_to_the_end() {
+    let task = task_parameters();
+    let second_id = format!("B{}", &ID[1..]);
+    let second = task.replacen(ID, &second_id, 2);
+    let server = serve(&[
+        ("200 OK", "application/json", &format!("{{\"tasks\":[{task}],\"next\":\"{ID}\"}}")),
+        ("200 OK", "application/json; charset=utf-8", &format!("{{\"tasks\":[{second}]}}")),
+    ]);
+    let output = dapctl(&admin(&server.url, &["task", "list"]));
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(stdout.lines().count(), 2, "{stdout}");
+    assert!(stdout.starts_with(ID));
+    assert!(server.requests.recv().unwrap().starts_with("GET /admin/tasks?limit=100 "));
+    let next = format!("GET /admin/tasks?limit=100&after={ID} ");
+    assert!(server.requests.recv().unwrap().starts_with(&next));
+}
+
+#[test]
+fn a_task_that_is_not_there_is_code_1() {
+    for command in ["show", "rm"] {
+        let server = serve(&[("404 Not Found", "text/plain", "")]);
+        fails(&admin(&server.url, &["task", command, ID]), 1, "no such task");
+    }
+    let server = serve(&[("204 No Content", "text/plain", "")]);
+    let output = dapctl(&admin(&server.url, &["task", "rm", ID]));
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("deleted {ID}\n"));
+}
+
+#[test]
+fn a_bad_report_is_named_by_its_line() {
+    let folder = TempDir::new().unwrap();
+    let file = saved_task(&folder, &["--vdaf", "count"]);
+    let reports = path(&folder, "reports.jsonl");
+    for (content, text) in [
+        ("\n{\"report\": oops}\n", "reports.jsonl, line 2: column"),
+        ("{\"report\":\"AAAA\"}\n", "reports.jsonl, line 1: the report is malformed"),
+        ("{\"measurement\":1}\n", "reports.jsonl, line 1: the line must be an object"),
+        ("", "there are no reports"),
+    ] {
+        std::fs::write(&reports, content).unwrap();
+        fails(&["drive", "--task", &file, "--reports", &reports], 2, text);
+    }
+    fails(&["drive", "--task", &file, "--reports", "/does/not/exist"], 2, "/does/not/exist");
+    fails(&["drive", "--task", &reports, "--generate", "1"], 2, "not a task file");
+}
+
+#[test]
+fn a_bad_measurement_is_a_usage_error() {
+    let folder = TempDir::new().unwrap();
+    let file = saved_task(&folder, &["--vdaf", "histogram", "--length", "4"]);
+    for (measurement, text) in [("4", "below 4"), ("oops", "not JSON"), ("[1]", "non-negative")] {
+        let args = ["report", "make", "--task", &file, "--measurement", measurement, "--out", "-"];
+        fails(&args, 2, text);
+    }
+}
+
+#[test]
+fn reports_are_made_for_the_configurations_fetched() {
+    let folder = TempDir::new().unwrap();
+    let file = saved_task(&folder, &["--vdaf", "histogram", "--length", "4"]);
+    let leader = dapctl(&["report", "leader-config", "--task", &file]);
+    let list = String::from_utf8(leader.stdout).unwrap();
+    // Any list will do for the helper's.
+    let body = daphne_core::b64::decode(list.trim()).unwrap();
+
+    let media_type = "application/dap-hpke-config-list";
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut head = String::new();
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        while !head.ends_with("\r\n\r\n") {
+            reader.read_line(&mut head).unwrap();
+        }
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: {media_type}\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(&[head.as_bytes(), &body].concat()).unwrap();
+    });
+    let text = std::fs::read_to_string(&file).unwrap();
+    let mut task: serde_json::Value = serde_json::from_str(&text).unwrap();
+    task["helper_url"] = url.into();
+    std::fs::write(&file, task.to_string()).unwrap();
+
+    let out = path(&folder, "reports.jsonl");
+    let args = ["report", "make", "--task", &file, "--count", "3", "--measurement", "3", "--measurement", "0", "--out", &out];
+    let output = dapctl(&args);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines = std::fs::read_to_string(&out).unwrap();
+    let measurements: Vec<u64> = lines
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["measurement"].as_u64().unwrap())
+        .collect();
+    assert_eq!(measurements, [3, 0, 3]);
+}

@@ -1,0 +1,511 @@
+//! What every implementation of the storage protocol must do: one suite for the objects in memory and for Durable
+//! Objects in their real runtime. Each case works on a task of its own, so that all can share one cluster.
+//!
+//! A case panics when the protocol is broken; the suite runs all of [`CASES`].
+
+use crate::{
+    batch::{BatchBucket, BatchMode, BucketRange, Checksum},
+    error::{AbortKind, ReportError},
+    hpke::{self, HpkeKem, HpkeKeypair, Role},
+    ids::{AggregationJobId, BatchId, HpkeConfigId, ReportId, TaskId},
+    message::HpkeCiphertext,
+    store::{
+        Objects,
+        message::{
+            AggregateStoreRequest, AggregateStoreResponse as Answer, Collect, Commit, Content,
+            JobStoreRequest, JobStoreResponse, LedgerRequest, LedgerResponse, Slice, StoreAction,
+        },
+        placement::{Group, Placement, StoreId},
+    },
+    time::{Duration, Interval, Time},
+    vdaf::FieldKind,
+    version::DapVersion,
+};
+
+/// Time precision of the suite's tasks, in seconds.
+pub const PRECISION_S: u64 = 100;
+const FIELD: FieldKind = FieldKind::F64;
+
+/// A task on a cluster, and short ways to speak to its objects.
+pub struct Subject<'a, O> {
+    /// The cluster.
+    pub objects: &'a O,
+    /// The task's frozen numbers.
+    pub placement: Placement,
+    collector: HpkeKeypair,
+}
+
+/// One report of a slice: its number names it, and it adds its number to the share.
+pub fn report(n: u8) -> ReportId {
+    ReportId::new([n; 16])
+}
+
+/// A job's id.
+pub fn job(n: u8) -> AggregationJobId {
+    AggregationJobId::new([n; 16])
+}
+
+/// The bucket that begins at the n-th multiple of the precision.
+pub fn window(n: u64) -> BatchBucket {
+    BatchBucket::Window(Time::from_seconds(n * PRECISION_S))
+}
+
+/// The range of `count` buckets from the n-th.
+pub fn windows(n: u64, count: u64) -> BucketRange {
+    let (start, length) = (Time::from_seconds(n * PRECISION_S), count * PRECISION_S);
+    // Unwrap safety: the suite's times are small.
+    BucketRange::Windows(Interval::new(start, Duration::from_seconds(length)).unwrap())
+}
+
+/// What a job adds to a bucket.
+pub fn slice(bucket: BatchBucket, reports: &[u8]) -> Slice {
+    let mut checksum = Checksum::default();
+    reports.iter().for_each(|n| checksum.add(&report(*n)));
+    let time = match bucket {
+        BatchBucket::Window(t) => t,
+        BatchBucket::Batch(_) => Time::from_seconds(7),
+    };
+    Slice {
+        bucket,
+        ids: reports.iter().flat_map(|n| *report(*n).as_bytes()).collect(),
+        checksum,
+        min_time: time,
+        max_time: time,
+        share: reports.iter().map(|n| u64::from(*n)).sum::<u64>().to_le_bytes().to_vec(),
+    }
+}
+
+/// A commit of one job with the digest that its number stands for.
+pub fn commit(job_number: u8, slices: Vec<Slice>) -> Commit {
+    Commit {
+        job: job(job_number),
+        digest: [job_number; 32],
+        param: Vec::new(),
+        slices,
+        refused: Vec::new(),
+        open: Some(Vec::new()),
+    }
+}
+
+/// The only store of a task with one group and one shard.
+pub const ONLY: StoreId = StoreId { group: Group::Whole, shard: 0 };
+
+impl<'a, O: Objects> Subject<'a, O> {
+    /// A task whose id no other case uses.
+    pub fn new(objects: &'a O, case: &str, mode: BatchMode, shards: u16, buckets: u32) -> Self {
+        use sha2::Digest as _;
+        let id = sha2::Sha256::digest(case.as_bytes()).into();
+        Self {
+            objects,
+            placement: Placement {
+                task_id: TaskId::new(id),
+                batch_mode: mode,
+                time_precision: Duration::from_seconds(PRECISION_S),
+                shards,
+                buckets_per_group: buckets,
+                shard_key_version: 1,
+            },
+            // Unwrap safety: 32 bytes are enough.
+            collector: HpkeKeypair::derive(
+                HpkeConfigId(9),
+                HpkeKem::X25519HkdfSha256,
+                &[3; 32],
+            )
+            .unwrap(),
+        }
+    }
+
+    /// Asks a store.
+    pub async fn ask(&self, store: StoreId, action: StoreAction) -> Answer {
+        let request = AggregateStoreRequest { placement: self.placement, field: FIELD, action };
+        self.objects.store(&store, request).await.expect("the store answers")
+    }
+
+    /// Asks the ledger.
+    pub async fn ask_ledger(&self, request: LedgerRequest) -> LedgerResponse {
+        self.objects.ledger(&self.placement.task_id, request).await.expect("the ledger answers")
+    }
+
+    /// Commits to a store.
+    pub async fn commit(&self, store: StoreId, c: Commit) -> Answer {
+        self.ask(store, StoreAction::Commit(c)).await
+    }
+
+    /// What a store holds in a range.
+    pub async fn gather(&self, store: StoreId, range: BucketRange) -> Content {
+        let action = StoreAction::Gather { range, param: Vec::new(), exclude: Vec::new() };
+        match self.ask(store, action).await {
+            Answer::Gathered(content) => content,
+            other => panic!("a gathering was answered with {other:?}"),
+        }
+    }
+
+    /// Freezes a range as gathered just before.
+    pub async fn freeze(&self, store: StoreId, attempt: u64, range: BucketRange) -> Answer {
+        let version = self.gather(store, range).await.version();
+        self.freeze_at(store, attempt, range, version).await
+    }
+
+    /// Freezes a range if it holds this version.
+    pub async fn freeze_at(
+        &self,
+        store: StoreId,
+        attempt: u64,
+        range: BucketRange,
+        version: [u8; 32],
+    ) -> Answer {
+        let (param, exclude) = (Vec::new(), Vec::new());
+        self.ask(store, StoreAction::Freeze { attempt, range, param, exclude, version }).await
+    }
+
+    /// Seals a range.
+    pub async fn seal(
+        &self,
+        store: StoreId,
+        attempt: u64,
+        range: BucketRange,
+        exclude: Vec<AggregationJobId>,
+    ) -> Answer {
+        self.ask(store, StoreAction::Seal { attempt, range, param: Vec::new(), exclude }).await
+    }
+
+    /// A collection of these reports, as the leader would ask for it. `request` stands for its bytes.
+    pub fn collection(&self, request: u8, range: BucketRange, reports: &[u8]) -> Collect {
+        let mut checksum = Checksum::default();
+        reports.iter().for_each(|n| checksum.add(&report(*n)));
+        Collect {
+            digest: [request; 32],
+            placement: self.placement,
+            field: FIELD,
+            range,
+            param: Vec::new(),
+            report_count: reports.len() as u64,
+            checksum,
+            min_batch_size: 2,
+            max_batch_size: None,
+            max_batch_query_count: 1,
+            collector_hpke_config: self.collector.config().clone(),
+            hpke_info: hpke::aggregate_share_info(DapVersion::V09, Role::Helper),
+            hpke_aad: vec![request],
+        }
+    }
+
+    /// Asks the ledger to collect.
+    pub async fn collect(&self, collect: &Collect) -> LedgerResponse {
+        self.ask_ledger(LedgerRequest::Collect(Box::new(collect.clone()))).await
+    }
+
+    /// Opens an answer to `collect`: the sum of the report numbers in it.
+    pub fn open(&self, collect: &Collect, answer: &LedgerResponse) -> u64 {
+        let LedgerResponse::Share(bytes) = answer else {
+            panic!("a collection was answered with {answer:?}");
+        };
+        let sealed = HpkeCiphertext::decode(bytes).expect("the share decodes");
+        let share = hpke::open(&self.collector, &collect.hpke_info, &collect.hpke_aad, sealed)
+            .expect("the share opens");
+        u64::from_le_bytes(share.try_into().expect("one element"))
+    }
+
+    /// Registers a store of a time group.
+    pub async fn open_store(&self, store: StoreId) -> Vec<(BucketRange, Vec<u8>)> {
+        let placement = self.placement;
+        match self.ask_ledger(LedgerRequest::Open { placement, field: FIELD, store }).await {
+            LedgerResponse::Opened(ranges) => ranges,
+            other => panic!("an opening was answered with {other:?}"),
+        }
+    }
+}
+
+fn refused(answer: &LedgerResponse) -> AbortKind {
+    match answer {
+        LedgerResponse::Refused(abort) => abort.kind,
+        other => panic!("expected a refusal, got {other:?}"),
+    }
+}
+
+/// A job's recorded fate is repeated for ever, and another body under its id is a conflict (I4, I9).
+pub async fn a_repeat_is_answered_from_the_row(objects: &impl Objects) {
+    let s = Subject::new(objects, "repeat", BatchMode::TimeInterval, 1, 0);
+    let mut first = commit(1, vec![slice(window(0), &[1, 2])]);
+    first.refused = vec![(report(3), ReportError::ReportTooEarly)];
+    let expected = Answer::Committed(first.refused.clone());
+    assert_eq!(s.commit(ONLY, first.clone()).await, expected);
+    // The same bytes later, when the clock says otherwise: what was recorded counts.
+    let mut later = first.clone();
+    later.refused.clear();
+    later.slices = vec![slice(window(0), &[1, 2, 3])];
+    assert_eq!(s.commit(ONLY, later.clone()).await, expected);
+    let mut other_body = first.clone();
+    other_body.digest = [99; 32];
+    assert_eq!(s.commit(ONLY, other_body.clone()).await, Answer::Conflict);
+    assert_eq!(s.freeze(ONLY, 1, windows(0, 1)).await, Answer::Frozen);
+    assert_eq!(s.commit(ONLY, first.clone()).await, expected, "frozen");
+    assert_eq!(s.commit(ONLY, other_body.clone()).await, Answer::Conflict, "frozen");
+    assert_eq!(s.seal(ONLY, 1, windows(0, 1), vec![]).await, Answer::Done);
+    assert_eq!(s.commit(ONLY, first).await, expected, "sealed");
+    assert_eq!(s.commit(ONLY, other_body).await, Answer::Conflict, "sealed");
+    let content = s.gather(ONLY, windows(0, 1)).await;
+    assert_eq!((content.report_count, content.share), (2, 3u64.to_le_bytes().to_vec()));
+    assert_eq!(s.ask(ONLY, StoreAction::KnowsJob(job(1))).await, Answer::Known(true));
+    assert_eq!(s.ask(ONLY, StoreAction::KnowsJob(job(2))).await, Answer::Known(false));
+}
+
+/// A report is counted once, whichever job and whichever batch it comes back in (I1).
+pub async fn a_replay_writes_nothing(objects: &impl Objects) {
+    let s = Subject::new(objects, "replay", BatchMode::LeaderSelected, 1, 0);
+    let (a, b) = (BatchId::new([1; 32]), BatchId::new([2; 32]));
+    let first = commit(1, vec![slice(BatchBucket::Batch(a), &[1, 2])]);
+    assert_eq!(s.commit(ONLY, first).await, Answer::Committed(vec![]));
+    let again = commit(2, vec![slice(BatchBucket::Batch(b), &[2, 3, 1])]);
+    let replayed = Answer::Replayed(vec![report(1), report(2)]);
+    assert_eq!(s.commit(ONLY, again).await, replayed);
+    assert_eq!(s.gather(ONLY, BucketRange::Batch(b)).await, Content::default());
+    assert_eq!(s.ask(ONLY, StoreAction::KnowsJob(job(2))).await, Answer::Known(false));
+    // What the Worker sends next: the replays refused, the rest committed. Refused ids are not remembered as taken.
+    let mut rest = commit(2, vec![slice(BatchBucket::Batch(b), &[3])]);
+    rest.refused = vec![(report(1), ReportError::ReportReplayed), (report(9), ReportError::ReportTooEarly)];
+    assert_eq!(s.commit(ONLY, rest.clone()).await, Answer::Committed(rest.refused));
+    let early = commit(3, vec![slice(BatchBucket::Batch(b), &[9])]);
+    assert_eq!(s.commit(ONLY, early).await, Answer::Committed(vec![]));
+    assert_eq!(s.gather(ONLY, BucketRange::Batch(a)).await.report_count, 2);
+    assert_eq!(s.gather(ONLY, BucketRange::Batch(b)).await.report_count, 2);
+}
+
+/// Frozen answers Busy, never "collected"; sealed answers "collected"; a thaw takes all of it back (I3, I5, I6).
+pub async fn frozen_is_busy_and_sealed_is_collected(objects: &impl Objects) {
+    let s = Subject::new(objects, "freeze", BatchMode::TimeInterval, 1, 0);
+    s.commit(ONLY, commit(1, vec![slice(window(0), &[1]), slice(window(5), &[2])])).await;
+    assert_eq!(s.freeze(ONLY, 4, windows(0, 2)).await, Answer::Frozen);
+    assert_eq!(s.freeze(ONLY, 4, windows(0, 2)).await, Answer::Frozen, "again");
+    assert_eq!(s.freeze(ONLY, 5, windows(5, 1)).await, Answer::Stale, "another attempt");
+    let into = |n, bucket, r: u8| commit(n, vec![slice(window(bucket), &[r])]);
+    assert_eq!(s.commit(ONLY, into(2, 1, 20)).await, Answer::Busy(4));
+    assert_eq!(s.commit(ONLY, into(2, 9, 1)).await, Answer::Busy(4), "a replay of what is being decided");
+    assert_eq!(s.commit(ONLY, into(3, 2, 30)).await, Answer::Committed(vec![]), "elsewhere");
+    assert_eq!(s.ask(ONLY, StoreAction::Thaw { attempt: 4 }).await, Answer::Done);
+    assert_eq!(s.commit(ONLY, into(4, 1, 40)).await, Answer::Committed(vec![]));
+    assert_eq!(s.freeze(ONLY, 4, windows(0, 2)).await, Answer::Stale, "a late message of a dead attempt");
+    assert_eq!(s.freeze(ONLY, 6, windows(0, 2)).await, Answer::Frozen);
+    assert_eq!(s.ask(ONLY, StoreAction::Thaw { attempt: 4 }).await, Answer::Done, "late");
+    assert_eq!(s.commit(ONLY, into(5, 1, 50)).await, Answer::Busy(6), "a late thaw frees nothing");
+    assert_eq!(s.seal(ONLY, 6, windows(0, 2), vec![]).await, Answer::Done);
+    assert_eq!(s.seal(ONLY, 6, windows(0, 2), vec![]).await, Answer::Done, "again");
+    assert_eq!(s.commit(ONLY, into(5, 1, 50)).await, Answer::Collected(vec![report(50)]));
+    assert_eq!(s.commit(ONLY, into(6, 5, 60)).await, Answer::Committed(vec![]));
+    assert_eq!(s.gather(ONLY, windows(0, 2)).await.report_count, 2);
+}
+
+/// A freeze holds exactly what was gathered; traffic in other batches does not disturb it.
+pub async fn a_freeze_is_of_what_was_gathered(objects: &impl Objects) {
+    let s = Subject::new(objects, "version", BatchMode::TimeInterval, 1, 0);
+    s.commit(ONLY, commit(1, vec![slice(window(0), &[1])])).await;
+    let version = s.gather(ONLY, windows(0, 1)).await.version();
+    s.commit(ONLY, commit(2, vec![slice(window(3), &[2])])).await;
+    assert_eq!(s.freeze_at(ONLY, 1, windows(0, 1), version).await, Answer::Frozen);
+    s.ask(ONLY, StoreAction::Thaw { attempt: 1 }).await;
+    s.commit(ONLY, commit(3, vec![slice(window(0), &[3])])).await;
+    assert_eq!(s.freeze_at(ONLY, 2, windows(0, 1), version).await, Answer::Moved);
+}
+
+/// A job left out of a collection gives up its slices inside the range, and nothing else.
+pub async fn an_excluded_slice_frees_its_reports(objects: &impl Objects) {
+    let s = Subject::new(objects, "exclude", BatchMode::TimeInterval, 1, 0);
+    s.commit(ONLY, commit(1, vec![slice(window(0), &[1]), slice(window(5), &[2])])).await;
+    s.commit(ONLY, commit(2, vec![slice(window(0), &[3])])).await;
+    assert_eq!(s.seal(ONLY, 1, windows(0, 1), vec![job(1)]).await, Answer::Done);
+    assert_eq!(s.gather(ONLY, windows(0, 1)).await.share, 3u64.to_le_bytes());
+    assert_eq!(s.gather(ONLY, windows(5, 1)).await.share, 2u64.to_le_bytes());
+    let again = commit(3, vec![slice(window(6), &[1, 2])]);
+    assert_eq!(s.commit(ONLY, again).await, Answer::Replayed(vec![report(2)]));
+    let free = commit(3, vec![slice(window(6), &[1])]);
+    assert_eq!(s.commit(ONLY, free).await, Answer::Committed(vec![]));
+}
+
+/// A store with other frozen numbers than the sender's refuses: a wrong shard count must not become a new shard.
+pub async fn a_wrong_placement_is_refused(objects: &impl Objects) {
+    let mut s = Subject::new(objects, "placement", BatchMode::TimeInterval, 2, 0);
+    s.commit(ONLY, commit(1, vec![slice(window(0), &[1])])).await;
+    s.placement.shards = 3;
+    let c = commit(2, vec![slice(window(0), &[2])]);
+    assert_eq!(s.commit(ONLY, c).await, Answer::WrongPlacement);
+}
+
+/// A store of a time group takes commits only once the ledger knows it, and is born knowing what was collected
+/// without it (I8).
+pub async fn a_store_is_registered_before_its_first_commit(objects: &impl Objects) {
+    let s = Subject::new(objects, "birth", BatchMode::TimeInterval, 2, 10);
+    let at = |shard| StoreId { group: Group::Run(0), shard };
+    let mut c = commit(1, vec![slice(window(0), &[1, 2])]);
+    c.open = None;
+    assert_eq!(s.commit(at(0), c.clone()).await, Answer::NotOpen);
+    c.open = Some(s.open_store(at(0)).await);
+    assert_eq!(s.commit(at(0), c).await, Answer::Committed(vec![]));
+    let collect = s.collection(1, windows(0, 2), &[1, 2]);
+    let answer = s.collect(&collect).await;
+    assert_eq!(s.open(&collect, &answer), 3);
+    // The second shard is born after the decision.
+    let mut late = commit(2, vec![slice(window(1), &[3]), slice(window(2), &[4])]);
+    late.open = Some(s.open_store(at(1)).await);
+    assert_eq!(s.commit(at(1), late.clone()).await, Answer::Collected(vec![report(3)]));
+    late.slices = vec![slice(window(2), &[4])];
+    late.refused = vec![(report(3), ReportError::BatchCollected)];
+    assert_eq!(s.commit(at(1), late.clone()).await, Answer::Committed(late.refused));
+    // Another group is asked nothing about this one.
+    assert_eq!(s.open_store(StoreId { group: Group::Run(1), shard: 0 }).await, vec![]);
+}
+
+/// A wrong count or checksum is refused and changes nothing; the right request then succeeds, and its answer is
+/// repeated byte for byte (I2, I7).
+pub async fn a_wrong_request_burns_nothing(objects: &impl Objects) {
+    let s = Subject::new(objects, "mismatch", BatchMode::LeaderSelected, 3, 0);
+    let batch = BatchId::new([7; 32]);
+    let range = BucketRange::Batch(batch);
+    for shard in 0..3u8 {
+        let store = StoreId { group: Group::Whole, shard: shard.into() };
+        let mine = [10 * shard + 1, 10 * shard + 2];
+        let c = commit(1, vec![slice(BatchBucket::Batch(batch), &mine)]);
+        assert_eq!(s.commit(store, c).await, Answer::Committed(vec![]));
+    }
+    let all = [1, 2, 11, 12, 21, 22];
+    let right = s.collection(1, range, &all);
+    let mut count = s.collection(2, range, &all);
+    count.report_count += 1;
+    assert_eq!(refused(&s.collect(&count).await), AbortKind::BatchMismatch);
+    count.report_count = u64::MAX;
+    assert_eq!(refused(&s.collect(&count).await), AbortKind::BatchMismatch);
+    assert_eq!(
+        refused(&s.collect(&s.collection(3, range, &[1, 2, 11, 12, 21, 23])).await),
+        AbortKind::BatchMismatch
+    );
+    let mut size = s.collection(4, range, &all);
+    size.min_batch_size = 7;
+    assert_eq!(refused(&s.collect(&size).await), AbortKind::InvalidBatchSize);
+    size.min_batch_size = 2;
+    size.max_batch_size = Some(5);
+    assert_eq!(refused(&s.collect(&size).await), AbortKind::InvalidBatchSize);
+    let unknown = s.collection(5, BucketRange::Batch(BatchId::new([8; 32])), &all);
+    assert_eq!(refused(&s.collect(&unknown).await), AbortKind::BatchInvalid);
+    // Nothing of that stopped a commit.
+    let more = commit(2, vec![slice(BatchBucket::Batch(BatchId::new([9; 32])), &[50])]);
+    assert_eq!(s.commit(ONLY, more).await, Answer::Committed(vec![]));
+    let answer = s.collect(&right).await;
+    assert_eq!(s.open(&right, &answer), 69);
+    assert_eq!(s.collect(&right).await, answer, "the same request, the same bytes");
+    assert_eq!(refused(&s.collect(&s.collection(6, range, &[1, 2])).await), AbortKind::BatchMismatch);
+    let late = commit(3, vec![slice(BatchBucket::Batch(batch), &[60])]);
+    assert_eq!(s.commit(ONLY, late).await, Answer::Collected(vec![report(60)]));
+}
+
+/// Overlapping and unequal intervals are refused; disjoint ones are not. DAP-09 §4.6.5.
+pub async fn overlapping_intervals_are_refused(objects: &impl Objects) {
+    let s = Subject::new(objects, "overlap", BatchMode::TimeInterval, 2, 0);
+    for n in 0..4u8 {
+        let c = commit(n, vec![slice(window(n.into()), &[2 * n, 2 * n + 1])]);
+        s.commit(ONLY, c).await;
+    }
+    let first = s.collection(1, windows(1, 2), &[2, 3, 4, 5]);
+    let answer = s.collect(&first).await;
+    assert_eq!(s.open(&first, &answer), 14);
+    for (n, count, reports) in [(0, 2, vec![0, 1]), (1, 1, vec![2, 3]), (0, 4, vec![0]), (2, 2, vec![6])] {
+        let overlapping = s.collection(10 + n as u8, windows(n, count), &reports);
+        assert_eq!(refused(&s.collect(&overlapping).await), AbortKind::BatchOverlap, "{n} {count}");
+    }
+    let next = s.collection(3, windows(3, 1), &[6, 7]);
+    let answer = s.collect(&next).await;
+    assert_eq!(s.open(&next, &answer), 13);
+    let before = s.collection(4, windows(0, 1), &[0, 1]);
+    let answer = s.collect(&before).await;
+    assert_eq!(s.open(&before, &answer), 1);
+}
+
+/// Deleting a job is recorded and undoes nothing.
+pub async fn deleting_a_job_keeps_its_reports(objects: &impl Objects) {
+    let s = Subject::new(objects, "delete", BatchMode::TimeInterval, 1, 0);
+    s.commit(ONLY, commit(1, vec![slice(window(0), &[1, 2])])).await;
+    let release = LedgerRequest::Release { job: job(1), at: Time::from_seconds(5) };
+    assert_eq!(s.ask_ledger(release.clone()).await, LedgerResponse::Done);
+    assert_eq!(s.ask_ledger(release).await, LedgerResponse::Done, "again");
+    let collect = s.collection(1, windows(0, 1), &[1, 2]);
+    let answer = s.collect(&collect).await;
+    assert_eq!(s.open(&collect, &answer), 3);
+}
+
+/// Settling an attempt that the ledger never began must not fence off its future attempts.
+pub async fn settling_a_future_attempt_is_ignored(objects: &impl Objects) {
+    let s = Subject::new(objects, "settle", BatchMode::TimeInterval, 1, 0);
+    s.commit(ONLY, commit(1, vec![slice(window(0), &[1, 2])])).await;
+    let settle = |attempt| LedgerRequest::Settle {
+        placement: s.placement,
+        field: FIELD,
+        store: ONLY,
+        attempt,
+    };
+    assert_eq!(s.ask_ledger(settle(u64::MAX)).await, LedgerResponse::Done);
+    let collect = s.collection(1, windows(0, 1), &[1, 2]);
+    let answer = s.collect(&collect).await;
+    assert_eq!(s.open(&collect, &answer), 3);
+    assert_eq!(s.ask_ledger(settle(1)).await, LedgerResponse::Done);
+    assert_eq!(s.gather(ONLY, windows(0, 1)).await.report_count, 2);
+}
+
+/// A job id is bound to the first body it is seen with.
+pub async fn a_claim_binds_one_body(objects: &impl Objects) {
+    let s = Subject::new(objects, "claim", BatchMode::TimeInterval, 1, 10);
+    let ask = |request| async {
+        objects.job_store(&s.placement, 0, request).await.expect("the job store answers")
+    };
+    let claim = |digest| JobStoreRequest::Claim { job: job(1), digest: [digest; 32] };
+    assert_eq!(ask(JobStoreRequest::Knows(job(1))).await, JobStoreResponse::Known(false));
+    assert_eq!(ask(claim(1)).await, JobStoreResponse::Claimed);
+    assert_eq!(ask(claim(1)).await, JobStoreResponse::Claimed);
+    assert_eq!(ask(claim(2)).await, JobStoreResponse::Conflict);
+    assert_eq!(ask(JobStoreRequest::Knows(job(1))).await, JobStoreResponse::Known(true));
+}
+
+/// Shares larger than a database row are kept whole.
+pub async fn large_shares_are_kept_whole(objects: &impl Objects) {
+    let s = Subject::new(objects, "large", BatchMode::TimeInterval, 1, 0);
+    let elements = 190_000u64;
+    let share: Vec<u8> = (0..elements).flat_map(u64::to_le_bytes).collect();
+    let large = |n: u64, reports: &[u8]| Slice { share: share.clone(), ..slice(window(n), reports) };
+    let c = commit(1, vec![large(0, &[1]), large(1, &[2])]);
+    assert_eq!(s.commit(ONLY, c).await, Answer::Committed(vec![]));
+    let content = s.gather(ONLY, windows(0, 2)).await;
+    let doubled: Vec<u8> = (0..elements).flat_map(|n| (2 * n).to_le_bytes()).collect();
+    assert!(content.share == doubled);
+    assert!(s.gather(ONLY, windows(1, 1)).await.share == share);
+}
+
+macro_rules! cases {
+    ($($case:ident),+ $(,)?) => {
+        /// Names of all cases.
+        pub const CASES: &[&str] = &[$(stringify!($case)),+];
+
+        /// Runs one case by name.
+        ///
+        /// # Panics
+        /// If the protocol is broken, or there is no such case.
+        pub async fn run(case: &str, objects: &impl Objects) {
+            match case {
+                $(stringify!($case) => $case(objects).await,)+
+                _ => panic!("there is no case {case}"),
+            }
+        }
+    };
+}
+
+cases!(
+    a_repeat_is_answered_from_the_row,
+    a_replay_writes_nothing,
+    frozen_is_busy_and_sealed_is_collected,
+    a_freeze_is_of_what_was_gathered,
+    an_excluded_slice_frees_its_reports,
+    a_wrong_placement_is_refused,
+    a_store_is_registered_before_its_first_commit,
+    a_wrong_request_burns_nothing,
+    overlapping_intervals_are_refused,
+    deleting_a_job_keeps_its_reports,
+    settling_a_future_attempt_is_ignored,
+    a_claim_binds_one_body,
+    large_shares_are_kept_whole,
+);
