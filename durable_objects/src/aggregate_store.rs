@@ -11,12 +11,10 @@ use std::cell::RefCell;
 
 use daphne_core::{
     batch::BatchBucket,
-    error::ReportError,
-    ids::{AggregationJobId, ReportId},
+    ids::AggregationJobId,
     store::{
-        AggregateTables, StoreError, StoreResult,
+        AggregateTables, RecordedJob, StoreError, StoreResult, VisitJob, VisitJobIds,
         aggregate_store::{self, JobRow, SealedRange, SliceHead, StoreMeta},
-        message::RequestDigest,
     },
 };
 use storage_proxy::random;
@@ -99,14 +97,11 @@ impl AggregateTables for AggregateSql {
         )
     }
 
-    fn job(
-        &mut self,
-        job: &AggregationJobId,
-    ) -> StoreResult<Option<(RequestDigest, Vec<(ReportId, ReportError)>)>> {
+    fn job(&mut self, job: &AggregationJobId) -> StoreResult<Option<RecordedJob>> {
         self.0.first(
             "SELECT digest, refused FROM job_0 WHERE job = ?",
             vec![blob(job.as_bytes())],
-            |mut row| Ok((row.array()?, row.packed()?)),
+            |mut row| Ok(RecordedJob { digest: row.array()?, refused: row.packed()? }),
         )
     }
 
@@ -145,10 +140,7 @@ impl AggregateTables for AggregateSql {
         )
     }
 
-    fn each_job(
-        &mut self,
-        visit: &mut dyn FnMut(AggregationJobId, &[u8], Vec<SliceHead>) -> StoreResult<()>,
-    ) -> StoreResult<()> {
+    fn each_job(&mut self, visit: &mut VisitJob<'_>) -> StoreResult<()> {
         self.0.each("SELECT job, param, heads FROM job_0", vec![], |mut row| {
             let job = job_id(&mut row)?;
             let param = row.blob()?;
@@ -156,10 +148,7 @@ impl AggregateTables for AggregateSql {
         })
     }
 
-    fn each_job_ids(
-        &mut self,
-        visit: &mut dyn FnMut(AggregationJobId, &[u8], Vec<SliceHead>, &[u8]) -> StoreResult<()>,
-    ) -> StoreResult<()> {
+    fn each_job_ids(&mut self, visit: &mut VisitJobIds<'_>) -> StoreResult<()> {
         self.0.each("SELECT job, param, heads, ids FROM job_0", vec![], |mut row| {
             let job = job_id(&mut row)?;
             let param = row.blob()?;

@@ -11,7 +11,10 @@
 //! | [`JobStore`] | `v1/{task}/jobs/{shard}` | `store::job_store` | none |
 //! | [`ConfigStore`] | `v1/config` | `store::config_store` | none |
 
-#![allow(missing_docs, reason = "`durable_object` writes undocumented methods beside the documented classes")]
+#![allow(
+    missing_docs,
+    reason = "`durable_object` writes undocumented methods beside the documented classes"
+)]
 
 mod aggregate_store;
 mod config_store;

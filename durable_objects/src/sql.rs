@@ -5,7 +5,11 @@
 //!
 //! Numbers bind as REAL, and integers above 2^53 are rounded, so ids, counts and checksums are stored as blobs.
 
-use std::{cell::{Cell, RefCell}, marker::PhantomData, panic::AssertUnwindSafe};
+use std::{
+    cell::{Cell, RefCell},
+    marker::PhantomData,
+    panic::AssertUnwindSafe,
+};
 
 use daphne_core::store::{Database, StoreError, StoreResult};
 use serde::{Serialize, de::DeserializeOwned};
@@ -72,7 +76,6 @@ impl<T: Tables> Database for SqlDatabase<T> {
             let body = &body;
             (body.borrow_mut())()
         });
-        drop(body);
         match (outcome, committed) {
             (Some(Ok(value)), Ok(_)) => {
                 self.has_schema.set(true);

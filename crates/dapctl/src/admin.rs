@@ -58,7 +58,8 @@ impl AdminClient {
     pub fn create_task(&self, spec: &TaskSpec) -> Result<CreatedTask, ClientError> {
         let body = serde_json::to_vec(spec)
             .map_err(|_| ClientError::Protocol("the task cannot be written as JSON".into()))?;
-        let answer = self.send(Method::POST, "admin/tasks", Some(&body))?.expect(&[200, 201], None)?;
+        let answer =
+            self.send(Method::POST, "admin/tasks", Some(&body))?.expect(&[200, 201], None)?;
         Ok(CreatedTask { created: answer.status == 201, task: json(&answer)? })
     }
 

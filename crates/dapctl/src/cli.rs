@@ -1,9 +1,11 @@
 //! The command line.
 
+mod vdaf;
+
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use daphne_core::{ids::TaskId, vdaf::VdafConfig};
+use daphne_core::ids::TaskId;
 
 use crate::{Failure, helper_client::AuthHeader, output::Format};
 
@@ -67,17 +69,23 @@ pub enum Command {
 #[derive(Debug, Subcommand)]
 pub enum TaskCommand {
     /// Creates a task; secrets that are not given are made
-    #[command(after_help = "Example:\n  dapctl task add --vdaf sumvec --bits 1 --length 1000 --save t.json\n  \
-        dapctl task add --file spec.json --save t.json")]
+    #[command(
+        after_help = "Example:\n  dapctl task add --vdaf sumvec --bits 1 --length 1000 --save t.json\n  \
+        dapctl task add --file spec.json --save t.json"
+    )]
     Add(Box<TaskAddArgs>),
     /// Lists all tasks
     #[command(after_help = "Example:\n  dapctl --output json task list")]
     List,
     /// Shows one task
-    #[command(after_help = "Example:\n  dapctl task show AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")]
+    #[command(
+        after_help = "Example:\n  dapctl task show AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+    )]
     Show(TaskIdArg),
     /// Deletes a task
-    #[command(after_help = "Example:\n  dapctl task rm AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")]
+    #[command(
+        after_help = "Example:\n  dapctl task rm AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+    )]
     Rm(TaskIdArg),
 }
 
@@ -245,8 +253,10 @@ pub enum KemName {
 #[derive(Debug, Subcommand)]
 pub enum ReportCommand {
     /// Makes reports and writes them as JSON Lines
-    #[command(after_help = "Example:\n  dapctl report make --task t.json --count 1000 --random --seed 1 --out r.jsonl\n  \
-        dapctl report make --task t.json --count 3 --measurement 1 --measurement 0 --out -")]
+    #[command(
+        after_help = "Example:\n  dapctl report make --task t.json --count 1000 --random --seed 1 --out r.jsonl\n  \
+        dapctl report make --task t.json --count 3 --measurement 1 --measurement 0 --out -"
+    )]
     Make(ReportMakeArgs),
     /// Prints the leader's HPKE configuration list as base64url, for other clients
     #[command(after_help = "Example:\n  dapctl report leader-config --task t.json --helper")]
@@ -273,7 +283,12 @@ pub struct ReportMakeArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub count: u64,
     /// A measurement as JSON, such as true, 7 or [0,1]; several are used in turn
-    #[arg(long, value_name = "JSON", conflicts_with = "random", required_unless_present = "random")]
+    #[arg(
+        long,
+        value_name = "JSON",
+        conflicts_with = "random",
+        required_unless_present = "random"
+    )]
     pub measurement: Vec<String>,
     /// Random measurements
     #[arg(long)]
@@ -358,7 +373,9 @@ pub fn parse() -> Result<Cli, Failure> {
 
 fn parse_from(args: impl IntoIterator<Item = OsString>) -> Result<Cli, Failure> {
     Cli::try_parse_from(args).map_err(|e| {
-        if !e.use_stderr() || e.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        if !e.use_stderr()
+            || e.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+        {
             e.exit();
         }
         let text = e.to_string();
@@ -368,77 +385,6 @@ fn parse_from(args: impl IntoIterator<Item = OsString>) -> Result<Cli, Failure> 
         let text = text.strip_prefix("error: ").unwrap_or(text);
         Failure::Usage(format!("{}; --help tells more", text.trim_end()))
     })
-}
-
-impl SpecArgs {
-    /// The VDAF and its parameters.
-    ///
-    /// # Errors
-    /// [`Failure::Usage`] if one is missing, or does not belong to the VDAF.
-    pub fn vdaf_config(&self) -> Result<VdafConfig, Failure> {
-        let name = self.vdaf.ok_or_else(|| Failure::Usage("--vdaf is needed".into()))?;
-        let vector = matches!(name, VdafName::Sumvec | VdafName::SumvecField64Multiproof);
-        let takes_bits = vector || name == VdafName::Sum;
-        let takes_length = vector || name == VdafName::Histogram;
-        let takes_proofs = name == VdafName::SumvecField64Multiproof;
-        for (option, given, taken) in [
-            ("--bits", self.bits.is_some(), takes_bits),
-            ("--length", self.length.is_some(), takes_length),
-            ("--chunk-length", self.chunk_length.is_some(), takes_length),
-            ("--proofs", self.proofs.is_some(), takes_proofs),
-        ] {
-            if given && !taken {
-                return Err(Failure::Usage(format!("{option} does not belong to this VDAF")));
-            }
-        }
-        let missing = |option| Failure::Usage(format!("{option} is needed for this VDAF"));
-        let max_measurement = || -> Result<u64, Failure> {
-            let bits = self.bits.ok_or_else(|| missing("--bits"))?;
-            u64::MAX
-                .checked_shr(u64::BITS.saturating_sub(bits))
-                .ok_or_else(|| Failure::Usage("--bits must be between 1 and 64".into()))
-        };
-        let length = || self.length.ok_or_else(|| missing("--length"));
-        let chunk_length = |bits: u32| -> Result<u32, Failure> {
-            let measurement = u64::from(length()?) * u64::from(bits);
-            Ok(self.chunk_length.unwrap_or_else(|| best_chunk_length(measurement)))
-        };
-        let bits = self.bits.unwrap_or(1);
-        Ok(match name {
-            VdafName::Count => VdafConfig::Prio3Count,
-            VdafName::Sum => VdafConfig::Prio3Sum { max_measurement: max_measurement()? },
-            VdafName::Sumvec => VdafConfig::Prio3SumVec {
-                length: length()?,
-                max_measurement: max_measurement()?,
-                chunk_length: chunk_length(bits)?,
-            },
-            VdafName::Histogram => {
-                VdafConfig::Prio3Histogram { length: length()?, chunk_length: chunk_length(1)? }
-            }
-            VdafName::SumvecField64Multiproof => {
-                VdafConfig::Prio3SumVecField64MultiproofHmacSha256Aes128 {
-                    length: length()?,
-                    max_measurement: max_measurement()?,
-                    chunk_length: chunk_length(bits)?,
-                    proofs: self.proofs.unwrap_or(2),
-                }
-            }
-        })
-    }
-}
-
-/// The chunk length with the shortest proof for a measurement of so many field elements, about its square root.
-fn best_chunk_length(measurement: u64) -> u32 {
-    // A proof has two elements for each of a chunk, and two for each power of two at or above the number of chunks.
-    (1..=(measurement + 1).ilog2())
-        .rev()
-        .map(|log2| {
-            let chunks = (1_u64 << log2) - 1;
-            let chunk_length = measurement.div_ceil(chunks);
-            (2 * chunk_length + 2 * chunks, chunk_length)
-        })
-        .min_by_key(|(proof, _)| *proof)
-        .map_or(1, |(_, chunk_length)| u32::try_from(chunk_length.max(1)).unwrap_or(u32::MAX))
 }
 
 #[cfg(test)]
@@ -469,61 +415,13 @@ mod tests {
         check(&Cli::command());
     }
 
-    fn vdaf(options: &str) -> Result<VdafConfig, Failure> {
-        match parse(&format!("dapctl task add {options}"))?.command {
-            Command::Task(TaskCommand::Add(args)) => args.spec.vdaf_config(),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn vdafs_are_read() {
-        assert_eq!(vdaf("--vdaf count"), Ok(VdafConfig::Prio3Count));
-        assert_eq!(vdaf("--vdaf sum --bits 8"), Ok(VdafConfig::Prio3Sum { max_measurement: 255 }));
-        assert_eq!(
-            vdaf("--vdaf sum --bits 64"),
-            Ok(VdafConfig::Prio3Sum { max_measurement: u64::MAX })
-        );
-        assert_eq!(
-            vdaf("--vdaf histogram --length 10 --chunk-length 3"),
-            Ok(VdafConfig::Prio3Histogram { length: 10, chunk_length: 3 })
-        );
-        assert_eq!(
-            vdaf("--vdaf sumvec-field64-multiproof --bits 1 --length 3 --chunk-length 2"),
-            Ok(VdafConfig::Prio3SumVecField64MultiproofHmacSha256Aes128 {
-                length: 3,
-                max_measurement: 1,
-                chunk_length: 2,
-                proofs: 2
-            })
-        );
-        for (bad, why) in [
-            ("--vdaf sum", "--bits is needed for this VDAF"),
-            ("--vdaf histogram", "--length is needed for this VDAF"),
-            ("--vdaf count --bits 3", "--bits does not belong to this VDAF"),
-            ("--vdaf sumvec --bits 1 --length 1 --proofs 2", "--proofs does not belong to this VDAF"),
-        ] {
-            assert_eq!(vdaf(bad), Err(Failure::Usage(why.into())), "{bad}");
-        }
-        for bad in ["", "--vdaf poplar1", "--vdaf sum --bits 65", "--vdaf count --file f"] {
-            assert!(matches!(vdaf(bad), Err(Failure::Usage(_))), "{bad}");
-        }
-    }
-
-    #[test]
-    fn chunk_lengths_are_those_of_prio() {
-        for measurement in (0..2000).chain([16_000, 100_000, 1 << 20]) {
-            let best = prio08::vdaf::prio3::optimal_chunk_length(measurement as usize);
-            assert_eq!(best_chunk_length(measurement) as usize, best, "{measurement}");
-        }
-        // Far beyond what any task may have, there is still an answer.
-        assert!(best_chunk_length(u64::from(u32::MAX) * 64) > 1);
-    }
-
     #[test]
     fn ids_may_begin_with_a_hyphen() {
         let id = format!("-{}", "A".repeat(42));
-        for line in [format!("dapctl task show {id}"), format!("dapctl task add --vdaf count --task-id {id}")] {
+        for line in [
+            format!("dapctl task show {id}"),
+            format!("dapctl task add --vdaf count --task-id {id}"),
+        ] {
             assert!(parse(&line).is_ok(), "{line}");
         }
         let failure = parse("dapctl task rm short").unwrap_err().to_string();
@@ -532,10 +430,11 @@ mod tests {
 
     #[test]
     fn the_last_of_collect_and_no_collect_counts() {
-        let collects = |options: &str| match parse(&format!("dapctl drive --task t --generate 1{options}")) {
-            Ok(Cli { command: Command::Drive(args), .. }) => !args.no_collect,
-            other => panic!("{other:?}"),
-        };
+        let collects =
+            |options: &str| match parse(&format!("dapctl drive --task t --generate 1{options}")) {
+                Ok(Cli { command: Command::Drive(args), .. }) => !args.no_collect,
+                other => panic!("{other:?}"),
+            };
         assert!(collects("") && collects(" --collect") && collects(" --no-collect --collect"));
         assert!(!collects(" --no-collect"));
     }

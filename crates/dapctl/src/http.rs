@@ -1,4 +1,6 @@
-//! One HTTP exchange with a peer, which errors it can end in, and when to repeat it.
+//! HTTP exchanges with a peer, and when to repeat them.
+
+mod error;
 
 use std::{
     fmt,
@@ -13,91 +15,14 @@ use ureq::{
 };
 use url::Url;
 
+pub use error::{ClientError, Problem, Transport};
+
 use crate::{Failure, output::clean};
 
 /// Longest answer that is read.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 /// A peer that asks for more patience than this does not get it.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
-
-/// A problem document (RFC 9457), or what is known of a refusal without one. Its text is the peer's, made safe to
-/// print.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Problem {
-    /// The HTTP status, as received.
-    pub status: u16,
-    /// A URN, `about:blank`, or empty without a document.
-    pub type_: String,
-    /// What kind of problem it is.
-    pub title: String,
-    /// What went wrong in this case.
-    pub detail: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "refused with status {}", self.status)?;
-        if !matches!(self.type_.as_str(), "" | "about:blank") {
-            write!(f, ", {}", self.type_)?;
-        }
-        match (self.detail.is_empty(), self.title.is_empty()) {
-            (false, _) => write!(f, ": {}", self.detail),
-            (true, false) => write!(f, ": {}", self.title),
-            (true, true) => Ok(()),
-        }
-    }
-}
-
-/// An exchange failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ClientError {
-    /// The peer answered with a status of 300 or more.
-    Problem(Problem),
-    /// No answer was had.
-    Transport(Transport),
-    /// The peer answered with something the protocol does not allow here.
-    Protocol(String),
-}
-
-/// No answer was had.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Transport {
-    /// What happened.
-    pub text: String,
-    /// Whether the peer may have got the request, and acted on it, nevertheless.
-    pub maybe_received: bool,
-}
-
-impl ClientError {
-    /// The problem, if the peer refused.
-    pub const fn problem(&self) -> Option<&Problem> {
-        match self {
-            Self::Problem(problem) => Some(problem),
-            Self::Transport(_) | Self::Protocol(_) => None,
-        }
-    }
-
-    /// Whether the request certainly changed nothing at the peer.
-    pub const fn changed_nothing(&self) -> bool {
-        match self {
-            Self::Problem(problem) => problem.status < 500,
-            Self::Transport(transport) => !transport.maybe_received,
-            Self::Protocol(_) => false,
-        }
-    }
-}
-
-impl fmt::Display for ClientError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Problem(problem) => problem.fmt(f),
-            Self::Transport(transport) => write!(f, "no answer: {}", transport.text),
-            Self::Protocol(text) => f.write_str(text),
-        }
-    }
-}
-
-impl std::error::Error for ClientError {}
 
 /// How we authenticate. The tokens are secret.
 #[derive(Clone, Copy)]
@@ -206,9 +131,11 @@ impl Answer {
         }
         let is_document = self.content_type.split(';').next().map(str::trim)
             == Some(daphne_core::problem::MEDIA_TYPE);
-        let document: Document = is_document
-            .then(|| serde_json::from_slice(&self.body).unwrap_or_default())
-            .unwrap_or_default();
+        let document: Document = if is_document {
+            serde_json::from_slice(&self.body).unwrap_or_default()
+        } else {
+            Document::default()
+        };
         Problem {
             status: self.status,
             type_: clean(&document.type_),
@@ -241,7 +168,9 @@ impl Http {
     pub fn new(base: &str, credential: Credential<'_>) -> Result<Self, Failure> {
         let (name, text) = match credential {
             Credential::None => ("", None),
-            Credential::Bearer(token) => ("authorization", Some((format!("Bearer {token}"), token))),
+            Credential::Bearer(token) => {
+                ("authorization", Some((format!("Bearer {token}"), token)))
+            }
             Credential::DapAuthToken(token) => ("dap-auth-token", Some((token.to_owned(), token))),
         };
         let credential = match text {
@@ -301,7 +230,12 @@ impl Http {
         };
         let mut response = sent.map_err(|e| self.transport(&e))?;
         let header = |name| {
-            response.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned()
+            response
+                .headers()
+                .get(name)
+                .and_then(|v| v.to_str().ok())
+                .unwrap_or_default()
+                .to_owned()
         };
         let (content_type, retry_after) = (header("content-type"), header("retry-after"));
         let status = response.status().as_u16();
@@ -325,7 +259,11 @@ impl Http {
     ///
     /// # Errors
     /// As [`Http::send`], when the repeats are used up.
-    pub fn send_retrying(&self, request: &Request<'_>, retry: Retry) -> Result<Answer, ClientError> {
+    pub fn send_retrying(
+        &self,
+        request: &Request<'_>,
+        retry: Retry,
+    ) -> Result<Answer, ClientError> {
         let mut delays = ExponentialBuilder::new()
             .with_min_delay(retry.delay_min)
             .with_max_delay(retry.delay_max)
@@ -350,7 +288,9 @@ impl Http {
     fn transport(&self, e: &ureq::Error) -> ClientError {
         use ureq::{Error, Timeout};
         let never_sent = match e {
-            Error::HostNotFound | Error::ConnectionFailed | Error::BadUri(_) | Error::Tls(_) => true,
+            Error::HostNotFound | Error::ConnectionFailed | Error::BadUri(_) | Error::Tls(_) => {
+                true
+            }
             Error::Timeout(Timeout::Resolve | Timeout::Connect) => true,
             Error::Io(e) => e.kind() == std::io::ErrorKind::ConnectionRefused,
             _ => false,
@@ -435,7 +375,9 @@ mod tests {
         let error = answer(400, "application/problem+json", body).expect(&[200], None).unwrap_err();
         assert_eq!(error.to_string(), "refused with status 400, urn:x:batchOverlap: a [31mb c");
         assert!(error.changed_nothing());
-        for (media_type, body) in [("text/html", body), ("application/problem+json", "{\"type\":3}")] {
+        for (media_type, body) in
+            [("text/html", body), ("application/problem+json", "{\"type\":3}")]
+        {
             let error = answer(502, media_type, body).expect(&[200], None).unwrap_err();
             assert_eq!(error.to_string(), "refused with status 502");
             assert!(!error.changed_nothing());

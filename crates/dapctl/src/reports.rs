@@ -57,7 +57,8 @@ impl KnownReport {
             }
             _ => format!("column {} is not JSON", e.column()),
         })?;
-        let report = b64::decode(&line.report).ok_or("the report is not base64url without padding")?;
+        let report =
+            b64::decode(&line.report).ok_or("the report is not base64url without padding")?;
         let id = v09::Report::decode(&report)
             .map_err(|e| format!("the report is malformed: {e}"))?
             .report_metadata
@@ -94,8 +95,8 @@ pub fn read_files(
 ) -> impl Iterator<Item = Result<KnownReport, Failure>> + use<> {
     let mut seen = HashSet::new();
     let mut failed = false;
+    let paths = paths.to_vec();
     paths
-        .to_vec()
         .into_iter()
         .flat_map(move |path| read_file(vdaf, &path))
         .map(move |item| {
@@ -115,10 +116,7 @@ pub fn read_files(
 
 type Placed = (String, KnownReport, ReportId);
 
-fn read_file(
-    vdaf: VdafConfig,
-    path: &Path,
-) -> Box<dyn Iterator<Item = Result<Placed, Failure>>> {
+fn read_file(vdaf: VdafConfig, path: &Path) -> Box<dyn Iterator<Item = Result<Placed, Failure>>> {
     let name = clean(&path.display().to_string());
     let file = match File::open(path) {
         Ok(file) => file,
@@ -195,7 +193,9 @@ pub fn random_measurement(vdaf: &VdafConfig, seed: u64, index: u64) -> Measureme
         VdafConfig::Prio3Sum { max_measurement } => Measurement::Sum(next(*max_measurement)),
         VdafConfig::Prio3SumVec { length, max_measurement, .. }
         | VdafConfig::Prio3SumVecField64MultiproofHmacSha256Aes128 {
-            length, max_measurement, ..
+            length,
+            max_measurement,
+            ..
         } => Measurement::SumVec((0..*length).map(|_| next(*max_measurement)).collect()),
         VdafConfig::Prio3Histogram { length, .. } => {
             Measurement::Histogram(next(u64::from(length.saturating_sub(1))) as usize)
@@ -236,9 +236,12 @@ impl Generator {
             return Err(Failure::Usage("there are no measurements to make reports of".into()));
         }
         let checked = task.task()?;
-        let helper = helper_configs.0.iter().find(|config| config.is_supported()).ok_or_else(|| {
-            Failure::Wrong("the helper publishes no HPKE configuration that is supported".into())
-        })?;
+        let helper =
+            helper_configs.0.iter().find(|config| config.is_supported()).ok_or_else(|| {
+                Failure::Wrong(
+                    "the helper publishes no HPKE configuration that is supported".into(),
+                )
+            })?;
         let client = ClientTask {
             task_id: *checked.id(),
             vdaf: checked.vdaf,
@@ -259,7 +262,8 @@ impl Generator {
             .get(self.client.vdaf.config(), index)
             .ok_or_else(|| Failure::Usage("there are no measurements to make reports of".into()))?;
         let offset = u128::from(self.time_span_s) * u128::from(index) / u128::from(count.max(1));
-        let offset = daphne_core::time::Duration::from_seconds(u64::try_from(offset).unwrap_or(u64::MAX));
+        let offset =
+            daphne_core::time::Duration::from_seconds(u64::try_from(offset).unwrap_or(u64::MAX));
         let randomness = ReportRandomness {
             report_id: random()?,
             leader_seed: random()?,
@@ -312,7 +316,8 @@ mod tests {
 
     #[test]
     fn lines_survive() {
-        let written = KnownReport { report: empty_report(1), measurement: Some(Measurement::Sum(7)) };
+        let written =
+            KnownReport { report: empty_report(1), measurement: Some(Measurement::Sum(7)) };
         assert_eq!(KnownReport::from_line(&SUM, &written.to_line()).unwrap().0, written);
         let silent = KnownReport { measurement: None, ..written };
         assert!(!silent.to_line().contains("measurement"));
@@ -329,12 +334,20 @@ mod tests {
             (line(1, 3), "line 2: the report's id occurred before"),
             (line(2, 256), "line 2: the measurement has a number larger than 255"),
             ("[1]".into(), "line 2: the line must be an object with a string \"report\""),
-            (r#"{"measurement":1}"#.into(), "line 2: the line must be an object with a string \"report\""),
+            (
+                r#"{"measurement":1}"#.into(),
+                "line 2: the line must be an object with a string \"report\"",
+            ),
             (r#"{"report":"AA=="}"#.into(), "line 2: the report is not base64url without padding"),
         ] {
             assert_eq!(read(&format!("{}\n{bad}\n", line(1, 1)))[1], Err(why.into()));
         }
-        assert!(read(r#"{"report":"AAAA"}"#)[0].as_ref().unwrap_err().starts_with("line 1: the report is malformed"));
+        assert!(
+            read(r#"{"report":"AAAA"}"#)[0]
+                .as_ref()
+                .unwrap_err()
+                .starts_with("line 1: the report is malformed")
+        );
     }
 
     #[test]

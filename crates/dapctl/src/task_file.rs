@@ -164,15 +164,13 @@ impl Saved {
 pub fn write_atomically(path: &Path, content: &[u8], force: bool) -> Result<(), Failure> {
     let failed = |e: &std::io::Error| Failure::Usage(format!("cannot write {}: {e}", shown(path)));
     let mut file = temporary_beside(path)?;
-    file.write_all(content)
-        .and_then(|()| file.as_file().sync_all())
-        .map_err(|e| failed(&e))?;
+    file.write_all(content).and_then(|()| file.as_file().sync_all()).map_err(|e| failed(&e))?;
     let moved = if force { file.persist(path) } else { file.persist_noclobber(path) };
     match moved {
         Ok(_) => Ok(()),
-        Err(e) if e.error.kind() == std::io::ErrorKind::AlreadyExists => Err(Failure::Usage(
-            format!("{} exists; --force overwrites it", shown(path)),
-        )),
+        Err(e) if e.error.kind() == std::io::ErrorKind::AlreadyExists => {
+            Err(Failure::Usage(format!("{} exists; --force overwrites it", shown(path))))
+        }
         Err(e) => Err(failed(&e.error)),
     }
 }
@@ -226,7 +224,8 @@ pub fn generate_missing(
     verify_key_len: usize,
 ) -> Result<Generated, Failure> {
     let mut generated = Generated { secrets: false, collector: None };
-    let lacks = |fields: &Map<String, Value>, name| matches!(fields.get(name), None | Some(Value::Null));
+    let lacks =
+        |fields: &Map<String, Value>, name| matches!(fields.get(name), None | Some(Value::Null));
     if lacks(fields, "verify_key") {
         let mut key = vec![0; verify_key_len];
         fill_random(&mut key)?;

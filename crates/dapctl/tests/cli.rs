@@ -63,7 +63,9 @@ fn serve(answers: &[(&str, &str, &str)]) -> Server {
             }
             let length = head
                 .lines()
-                .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok())
+                .find_map(|line| {
+                    line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok()
+                })
                 .unwrap_or(0);
             let mut body = vec![0; length];
             reader.read_exact(&mut body).unwrap();
@@ -135,7 +137,11 @@ fn a_missing_or_unusable_token_or_url_is_a_usage_error() {
     let url = "http://127.0.0.1:1";
     let text = fails(&["--url", url, "--admin-token", "se same", "task", "list"], 2, "token");
     assert!(!text.contains("se same"));
-    fails(&["--url", url, "--admin-token-file", "/does/not/exist", "task", "list"], 2, "/does/not/exist");
+    fails(
+        &["--url", url, "--admin-token-file", "/does/not/exist", "task", "list"],
+        2,
+        "/does/not/exist",
+    );
 }
 
 #[test]
@@ -152,7 +158,11 @@ fn a_drive_without_a_helper_is_code_3() {
     let folder = TempDir::new().unwrap();
     let file = saved_task(&folder, &["--vdaf", "count"]);
     fails(&["drive", "--task", &file, "--generate", "1", "--retries", "0"], 3, "no answer");
-    fails(&["report", "leader-config", "--task", &file, "--helper", "--retries", "0"], 3, "no answer");
+    fails(
+        &["report", "leader-config", "--task", &file, "--helper", "--retries", "0"],
+        3,
+        "no answer",
+    );
 }
 
 #[test]
@@ -173,11 +183,18 @@ fn a_created_task_is_kept_with_its_secrets_and_prints_none() {
     let request = server.requests.recv().unwrap();
     let (head, body) = request.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("POST /admin/tasks HTTP/1.1\r\n"), "{head}");
-    assert!(head.to_ascii_lowercase().contains("authorization: bearer sesame-open-up\r\n"), "{head}");
+    assert!(
+        head.to_ascii_lowercase().contains("authorization: bearer sesame-open-up\r\n"),
+        "{head}"
+    );
     let sent: serde_json::Value = serde_json::from_str(body).unwrap();
     assert_eq!(sent, saved["spec"]);
     assert_eq!(sent["vdaf"]["Prio3Sum"]["max_measurement"], 255);
-    for secret in [&saved["spec"]["verify_key"], &saved["spec"]["leader_token"], &saved["leader_hpke_keypair"]["private_key"]] {
+    for secret in [
+        &saved["spec"]["verify_key"],
+        &saved["spec"]["leader_token"],
+        &saved["leader_hpke_keypair"]["private_key"],
+    ] {
         assert!(!stdout.contains(secret.as_str().unwrap()));
         assert!(!String::from_utf8_lossy(&output.stderr).contains(secret.as_str().unwrap()));
     }
@@ -243,7 +260,8 @@ fn unusable_parameters_are_found_before_anything_is_sent() {
 fn a_refused_token_is_code_1() {
     let problem = r#"{"type":"about:blank","title":"The request's authorization is not valid.","status":401}"#;
     let server = serve(&[("401 Unauthorized", "application/problem+json", problem)]);
-    let text = fails(&admin(&server.url, &["hpke", "list"]), 1, "status 401: The request's authorization");
+    let text =
+        fails(&admin(&server.url, &["hpke", "list"]), 1, "status 401: The request's authorization");
     assert!(!text.contains("sesame"));
 }
 
@@ -348,13 +366,30 @@ fn reports_are_made_for_the_configurations_fetched() {
     std::fs::write(&file, task.to_string()).unwrap();
 
     let out = path(&folder, "reports.jsonl");
-    let args = ["report", "make", "--task", &file, "--count", "3", "--measurement", "3", "--measurement", "0", "--out", &out];
+    let args = [
+        "report",
+        "make",
+        "--task",
+        &file,
+        "--count",
+        "3",
+        "--measurement",
+        "3",
+        "--measurement",
+        "0",
+        "--out",
+        &out,
+    ];
     let output = dapctl(&args);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let lines = std::fs::read_to_string(&out).unwrap();
     let measurements: Vec<u64> = lines
         .lines()
-        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["measurement"].as_u64().unwrap())
+        .map(|line| {
+            serde_json::from_str::<serde_json::Value>(line).unwrap()["measurement"]
+                .as_u64()
+                .unwrap()
+        })
         .collect();
     assert_eq!(measurements, [3, 0, 3]);
 }

@@ -192,7 +192,7 @@ impl TaskSpec {
             DapVersion::V09 => {}
             DapVersion::V18 => return refuse("this release serves dap-09 tasks only"),
         }
-        let vdaf = Vdaf::new(self.version.vdaf_draft(), self.vdaf.clone())
+        let vdaf = Vdaf::new(self.version.vdaf_draft(), self.vdaf)
             .map_err(|e| TaskError(e.to_string()))?;
         let verify_key = vdaf.verify_key(&self.verify_key).map_err(|e| TaskError(e.to_string()))?;
         let hash = match (&self.leader_token, self.leader_token_hash) {
@@ -310,7 +310,7 @@ impl StoredTask {
     /// Ours: the root key it was sealed with is missing, or the record is broken.
     pub fn open(self, keys: &RootKeys) -> Result<Task, OpenTaskError> {
         let key = keys.open(&seal_label(&self.parameters.task_id), &self.sealed_verify_key)?;
-        let vdaf = Vdaf::new(self.parameters.version.vdaf_draft(), self.parameters.vdaf.clone())
+        let vdaf = Vdaf::new(self.parameters.version.vdaf_draft(), self.parameters.vdaf)
             .map_err(|_| OpenTaskError::Broken)?;
         let verify_key = vdaf.verify_key(&key).map_err(|_| OpenTaskError::Broken)?;
         Ok(Task {

@@ -15,7 +15,7 @@ use daphne_core::{
     },
     vdaf::FieldKind,
 };
-use futures::executor::block_on;
+use futures::{FutureExt as _, executor::block_on};
 
 #[test]
 fn objects_in_memory_conform() {
@@ -129,7 +129,51 @@ fn a_commit_that_meets_a_dead_attempt_settles_it() {
     assert_eq!(block_on(s.commit(store, c)), Answer::Committed(vec![]));
 }
 
+/// A commit between gathering and freezing moves the content: the attempt starts over, and the late report is either in
+/// the sum that the leader counts, or the request is refused.
+#[test]
+fn a_commit_between_gathering_and_freezing_is_noticed() {
+    let cluster = MemoryCluster::new();
+    let s = committed(&cluster, 1);
+    // Calls: ledger, gathering, freezing.
+    cluster.before_call(cluster.calls() + 2, |cluster| {
+        let s = Subject::new(cluster, "steps", BatchMode::TimeInterval, 1, 0);
+        let late = commit(2, vec![slice(window(0), &[50])]);
+        let answer = s.commit(conformance::ONLY, late).now_or_never();
+        assert_eq!(answer, Some(Answer::Committed(vec![])));
+    });
+    let without = s.collection(1, windows(0, 1), &[1, 2]);
+    assert_eq!(block_on(s.collect(&without)), LedgerResponse::Busy);
+    assert!(matches!(block_on(s.collect(&without)), LedgerResponse::Refused(_)));
+    let with = s.collection(2, windows(0, 1), &[1, 2, 50]);
+    let answer = block_on(s.collect(&with));
+    assert_eq!(s.open(&with, &answer), 53);
+}
+
 /// A store born between gathering and intent makes the attempt start over, or it would be missing from the sum.
+#[test]
+fn a_store_born_during_a_collection_is_noticed() {
+    let cluster = MemoryCluster::new();
+    let at = |shard| StoreId { group: Group::Run(0), shard };
+    let s = Subject::new(&cluster, "born", BatchMode::TimeInterval, 2, 10);
+    let mut c = commit(1, vec![slice(window(0), &[1, 2])]);
+    c.open = Some(block_on(s.open_store(at(0))));
+    block_on(s.commit(at(0), c));
+    // Calls: ledger, gathering. The birth happens while the gathering is under way.
+    cluster.before_call(cluster.calls() + 1, move |cluster| {
+        let s = Subject::new(cluster, "born", BatchMode::TimeInterval, 2, 10);
+        let mut c = commit(2, vec![slice(window(0), &[3])]);
+        c.open = Some(s.open_store(at(1)).now_or_never().unwrap());
+        assert_eq!(s.commit(at(1), c).now_or_never(), Some(Answer::Committed(vec![])));
+    });
+    let without = s.collection(1, windows(0, 1), &[1, 2]);
+    assert_eq!(block_on(s.collect(&without)), LedgerResponse::Busy);
+    assert!(matches!(block_on(s.collect(&without)), LedgerResponse::Refused(_)));
+    let with = s.collection(2, windows(0, 1), &[1, 2, 3]);
+    let answer = block_on(s.collect(&with));
+    assert_eq!(s.open(&with, &answer), 6);
+}
+
 #[test]
 fn a_store_that_is_not_touched_is_not_created() {
     let cluster = MemoryCluster::new();

@@ -1,6 +1,6 @@
 //! One isolate's application: secrets parsed, routes built and caches filled once, then every request.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, panic::AssertUnwindSafe, rc::Rc};
 
 use daphne_core::{
     error::{Abort, AbortKind, Error, Internal},
@@ -9,6 +9,7 @@ use daphne_core::{
     time::Time,
     version::DapVersion,
 };
+use futures::FutureExt;
 use storage_proxy::config::Config;
 use worker::{Date, Env, Method, Request, Response};
 
@@ -101,7 +102,11 @@ pub async fn handle(request: Request, env: Env) -> worker::Result<Response> {
     let mut outcome = Outcome::new(route, &method);
     let version = version_of(route);
     let task_id: Option<TaskId> = found.task.parse().ok();
-    let result = dispatch(&app, request, &env, found, &mut outcome).await;
+    // A panic fails its own request and no other: the build unwinds.
+    let result = AssertUnwindSafe(dispatch(&app, request, &env, found, &mut outcome))
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|_| Err(Internal::Broken("a handler panicked".to_owned()).into()));
     let response = match result {
         Ok(response) => response,
         Err(error) => {

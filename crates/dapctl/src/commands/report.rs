@@ -15,8 +15,9 @@ use daphne_core::{
 use serde_json::json;
 
 use crate::{
-    Failure, drive,
+    Failure,
     cli::{Cli, ReportCommand, ReportMakeArgs},
+    drive,
     helper_client::AuthHeader,
     http::Retry,
     output::{self, Format, Progress, clean},
@@ -36,11 +37,15 @@ pub(super) fn run(cli: &Cli, command: &ReportCommand) -> Result<(), Failure> {
             };
             let mut w = Writer::new();
             list.write(&mut w);
-            let encoded = w
-                .finish()
-                .map_err(|_| Failure::Wrong("the list of HPKE configurations is too long".into()))?;
+            let encoded = w.finish().map_err(|_| {
+                Failure::Wrong("the list of HPKE configurations is too long".into())
+            })?;
             let text = b64::encode(&encoded);
-            output::print(cli.output, &text, &json!({ "hpke_config_list": text, "configs": list.0 }))
+            output::print(
+                cli.output,
+                &text,
+                &json!({ "hpke_config_list": text, "configs": list.0 }),
+            )
         }
     }
 }
@@ -100,7 +105,8 @@ fn write_all(generator: Generator, count: u64, out: impl Write, name: &str) -> R
 }
 
 fn measurement(vdaf: &VdafConfig, text: &str) -> Result<Measurement, Failure> {
-    let value = serde_json::from_str(text)
-        .map_err(|_| Failure::Usage("--measurement is not JSON, such as true, 7 or [0,1]".into()))?;
+    let value = serde_json::from_str(text).map_err(|_| {
+        Failure::Usage("--measurement is not JSON, such as true, 7 or [0,1]".into())
+    })?;
     Measurement::from_json(vdaf, &value).map_err(|e| Failure::Usage(format!("--measurement: {e}")))
 }

@@ -140,7 +140,11 @@ fn read_spec(path: &Path) -> Result<Map<String, Value>, Failure> {
     let text = std::fs::read_to_string(path)
         .map_err(|e| Failure::Usage(format!("cannot read {shown}: {e}")))?;
     serde_json::from_str(&text).map_err(|e| {
-        Failure::Usage(format!("{shown}, line {}, column {}: expected a JSON object", e.line(), e.column()))
+        Failure::Usage(format!(
+            "{shown}, line {}, column {}: expected a JSON object",
+            e.line(),
+            e.column()
+        ))
     })
 }
 
@@ -176,15 +180,20 @@ fn from_options(args: &SpecArgs) -> Result<Map<String, Value>, Failure> {
 }
 
 fn decode_config(text: &str) -> Result<HpkeConfig, Failure> {
-    b64::decode(text).and_then(|bytes| Reader::all(&bytes, HpkeConfig::read).ok()).ok_or_else(|| {
-        Failure::Usage("--collector-config is not the base64url of an encoded HpkeConfig".into())
-    })
+    b64::decode(text).and_then(|bytes| Reader::all(&bytes, HpkeConfig::read).ok()).ok_or_else(
+        || {
+            Failure::Usage(
+                "--collector-config is not the base64url of an encoded HpkeConfig".into(),
+            )
+        },
+    )
 }
 
 fn verify_key_len(fields: &Map<String, Value>) -> Result<usize, Failure> {
     let usage = |e: String| Failure::Usage(clean(&e));
     let config = fields.get("vdaf").cloned().unwrap_or(Value::Null);
-    let config: VdafConfig = serde_json::from_value(config).map_err(|e| usage(format!("vdaf: {e}")))?;
+    let config: VdafConfig =
+        serde_json::from_value(config).map_err(|e| usage(format!("vdaf: {e}")))?;
     let vdaf = Vdaf::new(DapVersion::V09.vdaf_draft(), config).map_err(|e| usage(e.to_string()))?;
     Ok(vdaf.verify_key_len())
 }

@@ -41,13 +41,13 @@ pub(super) fn collect_all(
             batch: name,
             report_count: accepted.report_count,
             aggregate: None,
-            expected: accepted.truth.clone(),
+            expected: accepted.truth.as_ref().map(|t| reduced(t, leader.task.vdaf.field())),
             matches: None,
         };
         match collect(leader, keys, name, &accepted, total) {
             Ok(aggregate) => {
-                if let Some(truth) = &accepted.truth {
-                    let matches = aggregate == reduced(truth, leader.task.vdaf.field());
+                if let Some(expected) = &summary.expected {
+                    let matches = aggregate == *expected;
                     summary.matches = Some(matches);
                     if !matches {
                         total.problems.push(format!("the aggregate of {name} is wrong"));
@@ -74,10 +74,9 @@ fn plan(
     for (bucket, accepted) in &total.outcome.accepted {
         let name = match bucket {
             BatchBucket::Batch(id) => BatchName::Batch { batch_id: *id },
-            BatchBucket::Window(start) => BatchName::Interval {
-                start: start.as_seconds(),
-                duration: precision.as_seconds(),
-            },
+            BatchBucket::Window(start) => {
+                BatchName::Interval { start: start.as_seconds(), duration: precision.as_seconds() }
+            }
         };
         match (mode, leader.options.per_bucket, batches.last_mut()) {
             // Buckets come in the order of time, so the interval grows at its end.

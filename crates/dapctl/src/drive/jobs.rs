@@ -18,10 +18,7 @@ use daphne_core::{
 
 use super::{Options, count};
 use crate::{
-    Failure,
-    helper_client::HelperClient,
-    http::ClientError,
-    reports::KnownReport,
+    Failure, helper_client::HelperClient, http::ClientError, reports::KnownReport,
     task_file::random,
 };
 
@@ -97,12 +94,7 @@ impl Leader<'_> {
         }
     }
 
-    fn try_job(
-        &self,
-        id: &AggregationJobId,
-        job: &Job,
-        end: &mut JobEnd,
-    ) -> Result<(), JobError> {
+    fn try_job(&self, id: &AggregationJobId, job: &Job, end: &mut JobEnd) -> Result<(), JobError> {
         let outcome = &mut end.outcome;
         outcome.reports_read = job.reports.len() as u64;
         let reports = decode(&job.reports)?;

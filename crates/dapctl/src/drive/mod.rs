@@ -98,7 +98,9 @@ pub fn run(
     progress: &Progress,
 ) -> Result<Summary, Failure> {
     if options.job_size == 0 || options.concurrency == 0 || options.batch_size == Some(0) {
-        return Err(Failure::Usage("job size, batch size and concurrency must be at least 1".into()));
+        return Err(Failure::Usage(
+            "job size, batch size and concurrency must be at least 1".into(),
+        ));
     }
     if file.spec.leader_token.is_none() {
         return Err(Failure::Usage("the task file holds no leader token".into()));
@@ -262,7 +264,11 @@ fn count(map: &mut BTreeMap<&'static str, u64>, key: &'static str, n: u64) {
 mod tests {
     use super::*;
 
-    fn cut(options: &Options, mode: BatchMode, reports: usize) -> Vec<(PartialBatchSelector, usize)> {
+    fn cut(
+        options: &Options,
+        mode: BatchMode,
+        reports: usize,
+    ) -> Vec<(PartialBatchSelector, usize)> {
         let (sender, receiver) = mpsc::sync_channel(100);
         let report = KnownReport { report: Vec::new(), measurement: None };
         let reports = std::iter::repeat_n(Ok(report), reports);

@@ -154,9 +154,7 @@ impl Summary {
         match self.problems.as_slice() {
             [] => Ok(()),
             [one] => Err(Failure::Wrong(one.clone())),
-            [first, rest @ ..] => {
-                Err(Failure::Wrong(format!("{first} (and {} more problems)", rest.len())))
-            }
+            [first, rest @ ..] => Err(Failure::Wrong(format!("{first} (and {} more)", rest.len()))),
         }
     }
 }

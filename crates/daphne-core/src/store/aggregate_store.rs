@@ -176,9 +176,9 @@ fn commit_job(
         (None, false) => return Ok(Response::NotOpen),
     };
     // A repeat is answered from the row, and nothing else is looked at.
-    if let Some((digest, refused)) = tables.job(&commit.job)? {
-        return Ok(if digest == commit.digest {
-            Response::Committed(refused)
+    if let Some(recorded) = tables.job(&commit.job)? {
+        return Ok(if recorded.digest == commit.digest {
+            Response::Committed(recorded.refused)
         } else {
             Response::Conflict
         });
@@ -190,10 +190,10 @@ fn commit_job(
             tables.put_sealed(&SealedRange { range: *range, param: param.clone(), attempt: 0 })?;
         }
     }
-    if let Some(frozen) = &meta.frozen {
-        if commit.slices.iter().any(|s| frozen.range.contains(&s.bucket)) {
-            return Ok(Response::Busy(frozen.attempt));
-        }
+    if let Some(frozen) = &meta.frozen
+        && commit.slices.iter().any(|s| frozen.range.contains(&s.bucket))
+    {
+        return Ok(Response::Busy(frozen.attempt));
     }
     let mut collected = Vec::new();
     for slice in &commit.slices {

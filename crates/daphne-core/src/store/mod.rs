@@ -7,7 +7,7 @@
 //! `AggregateStore` could. The [`config_store`] holds what must be strongly consistent about tasks and keys.
 //!
 //! The state machines are written once, here, over the small table traits of this module. Durable Objects bind
-//! the tables to SQLite; [`crate::testing`] keeps them in memory.
+//! the tables to SQLite; the `testing` module keeps them in memory.
 //!
 //! Platform facts that everything relies on: an object handles one synchronous transaction at a time, atomic and
 //! durable; every message may be lost, repeated, late, or answered after its sender gave up; any await may be
@@ -61,6 +61,22 @@ pub trait Database {
     -> StoreResult<R>;
 }
 
+/// A job's fate in one `AggregateStore`, as far as a repeat of it is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordedJob {
+    /// SHA-256 of its request.
+    pub digest: RequestDigest,
+    /// Reports whose refusal is remembered.
+    pub refused: Vec<(ReportId, ReportError)>,
+}
+
+/// Visits a job's id, aggregation parameter and slice heads.
+pub type VisitJob<'a> = dyn FnMut(AggregationJobId, &[u8], Vec<SliceHead>) -> StoreResult<()> + 'a;
+
+/// Visits a job's id, aggregation parameter, slice heads and ids.
+pub type VisitJobIds<'a> =
+    dyn FnMut(AggregationJobId, &[u8], Vec<SliceHead>, &[u8]) -> StoreResult<()> + 'a;
+
 /// Tables of one `AggregateStore`.
 pub trait AggregateTables {
     /// The single meta row.
@@ -87,11 +103,7 @@ pub trait AggregateTables {
     ///
     /// # Errors
     /// The database's.
-    #[allow(clippy::type_complexity)]
-    fn job(
-        &mut self,
-        job: &AggregationJobId,
-    ) -> StoreResult<Option<(RequestDigest, Vec<(ReportId, ReportError)>)>>;
+    fn job(&mut self, job: &AggregationJobId) -> StoreResult<Option<RecordedJob>>;
     /// Records a job (1 row whatever its size, up to the chunk limit of the database).
     ///
     /// # Errors
@@ -106,18 +118,12 @@ pub trait AggregateTables {
     ///
     /// # Errors
     /// The database's, or the visitor's.
-    fn each_job(
-        &mut self,
-        visit: &mut dyn FnMut(AggregationJobId, &[u8], Vec<SliceHead>) -> StoreResult<()>,
-    ) -> StoreResult<()>;
+    fn each_job(&mut self, visit: &mut VisitJob<'_>) -> StoreResult<()>;
     /// Visits each job's parameter, slice heads and ids (16 bytes each, in the order of the slices).
     ///
     /// # Errors
     /// The database's, or the visitor's.
-    fn each_job_ids(
-        &mut self,
-        visit: &mut dyn FnMut(AggregationJobId, &[u8], Vec<SliceHead>, &[u8]) -> StoreResult<()>,
-    ) -> StoreResult<()>;
+    fn each_job_ids(&mut self, visit: &mut VisitJobIds<'_>) -> StoreResult<()>;
     /// A job's encoded shares, in the order of the slices.
     ///
     /// # Errors

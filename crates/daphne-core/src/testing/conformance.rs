@@ -106,12 +106,8 @@ impl<'a, O: Objects> Subject<'a, O> {
                 shard_key_version: 1,
             },
             // Unwrap safety: 32 bytes are enough.
-            collector: HpkeKeypair::derive(
-                HpkeConfigId(9),
-                HpkeKem::X25519HkdfSha256,
-                &[3; 32],
-            )
-            .unwrap(),
+            collector: HpkeKeypair::derive(HpkeConfigId(9), HpkeKem::X25519HkdfSha256, &[3; 32])
+                .unwrap(),
         }
     }
 
@@ -263,7 +259,8 @@ pub async fn a_replay_writes_nothing(objects: &impl Objects) {
     assert_eq!(s.ask(ONLY, StoreAction::KnowsJob(job(2))).await, Answer::Known(false));
     // What the Worker sends next: the replays refused, the rest committed. Refused ids are not remembered as taken.
     let mut rest = commit(2, vec![slice(BatchBucket::Batch(b), &[3])]);
-    rest.refused = vec![(report(1), ReportError::ReportReplayed), (report(9), ReportError::ReportTooEarly)];
+    rest.refused =
+        vec![(report(1), ReportError::ReportReplayed), (report(9), ReportError::ReportTooEarly)];
     assert_eq!(s.commit(ONLY, rest.clone()).await, Answer::Committed(rest.refused));
     let early = commit(3, vec![slice(BatchBucket::Batch(b), &[9])]);
     assert_eq!(s.commit(ONLY, early).await, Answer::Committed(vec![]));
@@ -280,11 +277,19 @@ pub async fn frozen_is_busy_and_sealed_is_collected(objects: &impl Objects) {
     assert_eq!(s.freeze(ONLY, 5, windows(5, 1)).await, Answer::Stale, "another attempt");
     let into = |n, bucket, r: u8| commit(n, vec![slice(window(bucket), &[r])]);
     assert_eq!(s.commit(ONLY, into(2, 1, 20)).await, Answer::Busy(4));
-    assert_eq!(s.commit(ONLY, into(2, 9, 1)).await, Answer::Busy(4), "a replay of what is being decided");
+    assert_eq!(
+        s.commit(ONLY, into(2, 9, 1)).await,
+        Answer::Busy(4),
+        "a replay of what is being decided"
+    );
     assert_eq!(s.commit(ONLY, into(3, 2, 30)).await, Answer::Committed(vec![]), "elsewhere");
     assert_eq!(s.ask(ONLY, StoreAction::Thaw { attempt: 4 }).await, Answer::Done);
     assert_eq!(s.commit(ONLY, into(4, 1, 40)).await, Answer::Committed(vec![]));
-    assert_eq!(s.freeze(ONLY, 4, windows(0, 2)).await, Answer::Stale, "a late message of a dead attempt");
+    assert_eq!(
+        s.freeze(ONLY, 4, windows(0, 2)).await,
+        Answer::Stale,
+        "a late message of a dead attempt"
+    );
     assert_eq!(s.freeze(ONLY, 6, windows(0, 2)).await, Answer::Frozen);
     assert_eq!(s.ask(ONLY, StoreAction::Thaw { attempt: 4 }).await, Answer::Done, "late");
     assert_eq!(s.commit(ONLY, into(5, 1, 50)).await, Answer::Busy(6), "a late thaw frees nothing");
@@ -391,7 +396,10 @@ pub async fn a_wrong_request_burns_nothing(objects: &impl Objects) {
     let answer = s.collect(&right).await;
     assert_eq!(s.open(&right, &answer), 69);
     assert_eq!(s.collect(&right).await, answer, "the same request, the same bytes");
-    assert_eq!(refused(&s.collect(&s.collection(6, range, &[1, 2])).await), AbortKind::BatchMismatch);
+    assert_eq!(
+        refused(&s.collect(&s.collection(6, range, &[1, 2])).await),
+        AbortKind::BatchMismatch
+    );
     let late = commit(3, vec![slice(BatchBucket::Batch(batch), &[60])]);
     assert_eq!(s.commit(ONLY, late).await, Answer::Collected(vec![report(60)]));
 }
@@ -406,7 +414,9 @@ pub async fn overlapping_intervals_are_refused(objects: &impl Objects) {
     let first = s.collection(1, windows(1, 2), &[2, 3, 4, 5]);
     let answer = s.collect(&first).await;
     assert_eq!(s.open(&first, &answer), 14);
-    for (n, count, reports) in [(0, 2, vec![0, 1]), (1, 1, vec![2, 3]), (0, 4, vec![0]), (2, 2, vec![6])] {
+    for (n, count, reports) in
+        [(0, 2, vec![0, 1]), (1, 1, vec![2, 3]), (0, 4, vec![0]), (2, 2, vec![6])]
+    {
         let overlapping = s.collection(10 + n as u8, windows(n, count), &reports);
         assert_eq!(refused(&s.collect(&overlapping).await), AbortKind::BatchOverlap, "{n} {count}");
     }
@@ -467,7 +477,8 @@ pub async fn large_shares_are_kept_whole(objects: &impl Objects) {
     let s = Subject::new(objects, "large", BatchMode::TimeInterval, 1, 0);
     let elements = 190_000u64;
     let share: Vec<u8> = (0..elements).flat_map(u64::to_le_bytes).collect();
-    let large = |n: u64, reports: &[u8]| Slice { share: share.clone(), ..slice(window(n), reports) };
+    let large =
+        |n: u64, reports: &[u8]| Slice { share: share.clone(), ..slice(window(n), reports) };
     let c = commit(1, vec![large(0, &[1]), large(1, &[2])]);
     assert_eq!(s.commit(ONLY, c).await, Answer::Committed(vec![]));
     let content = s.gather(ONLY, windows(0, 2)).await;

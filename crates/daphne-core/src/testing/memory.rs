@@ -8,11 +8,10 @@ use std::{
 
 use crate::{
     batch::{BatchBucket, BucketRange},
-    error::ReportError,
-    ids::{AggregationJobId, ReportId, TaskId},
+    ids::{AggregationJobId, TaskId},
     store::{
-        AggregateTables, CallError, Database, JobTables, LedgerTables, Objects, StoreError,
-        StoreResult,
+        AggregateTables, CallError, Database, JobTables, LedgerTables, Objects, RecordedJob,
+        StoreError, StoreResult, VisitJob, VisitJobIds,
         aggregate_store::{AggregateStore, JobRow, SealedRange, SliceHead, StoreMeta},
         config_store::{ConfigTables, TaskEntry},
         job_store,
@@ -99,11 +98,11 @@ impl AggregateTables for MemoryAggregateTables {
         Ok(())
     }
 
-    fn job(
-        &mut self,
-        job: &AggregationJobId,
-    ) -> StoreResult<Option<(RequestDigest, Vec<(ReportId, ReportError)>)>> {
-        Ok(self.jobs.get(job).map(|row| (row.digest, row.refused.clone())))
+    fn job(&mut self, job: &AggregationJobId) -> StoreResult<Option<RecordedJob>> {
+        Ok(self
+            .jobs
+            .get(job)
+            .map(|row| RecordedJob { digest: row.digest, refused: row.refused.clone() }))
     }
 
     fn insert_job(&mut self, row: &JobRow) -> StoreResult<()> {
@@ -119,17 +118,11 @@ impl AggregateTables for MemoryAggregateTables {
         Ok(())
     }
 
-    fn each_job(
-        &mut self,
-        visit: &mut dyn FnMut(AggregationJobId, &[u8], Vec<SliceHead>) -> StoreResult<()>,
-    ) -> StoreResult<()> {
+    fn each_job(&mut self, visit: &mut VisitJob<'_>) -> StoreResult<()> {
         self.jobs.values().try_for_each(|row| visit(row.job, &row.param, row.heads.clone()))
     }
 
-    fn each_job_ids(
-        &mut self,
-        visit: &mut dyn FnMut(AggregationJobId, &[u8], Vec<SliceHead>, &[u8]) -> StoreResult<()>,
-    ) -> StoreResult<()> {
+    fn each_job_ids(&mut self, visit: &mut VisitJobIds<'_>) -> StoreResult<()> {
         self.jobs
             .values()
             .try_for_each(|row| visit(row.job, &row.param, row.heads.clone(), &row.ids))
@@ -279,6 +272,9 @@ struct LedgerCell {
     object: Option<Rc<Ledger<LedgerDatabase>>>,
 }
 
+/// What happens just before a call.
+type Hook = Box<dyn FnOnce(&MemoryCluster)>;
+
 /// All objects in memory. Calls between them are numbered, and the fate of each can be set.
 #[derive(Default)]
 pub struct MemoryCluster {
@@ -287,6 +283,7 @@ pub struct MemoryCluster {
     jobs: RefCell<HashMap<(TaskId, u16), MemoryDatabase<MemoryJobTables>>>,
     calls: Cell<u64>,
     fates: RefCell<HashMap<u64, Fate>>,
+    hooks: RefCell<HashMap<u64, Hook>>,
     clock: Cell<u64>,
     alarm: Cell<bool>,
 }
@@ -310,6 +307,11 @@ impl MemoryCluster {
     /// Decides the fate of the call with this number, counted from 0.
     pub fn fate_of_call(&self, number: u64, fate: Fate) {
         self.fates.borrow_mut().insert(number, fate);
+    }
+
+    /// Has `hook` run just before the call with this number.
+    pub fn before_call(&self, number: u64, hook: impl FnOnce(&MemoryCluster) + 'static) {
+        self.hooks.borrow_mut().insert(number, Box::new(hook));
     }
 
     /// Every ledger loses what is only in memory.
@@ -367,6 +369,10 @@ impl MemoryCluster {
     fn next_fate(&self) -> Fate {
         let number = self.calls.get();
         self.calls.set(number + 1);
+        let hook = self.hooks.borrow_mut().remove(&number);
+        if let Some(hook) = hook {
+            hook(self);
+        }
         self.fates.borrow().get(&number).copied().unwrap_or(Fate::Delivered)
     }
 }
@@ -391,8 +397,8 @@ impl Objects for MemoryCluster {
                 })
                 .clone();
             let entropy = [store.shard as u8; 16];
-            let answer = cell.borrow_mut().handle(request, entropy).map_err(failed);
-            answer
+            let mut store = cell.borrow_mut();
+            store.handle(request, entropy).map_err(failed)
         })
     }
 
@@ -422,7 +428,8 @@ impl Objects for MemoryCluster {
     ) -> Result<JobStoreResponse, CallError> {
         self.call(|| {
             let mut jobs = self.jobs.borrow_mut();
-            job_store::handle(&*jobs.entry((placement.task_id, shard)).or_default(), request).map_err(failed)
+            job_store::handle(&*jobs.entry((placement.task_id, shard)).or_default(), request)
+                .map_err(failed)
         })
     }
 }
