@@ -79,6 +79,7 @@ fn run(draft: VdafDraft, folder: &str) {
 }
 
 /// Writes past the test harness, which hides what passing tests print.
+#[allow(clippy::explicit_write, reason = "`eprintln` would be captured")]
 fn say(text: &str) {
     writeln!(std::io::stderr(), "{text}").unwrap();
 }

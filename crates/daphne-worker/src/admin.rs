@@ -69,14 +69,22 @@ async fn read_json<T: DeserializeOwned>(request: &mut Request) -> Result<T, Erro
     serde_json::from_slice(&body).map_err(|e| bad(describe(&e)))
 }
 
-/// What is wrong with JSON. A value that does not fit may be quoted by the parser, and could be a secret put into the
-/// wrong field; then only its place is told.
+/// What is wrong with JSON. The parser quotes values that do not fit, and such a value could be a secret in the wrong
+/// place; then only the place is told.
 fn describe(e: &serde_json::Error) -> String {
     let text = e.to_string();
-    if e.is_data() && text.contains("invalid value") {
-        return format!("a value does not fit at line {} column {}", e.line(), e.column());
+    let quotes_a_value = ["invalid type", "invalid value", "unknown variant"]
+        .iter()
+        .any(|start| text.starts_with(start));
+    if quotes_a_value {
+        format!(
+            "a value has the wrong type, or is none of the choices, at line {} column {}",
+            e.line(),
+            e.column()
+        )
+    } else {
+        text
     }
-    text
 }
 
 async fn create_task(

@@ -178,7 +178,7 @@ mod tests {
         let bucket = BatchBucket::Window(Time::from_seconds(1_700_000_100));
         let owner = p.owner(&key, &bucket, &ReportId::new([3; 16]));
         assert_eq!(p.store_name(&owner), "v1/BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc/19675/2");
-        assert_eq!(p.home(&key, &AggregationJobId::new([3; 16])), 0);
+        assert_eq!(p.home(&key, &AggregationJobId::new([3; 16])), 3);
     }
 
     #[test]
