@@ -285,6 +285,7 @@ pub struct Collect {
     /// Distinct aggregation parameters per batch.
     pub max_batch_query_count: u64,
     /// Whom the share is sealed to.
+    #[serde(with = "hpke_config_bytes")]
     pub collector_hpke_config: HpkeConfig,
     /// HPKE info string.
     #[serde(with = "crate::b64::serde_b64")]
@@ -292,6 +293,27 @@ pub struct Collect {
     /// HPKE associated data.
     #[serde(with = "crate::b64::serde_b64")]
     pub hpke_aad: Vec<u8>,
+}
+
+/// An HPKE configuration as its wire encoding: its own serde form is for people.
+mod hpke_config_bytes {
+    use serde::{Deserializer, Serializer, de::Error as _};
+
+    use crate::{
+        b64::serde_b64,
+        codec::{Reader, Writer},
+        hpke::HpkeConfig,
+    };
+
+    pub fn serialize<S: Serializer>(config: &HpkeConfig, s: S) -> Result<S::Ok, S::Error> {
+        let mut w = Writer::new();
+        config.write(&mut w);
+        serde_b64::serialize(&w.finish().map_err(serde::ser::Error::custom)?, s)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<HpkeConfig, D::Error> {
+        Reader::all(&serde_b64::deserialize(d)?, HpkeConfig::read).map_err(D::Error::custom)
+    }
 }
 
 /// What a ledger answers.
@@ -312,4 +334,120 @@ pub enum LedgerResponse {
 /// All stores of a task that has one group.
 pub fn whole_task_stores(shards: u16) -> Vec<StoreId> {
     (0..shards).map(|shard| StoreId { group: Group::Whole, shard }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        batch::BatchMode,
+        hpke::{HpkeKem, HpkeKeypair},
+        ids::{BatchId, HpkeConfigId, TaskId},
+        time::{Duration, Interval},
+    };
+
+    fn placement() -> Placement {
+        Placement {
+            task_id: TaskId::new([1; 32]),
+            batch_mode: BatchMode::TimeInterval,
+            time_precision: Duration::from_seconds(300),
+            shards: 2,
+            buckets_per_group: 288,
+            shard_key_version: 1,
+        }
+    }
+
+    fn interval() -> BucketRange {
+        let (start, length) = (Time::from_seconds(600), Duration::from_seconds(300));
+        BucketRange::Windows(Interval::new(start, length).unwrap())
+    }
+
+    fn survives<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(message: T) {
+        let bytes = encode(&message).unwrap();
+        assert_eq!(decode::<T>(&bytes), Ok(message));
+        for cut in 0..bytes.len() {
+            assert!(decode::<T>(&bytes[..cut]).is_err(), "cut at {cut}");
+        }
+        assert_eq!(decode::<T>(&[&bytes[..], &[0]].concat()), Err(MessageError), "trailing");
+        let other_version = [&[MESSAGE_VERSION + 1], &bytes[1..]].concat();
+        assert_eq!(decode::<T>(&other_version), Err(MessageError));
+        let text = serde_json::to_string(&decode::<T>(&bytes).unwrap()).unwrap();
+        assert_eq!(encode(&serde_json::from_str::<T>(&text).unwrap()).unwrap(), bytes, "{text}");
+    }
+
+    #[test]
+    fn every_message_survives_its_encoding() {
+        let job = AggregationJobId::new([3; 16]);
+        let commit = Commit {
+            job,
+            digest: [4; 32],
+            param: vec![],
+            slices: vec![Slice {
+                bucket: BatchBucket::Batch(BatchId::new([5; 32])),
+                ids: vec![6; 32],
+                checksum: Checksum::new([7; 32]),
+                min_time: Time::from_seconds(8),
+                max_time: Time::from_seconds(u64::MAX),
+                share: vec![9; 16],
+            }],
+            refused: vec![(ReportId::new([10; 16]), ReportError::ReportTooEarly)],
+            open: Some(vec![(interval(), vec![11])]),
+        };
+        let (range, param, exclude) = (interval(), vec![1], vec![job]);
+        let (attempt, version) = (1 << 60, [12; 32]);
+        for action in [
+            StoreAction::Commit(commit),
+            StoreAction::Gather { range, param: param.clone(), exclude: exclude.clone() },
+            StoreAction::KnowsJob(job),
+            StoreAction::Freeze {
+                attempt,
+                range,
+                param: param.clone(),
+                exclude: exclude.clone(),
+                version,
+            },
+            StoreAction::Seal { attempt, range, param, exclude },
+            StoreAction::Thaw { attempt },
+        ] {
+            survives(AggregateStoreRequest {
+                placement: placement(),
+                field: FieldKind::F128,
+                action,
+            });
+        }
+        let ids = vec![ReportId::new([13; 16])];
+        for answer in [
+            AggregateStoreResponse::Committed(vec![(ids[0], ReportError::BatchCollected)]),
+            AggregateStoreResponse::Busy(u64::MAX),
+            AggregateStoreResponse::Replayed(ids.clone()),
+            AggregateStoreResponse::Collected(ids),
+            AggregateStoreResponse::Gathered(Content { report_count: 1, ..Content::default() }),
+            AggregateStoreResponse::Done,
+        ] {
+            survives(answer);
+        }
+        survives(JobStoreRequest::Claim { job, digest: [14; 32] });
+        survives(JobStoreResponse::Known(true));
+        let keys = HpkeKeypair::derive(HpkeConfigId(1), HpkeKem::P256HkdfSha256, &[1; 32]).unwrap();
+        let collect = Collect {
+            digest: [15; 32],
+            placement: placement(),
+            field: FieldKind::F64,
+            range: interval(),
+            param: vec![],
+            report_count: u64::MAX,
+            checksum: Checksum::new([16; 32]),
+            min_batch_size: 2,
+            max_batch_size: Some(3),
+            max_batch_query_count: 1,
+            collector_hpke_config: keys.config().clone(),
+            hpke_info: vec![17; 20],
+            hpke_aad: vec![18; 100],
+        };
+        survives(LedgerRequest::Collect(Box::new(collect)));
+        survives(LedgerRequest::Release { job, at: Time::from_seconds(19) });
+        survives(LedgerResponse::Share(vec![20; 60]));
+        survives(LedgerResponse::Opened(vec![(interval(), vec![])]));
+        survives(LedgerResponse::Busy);
+    }
 }
