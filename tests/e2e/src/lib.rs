@@ -1,1 +1,15 @@
-//! Empty.
+//! What the end-to-end tests share: the built test Worker in workerd, a raw HTTP client, a leader with its clients and
+//! collector, and the objects' messages over HTTP.
+//!
+//! The Worker must have been built with `scripts/build --test`. A file of tests shares one [`Server`]; tests that kill
+//! it start their own.
+
+pub mod client;
+pub mod forge;
+pub mod remote;
+pub mod server;
+pub mod world;
+
+pub use client::{Answer, Client, JOB_CONTINUE, JOB_INIT, SHARE_REQ};
+pub use server::Server;
+pub use world::{Books, Job, World, now};

@@ -1,0 +1,132 @@
+//! Reports that no honest client or leader would make, each a part of a job.
+
+use daphne_core::{
+    codec::Writer,
+    hpke::{self, HpkeConfig, Role, SealedMessage},
+    ids::{ReportId, TaskId},
+    message::{HpkeCiphertext, PartialBatchSelector},
+    time::Time,
+    vdaf::Measurement,
+    version::DapVersion,
+    wire::v09,
+};
+
+use crate::{server::random, world::World};
+
+/// A report on its way from client to leader: honest until something is changed.
+pub struct Draft {
+    /// Its id.
+    pub id: [u8; 16],
+    /// Its time.
+    pub time: u64,
+    /// The task its share is sealed for.
+    pub task_id: TaskId,
+    /// The public share.
+    pub public_share: Vec<u8>,
+    /// The encoded extensions, without their length.
+    pub extensions: Vec<u8>,
+    /// The helper's input share.
+    pub input_share: Vec<u8>,
+    /// Bytes after the plaintext's last field.
+    pub trailing: Vec<u8>,
+    /// HPKE's `info`.
+    pub info: Vec<u8>,
+    /// Whom the share is sealed to.
+    pub config: HpkeConfig,
+    /// The leader's ping-pong message.
+    pub payload: Vec<u8>,
+}
+
+/// One report of a job, its share sealed.
+pub struct Forged {
+    /// Its id.
+    pub id: [u8; 16],
+    /// Its time.
+    pub time: u64,
+    /// The public share.
+    pub public_share: Vec<u8>,
+    /// The helper's share.
+    pub sealed: SealedMessage,
+    /// The leader's ping-pong message.
+    pub payload: Vec<u8>,
+}
+
+/// A report whose client, and leader, did what `change` says.
+pub fn forge(world: &World, number: u64, time: Time, change: impl FnOnce(&mut Draft)) -> Forged {
+    let id = random();
+    let vdaf = &world.leader.vdaf;
+    let context = DapVersion::V09.vdaf_context(&world.task_id);
+    let measurement = Measurement::Sum(number);
+    let shares = vdaf.shard(&context, &measurement, &id).expect("a measurement");
+    world.remember(ReportId::new(id), measurement);
+    let (_, payload) = vdaf
+        .leader_init(
+            &world.leader.verify_key,
+            &context,
+            &id,
+            &shares.public_share,
+            &shares.leader_input_share,
+        )
+        .expect("an honest report");
+    let mut draft = Draft {
+        id,
+        time: time.as_seconds(),
+        task_id: world.task_id,
+        public_share: shares.public_share,
+        extensions: Vec::new(),
+        input_share: shares.helper_input_share,
+        trailing: Vec::new(),
+        info: hpke::input_share_info(DapVersion::V09, Role::Helper),
+        config: world.reporter.helper_hpke_config.clone(),
+        payload,
+    };
+    change(&mut draft);
+    draft.seal()
+}
+
+impl Draft {
+    fn seal(self) -> Forged {
+        let mut plaintext = Writer::new();
+        plaintext.opaque16(&self.extensions).opaque32(&self.input_share).raw(&self.trailing);
+        let metadata =
+            v09::ReportMetadata::bytes(ReportId::new(self.id), Time::from_seconds(self.time));
+        let aad = v09::input_share_aad(&self.task_id, &metadata, &self.public_share)
+            .expect("a short share");
+        let plaintext = plaintext.finish().expect("a short plaintext");
+        let sealed =
+            hpke::seal(&self.config, &self.info, &aad, &plaintext, &random()).expect("a key");
+        Forged {
+            id: self.id,
+            time: self.time,
+            public_share: self.public_share,
+            sealed,
+            payload: self.payload,
+        }
+    }
+}
+
+/// The body of a job.
+pub fn job_body(batch: PartialBatchSelector, reports: &[Forged]) -> Vec<u8> {
+    let metadata: Vec<_> = reports
+        .iter()
+        .map(|r| v09::ReportMetadata::bytes(ReportId::new(r.id), Time::from_seconds(r.time)))
+        .collect();
+    v09::AggregationJobInitReq {
+        agg_param: &[],
+        part_batch_selector: batch.into(),
+        prepare_inits: reports
+            .iter()
+            .zip(&metadata)
+            .map(|(r, metadata)| v09::PrepareInit {
+                report_share: v09::ReportShare {
+                    report_metadata: v09::ReportMetadata::decode(metadata).expect("metadata"),
+                    public_share: &r.public_share,
+                    encrypted_input_share: HpkeCiphertext { ..r.sealed.as_ref() },
+                },
+                payload: &r.payload,
+            })
+            .collect(),
+    }
+    .encode()
+    .expect("a job")
+}

@@ -1,0 +1,227 @@
+//! One workerd with the test Worker, on state of its own.
+
+use std::{
+    fs::File,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use dapctl::admin::AdminClient;
+use daphne_core::{b64, hpke::HpkeConfig, ids::HpkeConfigId};
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::client::{Answer, Client};
+
+/// Id of the HPKE key that every server has.
+pub const HPKE_KEY_ID: HpkeConfigId = HpkeConfigId(7);
+
+/// Random bytes.
+pub fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the system has randomness");
+    bytes
+}
+
+/// Random text that is fit for a header.
+pub fn random_token() -> String {
+    b64::encode(&random::<24>())
+}
+
+/// A running server. Dropped, it stops and its state is gone.
+pub struct Server {
+    process: Option<(Child, BufReader<ChildStdout>)>,
+    folder: TempDir,
+    // Removes the folder when this process ends without dropping, as it does with statics.
+    janitor: Child,
+    client: Client,
+    admin_token: String,
+    hpke_config: HpkeConfig,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self::start()
+    }
+}
+
+impl Server {
+    /// Starts a server on new state, with one HPKE key.
+    ///
+    /// # Panics
+    /// If the test Worker is not built, or does not start.
+    pub fn start() -> Self {
+        let folder = tempfile::Builder::new().prefix("daphne-e2e-").tempdir().expect("a folder");
+        let admin_token = random_token();
+        std::fs::write(
+            folder.path().join("env"),
+            format!(
+                "ROOT_KEYS=\"1={}\"\nADMIN_TOKENS=\"{admin_token}\"\n",
+                b64::encode(&random::<32>())
+            ),
+        )
+        .expect("the folder can be written");
+        let janitor = Command::new("sh")
+            .args(["-c", "cat >/dev/null; sleep 3; rm -rf -- \"$1\"", "janitor"])
+            .arg(folder.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("sh starts");
+        let (process, base) = spawn(folder.path(), 0);
+        let client = Client::new(&base);
+        let admin = AdminClient::new(&base, &admin_token).expect("a URL and a token");
+        let hpke_config = admin.add_hpke_key(Some(HPKE_KEY_ID), None).expect("an HPKE key");
+        Self { process: Some(process), folder, janitor, client, admin_token, hpke_config }
+    }
+
+    /// A client that presents nothing.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The admin API.
+    pub fn admin(&self) -> AdminClient {
+        AdminClient::new(self.client.base(), &self.admin_token).expect("a URL and a token")
+    }
+
+    /// The token of the admin API.
+    pub fn admin_token(&self) -> &str {
+        &self.admin_token
+    }
+
+    /// The HPKE configuration that was published first.
+    pub fn hpke_config(&self) -> &HpkeConfig {
+        &self.hpke_config
+    }
+
+    /// Stops the server in good order, and starts it again on the same state and port.
+    pub fn restart(&mut self) {
+        self.stop();
+        let port = self.client.base().rsplit(':').next().and_then(|p| p.parse().ok());
+        let (process, base) = spawn(self.folder.path(), port.expect("a port"));
+        assert_eq!(base, self.client.base());
+        self.process = Some(process);
+    }
+
+    /// Kills workerd as a power cut would, and waits until it was started again on the same state and port.
+    pub fn kill_workerd(&self) {
+        let old = self.workerd();
+        signal("-KILL", &old);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while Instant::now() < deadline {
+            let answer = self.client.send("GET", "/healthz", &[], None);
+            if answer.is_ok_and(|a| a.status == 200) && self.workerds().iter().all(|p| *p != old) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("workerd did not come back: {}", self.log());
+    }
+
+    fn workerd(&self) -> String {
+        let found = self.workerds();
+        let [pid] = found.as_slice() else { panic!("workerd runs as {found:?}") };
+        pid.clone()
+    }
+
+    fn workerds(&self) -> Vec<String> {
+        let (serve, _) = self.process.as_ref().expect("the server runs");
+        let found = Command::new("pgrep")
+            .args(["-P", &serve.id().to_string(), "-x", "workerd"])
+            .output()
+            .expect("pgrep runs");
+        String::from_utf8_lossy(&found.stdout).lines().map(str::to_owned).collect()
+    }
+
+    /// Has these calls to objects fail, by their number from now on.
+    pub fn plan(&self, faults: &[(usize, &str)]) {
+        let calls: serde_json::Map<_, _> =
+            faults.iter().map(|(k, fault)| (k.to_string(), json!(fault))).collect();
+        let plan = json!({ "calls": calls }).to_string();
+        let answer = self.client.ask("POST", "/internal/test/faults", &[], Some(plan.as_bytes()));
+        assert_eq!(answer.status, 204, "{}", answer.text());
+    }
+
+    /// The bindings of the objects called since the last [`Server::plan`].
+    pub fn calls(&self) -> Vec<String> {
+        serde_json::from_value(self.client.get("/internal/test/faults").json()).expect("a list")
+    }
+
+    /// Asks as the operator.
+    pub fn admin_ask(&self, method: &str, path: &str, body: Option<&str>) -> Answer {
+        let bearer = format!("Bearer {}", self.admin_token);
+        let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+        self.client.ask(method, path, &headers, body.map(str::as_bytes))
+    }
+
+    /// What the server wrote on stderr.
+    pub fn log(&self) -> String {
+        read_log(self.folder.path())
+    }
+
+    fn stop(&mut self) {
+        if let Some((mut serve, _)) = self.process.take() {
+            signal("-TERM", &serve.id().to_string());
+            let _ = serve.wait();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+        let _ = self.janitor.kill();
+        let _ = self.janitor.wait();
+    }
+}
+
+fn signal(signal: &str, pid: &str) {
+    let status = Command::new("kill").args([signal, pid]).status().expect("kill runs");
+    assert!(status.success(), "kill {signal} {pid} failed");
+}
+
+fn read_log(folder: &Path) -> String {
+    std::fs::read_to_string(folder.join("log")).unwrap_or_default()
+}
+
+fn spawn(folder: &Path, port: u16) -> ((Child, BufReader<ChildStdout>), String) {
+    let root: PathBuf = [env!("CARGO_MANIFEST_DIR"), "..", ".."].iter().collect();
+    let build = root.join("build-test");
+    assert!(
+        build.join("index_bg.wasm").exists(),
+        "The test Worker is not built; run scripts/build --test first."
+    );
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(folder.join("log"))
+        .expect("the folder can be written");
+    let mut serve = Command::new(root.join("scripts/serve"))
+        .args(["--port", &port.to_string()])
+        .arg("--persist")
+        .arg(folder.join("state"))
+        .arg("--build")
+        .arg(build)
+        .arg("--env-file")
+        .arg(folder.join("env"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .expect("scripts/serve starts");
+    let mut stdout = BufReader::new(serve.stdout.take().expect("a pipe"));
+    let mut line = String::new();
+    while stdout.read_line(&mut line).is_ok_and(|n| n > 0) {
+        if let Some(base) = line.trim().strip_prefix("READY ") {
+            let base = base.to_owned();
+            return ((serve, stdout), base);
+        }
+        line.clear();
+    }
+    let _ = serve.wait();
+    panic!("scripts/serve did not become ready: {}", read_log(folder));
+}

@@ -1,0 +1,443 @@
+//! A task with everybody who takes part in it but the helper: clients, leader and collector.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Mutex,
+    time::{Duration as Wait, SystemTime},
+};
+
+use daphne_core::{
+    aggregate::leader::{LeaderJob, LeaderTask},
+    batch::{BatchBucket, BatchMode, BucketRange, Checksum},
+    collect::collector,
+    error::ReportError,
+    hpke::{HpkeKem, HpkeKeypair, Role},
+    ids::{AggregationJobId, BatchId, HpkeConfigId, ReportId, TaskId},
+    message::{self, BatchSelector, HpkeCiphertext, PartialBatchSelector, VerifyRespResult},
+    task::{TaskRole, TaskSpec},
+    time::{Duration, Time},
+    upload::client::{ClientTask, ReportRandomness},
+    vdaf::{AggregateResult, Measurement, VdafConfig, share},
+    version::DapVersion,
+    wire::v09,
+};
+
+use crate::{
+    client::{Answer, Client, JOB_INIT, SHARE_REQ},
+    server::{Server, random, random_token},
+};
+
+/// The clock, in seconds since the Unix epoch.
+pub fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .expect("a clock that is set")
+        .as_secs()
+}
+
+/// A new key pair with this id.
+pub fn keypair(id: u8) -> HpkeKeypair {
+    HpkeKeypair::derive(HpkeConfigId(id), HpkeKem::X25519HkdfSha256, &random::<32>())
+        .expect("enough randomness")
+}
+
+/// A task and its parties.
+pub struct World {
+    /// Speaks to the helper.
+    pub client: Client,
+    /// As it was created.
+    pub spec: TaskSpec,
+    /// Its id.
+    pub task_id: TaskId,
+    /// The leader's token.
+    pub token: String,
+    /// The leader.
+    pub leader: LeaderTask,
+    /// The clients.
+    pub reporter: ClientTask,
+    /// The leader's keys.
+    pub leader_keys: HpkeKeypair,
+    /// The collector's keys.
+    pub collector_keys: HpkeKeypair,
+    /// Start of bucket 0, days ago.
+    pub epoch: u64,
+    measured: Mutex<HashMap<ReportId, Measurement>>,
+}
+
+/// An aggregation job before its end.
+pub struct Job {
+    /// Its id.
+    pub id: AggregationJobId,
+    /// The request's body.
+    pub body: Vec<u8>,
+    leader: LeaderJob,
+}
+
+/// What the leader holds for one bucket.
+#[derive(Clone, Default)]
+struct Entry {
+    report_count: u64,
+    checksum: Checksum,
+    share: Vec<u8>,
+    measurements: Vec<Measurement>,
+}
+
+/// What the leader counts, by bucket.
+#[derive(Clone, Default)]
+pub struct Books(BTreeMap<BatchBucket, Entry>);
+
+impl World {
+    /// A task on `server`: sums of 8-bit integers, batches of two, buckets of an hour, or what `change` makes of it.
+    pub fn new(server: &Server, mode: BatchMode, change: impl FnOnce(&mut TaskSpec)) -> Self {
+        let token = random_token();
+        let (leader_keys, collector_keys) = (keypair(1), keypair(2));
+        let mut spec = TaskSpec {
+            task_id: Some(TaskId::new(random())),
+            version: DapVersion::V09,
+            role: TaskRole::Helper,
+            batch_mode: mode,
+            max_batch_size: None,
+            vdaf: VdafConfig::Prio3Sum { max_measurement: 255 },
+            verify_key: random::<16>().to_vec(),
+            leader_token: Some(token.clone()),
+            leader_token_hash: None,
+            collector_hpke_config: collector_keys.config().clone(),
+            min_batch_size: 2,
+            time_precision: Duration::from_seconds(3_600),
+            max_batch_query_count: 1,
+            task_expiration: None,
+            report_expiry_age: Duration::from_seconds(14 * 86_400),
+            tolerable_clock_skew: Duration::from_seconds(300),
+            shards: 1,
+            buckets_per_group: None,
+        };
+        change(&mut spec);
+        server.admin().create_task(&spec).expect("the task can be created");
+        let task = spec.clone().check(1).expect("a valid task");
+        let (task_id, time_precision) = (*task.id(), spec.time_precision);
+        let leader = LeaderTask {
+            task_id,
+            vdaf: task.vdaf.clone(),
+            verify_key: task.verify_key.clone(),
+            time_precision,
+        };
+        let reporter = ClientTask {
+            task_id,
+            vdaf: task.vdaf,
+            time_precision,
+            leader_hpke_config: leader_keys.config().clone(),
+            helper_hpke_config: server.hpke_config().clone(),
+        };
+        let precision = time_precision.as_seconds();
+        Self {
+            client: server.client().clone(),
+            spec,
+            task_id,
+            token,
+            leader,
+            reporter,
+            leader_keys,
+            collector_keys,
+            epoch: (now() - 10 * 86_400) / precision * precision,
+            measured: Mutex::default(),
+        }
+    }
+
+    /// A time in the n-th bucket.
+    pub fn time(&self, bucket: u64) -> Time {
+        Time::from_seconds(self.epoch + bucket * self.spec.time_precision.as_seconds())
+    }
+
+    /// `count` buckets from the n-th, to collect.
+    pub fn interval(&self, bucket: u64, count: u64) -> BatchSelector {
+        let duration = count * self.spec.time_precision.as_seconds();
+        BatchSelector::TimeInterval {
+            start: self.time(bucket),
+            duration: Duration::from_seconds(duration),
+        }
+    }
+
+    /// A report.
+    pub fn report(&self, measurement: Measurement, time: Time) -> Vec<u8> {
+        let randomness = ReportRandomness {
+            report_id: random(),
+            leader_seed: random(),
+            helper_seed: random(),
+        };
+        let report = self.reporter.report_v09(&measurement, time, &randomness).expect("a report");
+        self.remember(ReportId::new(randomness.report_id), measurement);
+        report
+    }
+
+    /// Has the truth include a report that was made elsewhere.
+    pub fn remember(&self, id: ReportId, measurement: Measurement) {
+        self.measured.lock().expect("no test panicked here").insert(id, measurement);
+    }
+
+    /// Reports of sums, one for each number.
+    pub fn sums(&self, numbers: &[u64], time: Time) -> Vec<Vec<u8>> {
+        numbers.iter().map(|n| self.report(Measurement::Sum(*n), time)).collect()
+    }
+
+    /// A job of reports by time.
+    pub fn timed_job(&self, reports: &[Vec<u8>]) -> Job {
+        self.job(PartialBatchSelector::TimeInterval, reports)
+    }
+
+    /// A job of reports for a batch.
+    pub fn batch_job(&self, batch: BatchId, reports: &[Vec<u8>]) -> Job {
+        self.job(PartialBatchSelector::LeaderSelected(batch), reports)
+    }
+
+    /// A job with a new id.
+    pub fn job(&self, batch: PartialBatchSelector, reports: &[Vec<u8>]) -> Job {
+        let reports: Vec<message::Report<'_>> =
+            reports.iter().map(|r| v09::Report::decode(r).expect("a report").into()).collect();
+        let (job, refused) =
+            self.leader.begin_job_v09(&self.leader_keys, batch, &reports).expect("a small job");
+        assert_eq!(refused, []);
+        let leader = job.expect("at least one report");
+        Job { id: AggregationJobId::new(random()), body: leader.request().to_vec(), leader }
+    }
+
+    /// The path of a job.
+    pub fn job_path(&self, id: &AggregationJobId) -> String {
+        format!("/v09/tasks/{}/aggregation_jobs/{id}", self.task_id)
+    }
+
+    /// The path of aggregate shares.
+    pub fn shares_path(&self) -> String {
+        format!("/v09/tasks/{}/aggregate_shares", self.task_id)
+    }
+
+    /// Asks as the leader.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub fn send(
+        &self,
+        method: &str,
+        path: &str,
+        media_type: &str,
+        body: Option<&[u8]>,
+    ) -> Result<Answer, Box<ureq::Error>> {
+        let bearer = format!("Bearer {}", self.token);
+        let mut headers = vec![("authorization", bearer.as_str())];
+        if body.is_some() {
+            headers.push(("content-type", media_type));
+        }
+        self.client.send(method, path, &headers, body)
+    }
+
+    /// Asks as the leader, who must be answered.
+    pub fn ask(&self, method: &str, path: &str, media_type: &str, body: Option<&[u8]>) -> Answer {
+        self.send(method, path, media_type, body)
+            .unwrap_or_else(|e| panic!("{method} {path} was not answered: {e}"))
+    }
+
+    /// Sends a job's body under an id.
+    pub fn put_body(&self, id: &AggregationJobId, body: &[u8]) -> Answer {
+        self.ask("PUT", &self.job_path(id), JOB_INIT, Some(body))
+    }
+
+    /// Sends a job once.
+    pub fn put(&self, job: &Job) -> Answer {
+        self.put_body(&job.id, &job.body)
+    }
+
+    /// Deletes a job.
+    pub fn delete(&self, id: &AggregationJobId) -> Answer {
+        self.ask("DELETE", &self.job_path(id), "", None)
+    }
+
+    /// Ends a job with the helper's answer: enters what both accept, and returns what was refused.
+    #[track_caller]
+    pub fn finish(
+        &self,
+        job: Job,
+        answer: &Answer,
+        books: &mut Books,
+    ) -> Vec<(ReportId, ReportError)> {
+        let body = answer.ok("application/dap-aggregation-job-resp");
+        let accepted: Vec<ReportId> = verdicts(body)
+            .into_iter()
+            .filter(|(_, verdict)| verdict.is_none())
+            .map(|(id, _)| id)
+            .collect();
+        let outcome = self.leader.finish_job_v09(job.leader, body).expect("a proper answer");
+        let mut entered = 0;
+        let measured = self.measured.lock().expect("no test panicked here");
+        for (bucket, slice) in outcome.accepted {
+            let entry = books.0.entry(bucket).or_default();
+            entry.report_count += slice.report_count;
+            entry.checksum.merge(&slice.checksum);
+            let share = slice.share.encode();
+            if entry.share.is_empty() {
+                entry.share = share;
+            } else {
+                share::add_assign(self.leader.vdaf.field(), &mut entry.share, &share)
+                    .expect("shares of one length");
+            }
+            entered += slice.report_count;
+            // The leader's job does not say which of its reports went where; the truth of a bucket is by time.
+            entry.measurements.extend(
+                accepted
+                    .iter()
+                    .filter(|id| self.bucket_in(&job.body, id) == bucket)
+                    .filter_map(|id| measured.get(id).cloned()),
+            );
+        }
+        assert_eq!(entered, accepted.len() as u64, "the leader accepts what the helper accepts");
+        outcome.refused
+    }
+
+    fn bucket_in(&self, body: &[u8], id: &ReportId) -> BatchBucket {
+        let init = v09::AggregationJobInitReq::decode(body).expect("our own request");
+        let report = init
+            .prepare_inits
+            .iter()
+            .find(|p| p.report_share.report_metadata.report_id == *id)
+            .expect("a report of the job");
+        match init.part_batch_selector {
+            v09::PartialBatchSelector::TimeInterval => BatchBucket::Window(
+                report.report_share.report_metadata.time.round_down(self.spec.time_precision),
+            ),
+            v09::PartialBatchSelector::FixedSize(batch) => BatchBucket::Batch(batch),
+        }
+    }
+
+    /// Sends a job and ends it.
+    #[track_caller]
+    pub fn run(&self, job: Job, books: &mut Books) -> Vec<(ReportId, ReportError)> {
+        let answer = self.put(&job);
+        self.finish(job, &answer, books)
+    }
+
+    /// Runs a job of which every report is accepted.
+    #[track_caller]
+    pub fn aggregate(&self, batch: PartialBatchSelector, reports: &[Vec<u8>], books: &mut Books) {
+        assert_eq!(self.run(self.job(batch, reports), books), []);
+    }
+
+    /// The request for the share of what the books hold in a batch.
+    pub fn share_request(&self, batch: BatchSelector, books: &Books) -> Vec<u8> {
+        let held = books.within(&batch, &self.leader);
+        share_request(batch, held.report_count, held.checksum)
+    }
+
+    /// Sends an aggregate-share request once.
+    pub fn post_share(&self, body: &[u8]) -> Answer {
+        self.ask("POST", &self.shares_path(), SHARE_REQ, Some(body))
+    }
+
+    /// Opens the helper's share and adds the leader's.
+    #[track_caller]
+    pub fn result(&self, batch: BatchSelector, books: &Books, answer: &Answer) -> AggregateResult {
+        let body = answer.ok("application/dap-aggregate-share");
+        let held = books.within(&batch, &self.leader);
+        let helper_share = collector::open_share_v09(
+            &self.task_id,
+            &self.collector_keys,
+            Role::Helper,
+            &[],
+            &encode_selector(batch),
+            HpkeCiphertext::decode(body).expect("a ciphertext"),
+        )
+        .expect("the helper's share opens");
+        collector::unshard(&self.leader.vdaf, &held.share, &helper_share, held.report_count)
+            .expect("the shares add up")
+    }
+
+    /// Asserts that an answer to the right request holds the truth.
+    #[track_caller]
+    pub fn assert_true(&self, batch: BatchSelector, books: &Books, answer: &Answer) {
+        let held = books.within(&batch, &self.leader);
+        assert_eq!(held.measurements.len() as u64, held.report_count);
+        let truth = self.leader.vdaf.truth(held.measurements.iter()).expect("measurements");
+        assert_eq!(self.result(batch, books, answer), truth);
+    }
+
+    /// Collects a batch: the share comes at once, holds the truth, and comes again byte for byte.
+    #[track_caller]
+    pub fn collect(&self, batch: BatchSelector, books: &Books) -> Answer {
+        let request = self.share_request(batch, books);
+        let answer = self.post_share(&request);
+        self.assert_true(batch, books, &answer);
+        assert_eq!(self.post_share(&request).body, answer.body, "a repeat");
+        answer
+    }
+}
+
+impl Books {
+    fn within(&self, batch: &BatchSelector, leader: &LeaderTask) -> Entry {
+        let mode = match batch {
+            BatchSelector::TimeInterval { .. } => BatchMode::TimeInterval,
+            BatchSelector::LeaderSelected(_) => BatchMode::LeaderSelected,
+        };
+        let range = BucketRange::from_selector(batch, mode, leader.time_precision)
+            .expect("a batch of the task");
+        let mut total = Entry::default();
+        for (_, entry) in self.0.iter().filter(|(bucket, _)| range.contains(bucket)) {
+            total.report_count += entry.report_count;
+            total.checksum.merge(&entry.checksum);
+            if total.share.is_empty() {
+                total.share.clone_from(&entry.share);
+            } else {
+                share::add_assign(leader.vdaf.field(), &mut total.share, &entry.share)
+                    .expect("shares of one length");
+            }
+            total.measurements.extend(entry.measurements.iter().cloned());
+        }
+        total
+    }
+
+    /// Count and checksum of a batch.
+    pub fn count(&self, batch: &BatchSelector, world: &World) -> (u64, Checksum) {
+        let held = self.within(batch, &world.leader);
+        (held.report_count, held.checksum)
+    }
+}
+
+/// The encoding of a batch selector.
+pub fn encode_selector(batch: BatchSelector) -> Vec<u8> {
+    v09::BatchSelector::from(batch).encode().expect("a selector")
+}
+
+/// An encoded aggregate-share request.
+pub fn share_request(batch: BatchSelector, report_count: u64, checksum: Checksum) -> Vec<u8> {
+    v09::AggregateShareReq {
+        batch_selector: batch.into(),
+        batch_selector_encoded: &encode_selector(batch),
+        agg_param: &[],
+        report_count,
+        checksum: *checksum.as_bytes(),
+    }
+    .encode()
+    .expect("a request")
+}
+
+/// What an encoded answer says about each report; `None` for accepted.
+pub fn verdicts(answer: &[u8]) -> Vec<(ReportId, Option<ReportError>)> {
+    let answer = v09::AggregationJobResp::decode(answer).expect("an answer");
+    Vec::<message::VerifyResp>::from(answer)
+        .into_iter()
+        .map(|resp| match resp.result {
+            VerifyRespResult::Reject(error) => (resp.report_id, Some(error)),
+            VerifyRespResult::Continue(_) | VerifyRespResult::Finish => (resp.report_id, None),
+        })
+        .collect()
+}
+
+/// Repeats what may fail for a moment, until it no longer does.
+#[track_caller]
+pub fn until_final(mut attempt: impl FnMut() -> Answer) -> Answer {
+    let mut answer = attempt();
+    for _ in 0..20 {
+        if !answer.is_temporary() {
+            return answer;
+        }
+        std::thread::sleep(Wait::from_millis(50));
+        answer = attempt();
+    }
+    panic!("still {} after 20 repeats: {}", answer.status, answer.text());
+}
