@@ -123,12 +123,8 @@ impl Client {
         }
         let request = request.body(body).expect("a request that can be written");
         let mut response = self.agent.run(request).map_err(Box::new)?;
-        let body = response
-            .body_mut()
-            .with_config()
-            .limit(64 << 20)
-            .read_to_vec()
-            .map_err(Box::new)?;
+        let body =
+            response.body_mut().with_config().limit(64 << 20).read_to_vec().map_err(Box::new)?;
         Ok(Answer { status: response.status().as_u16(), headers: response.headers().clone(), body })
     }
 

@@ -29,10 +29,7 @@ use crate::{
 
 /// The clock, in seconds since the Unix epoch.
 pub fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .expect("a clock that is set")
-        .as_secs()
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock that is set").as_secs()
 }
 
 /// A new key pair with this id.
@@ -159,11 +156,8 @@ impl World {
 
     /// A report.
     pub fn report(&self, measurement: Measurement, time: Time) -> Vec<u8> {
-        let randomness = ReportRandomness {
-            report_id: random(),
-            leader_seed: random(),
-            helper_seed: random(),
-        };
+        let randomness =
+            ReportRandomness { report_id: random(), leader_seed: random(), helper_seed: random() };
         let report = self.reporter.report_v09(&measurement, time, &randomness).expect("a report");
         self.remember(ReportId::new(randomness.report_id), measurement);
         report

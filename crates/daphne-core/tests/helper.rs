@@ -1,0 +1,523 @@
+//! The helper's aggregation jobs on objects in memory: verdicts per report, replays, repeats, conflicts and faults, with
+//! real clients' and leaders' messages.
+#![cfg(not(target_arch = "wasm32"))]
+
+use std::collections::BTreeMap;
+
+use daphne_core::{
+    aggregate::{
+        commit::{self, JobIdentity},
+        helper::{HelperJob, HpkeKeyring},
+        leader::{LeaderJob, LeaderOutcome, LeaderTask},
+    },
+    batch::{BatchBucket, BatchMode},
+    error::{AbortKind, Error, Internal, ReportError},
+    hpke::{HpkeKem, HpkeKeypair},
+    ids::{AggregationJobId, BatchId, HpkeConfigId, ReportId},
+    message::{AggregationJobInit, PartialBatchSelector, Report, VerifyResp, VerifyRespResult},
+    seal::TokenHash,
+    store::{
+        message::{AggregateStoreResponse, StoreAction},
+        placement::ShardKey,
+    },
+    task::{Task, TaskRole, TaskSpec},
+    testing::memory::{Fate, MemoryCluster},
+    time::{Duration, Time},
+    upload::client::{ClientTask, ReportRandomness},
+    vdaf::{Measurement, Vdaf, VdafConfig},
+    version::DapVersion,
+    wire::v09,
+};
+use futures::executor::block_on;
+use sha2::{Digest, Sha256};
+
+const NOW: u64 = 1_700_000_000;
+const PRECISION: u64 = 3_600;
+
+struct World {
+    cluster: MemoryCluster,
+    task: Task,
+    keys: HpkeKeyring,
+    leader_keys: HpkeKeypair,
+    now: u64,
+    shard_key: [u8; 16],
+}
+
+#[derive(Clone, Copy)]
+struct Shape {
+    mode: BatchMode,
+    shards: u16,
+    buckets_per_group: Option<u32>,
+}
+
+const WHOLE: Shape = Shape { mode: BatchMode::TimeInterval, shards: 4, buckets_per_group: Some(0) };
+const GROUPS: Shape =
+    Shape { mode: BatchMode::TimeInterval, shards: 4, buckets_per_group: Some(1) };
+const SELECTED: Shape =
+    Shape { mode: BatchMode::LeaderSelected, shards: 4, buckets_per_group: None };
+
+impl World {
+    fn new(shape: Shape) -> Self {
+        let key = |id, ikm| {
+            HpkeKeypair::derive(HpkeConfigId(id), HpkeKem::X25519HkdfSha256, &[ikm; 32]).unwrap()
+        };
+        let spec = TaskSpec {
+            task_id: None,
+            version: DapVersion::V09,
+            role: TaskRole::Helper,
+            batch_mode: shape.mode,
+            max_batch_size: None,
+            vdaf: VdafConfig::Prio3Sum { max_measurement: 255 },
+            verify_key: vec![1; 16],
+            leader_token: None,
+            leader_token_hash: Some(TokenHash::of("token")),
+            collector_hpke_config: key(7, 7).config().clone(),
+            min_batch_size: 2,
+            time_precision: Duration::from_seconds(PRECISION),
+            max_batch_query_count: 1,
+            task_expiration: Some(Time::from_seconds(NOW + 200)),
+            report_expiry_age: Duration::from_seconds(14 * 86_400),
+            tolerable_clock_skew: Duration::from_seconds(300),
+            shards: shape.shards,
+            buckets_per_group: shape.buckets_per_group,
+        };
+        Self {
+            cluster: MemoryCluster::new(),
+            task: spec.check(1).unwrap(),
+            keys: HpkeKeyring::new(vec![key(3, 3)]),
+            leader_keys: key(4, 4),
+            now: NOW,
+            shard_key: [5; 16],
+        }
+    }
+
+    fn vdaf(&self) -> &Vdaf {
+        &self.task.vdaf
+    }
+
+    /// A report of `value` with this id, made at `time`.
+    fn report_at(&self, id: u8, value: u64, time: u64) -> Vec<u8> {
+        self.report_with(id, value, time, &[])
+    }
+
+    fn report_with(&self, id: u8, value: u64, time: u64, extensions: &[(u16, &[u8])]) -> Vec<u8> {
+        let client = ClientTask {
+            task_id: *self.task.id(),
+            vdaf: self.vdaf().clone(),
+            // Unrounded, so that a test can be exact about the clock.
+            time_precision: Duration::from_seconds(1),
+            leader_hpke_config: self.leader_keys.config().clone(),
+            helper_hpke_config: self.keys.keys()[0].config().clone(),
+        };
+        let random =
+            ReportRandomness { report_id: [id; 16], leader_seed: [id; 32], helper_seed: [!id; 32] };
+        let time = Time::from_seconds(time);
+        client
+            .report_with_extensions_v09(&Measurement::Sum(value), time, extensions, &random)
+            .unwrap()
+    }
+
+    fn reports(&self, ids: &[u8]) -> Vec<Vec<u8>> {
+        ids.iter().map(|id| self.report_at(*id, u64::from(*id), NOW - 10)).collect()
+    }
+
+    fn leader(&self) -> LeaderTask {
+        LeaderTask {
+            task_id: *self.task.id(),
+            vdaf: self.vdaf().clone(),
+            verify_key: self.task.verify_key.clone(),
+            time_precision: Duration::from_seconds(PRECISION),
+        }
+    }
+
+    fn batch(&self, n: u8) -> PartialBatchSelector {
+        match self.task.parameters.batch_mode {
+            BatchMode::TimeInterval => PartialBatchSelector::TimeInterval,
+            BatchMode::LeaderSelected => {
+                PartialBatchSelector::LeaderSelected(BatchId::new([n; 32]))
+            }
+        }
+    }
+
+    fn begin(&self, batch: u8, reports: &[Vec<u8>]) -> LeaderJob {
+        let reports: Vec<Report<'_>> =
+            reports.iter().map(|r| v09::Report::decode(r).unwrap().into()).collect();
+        let (job, refused) =
+            self.leader().begin_job_v09(&self.leader_keys, self.batch(batch), &reports).unwrap();
+        assert_eq!(refused, []);
+        job.unwrap()
+    }
+
+    /// The helper's answer to a request's bytes under a job id.
+    fn put(&self, job: u8, body: &[u8]) -> Result<Vec<VerifyResp>, Error> {
+        let init: AggregationJobInit<'_> = v09::AggregationJobInitReq::decode(body)?.into();
+        let now = Time::from_seconds(self.now);
+        let helper = HelperJob::new(&self.task, &self.keys, now, &init)?;
+        let identity = JobIdentity {
+            job: AggregationJobId::new([job; 16]),
+            digest: Sha256::digest(body).into(),
+            shard_key: ShardKey::new(self.shard_key),
+        };
+        block_on(commit::run(&self.cluster, &identity, &helper))
+    }
+
+    fn run(&self, job: u8, batch: u8, reports: &[Vec<u8>]) -> (Vec<VerifyResp>, LeaderOutcome) {
+        let leader_job = self.begin(batch, reports);
+        let answers = self.put(job, leader_job.request()).unwrap();
+        let bytes = v09::AggregationJobResp::from(answers.as_slice()).encode().unwrap();
+        (answers, self.leader().finish_job_v09(leader_job, &bytes).unwrap())
+    }
+
+    /// What the helper's stores hold, by bucket: count and the sum of both aggregators' shares.
+    fn totals(&self, outcomes: &[LeaderOutcome]) -> BTreeMap<BatchBucket, (u64, String)> {
+        let mut leader: BTreeMap<BatchBucket, (u64, Vec<u8>)> = BTreeMap::new();
+        for (bucket, slice) in outcomes.iter().flat_map(|o| &o.accepted) {
+            let entry =
+                leader.entry(*bucket).or_insert_with(|| (0, vec![0; self.vdaf().agg_share_len()]));
+            entry.0 += slice.report_count;
+            daphne_core::vdaf::share::add_assign(
+                self.vdaf().field(),
+                &mut entry.1,
+                &slice.share.encode(),
+            )
+            .unwrap();
+        }
+        leader
+            .into_iter()
+            .map(|(bucket, (count, share))| {
+                let (n, helper) = self.held(&bucket);
+                assert_eq!(n, count, "both count the same");
+                (bucket, (n, self.vdaf().unshard(&share, &helper, n).unwrap().to_string()))
+            })
+            .collect()
+    }
+
+    fn held(&self, bucket: &BatchBucket) -> (u64, Vec<u8>) {
+        let (mut count, mut share) = (0, vec![0; self.vdaf().agg_share_len()]);
+        for (_, tables) in self.cluster.stores_of(self.task.id()) {
+            for row in tables.jobs.values() {
+                let mut at = 0;
+                for head in &row.heads {
+                    let mine = &row.shares[at..at + head.share_len as usize];
+                    at += head.share_len as usize;
+                    if head.bucket == *bucket {
+                        count += u64::from(head.report_count);
+                        daphne_core::vdaf::share::add_assign(self.vdaf().field(), &mut share, mine)
+                            .unwrap();
+                    }
+                }
+            }
+        }
+        (count, share)
+    }
+}
+
+fn codes(answers: &[VerifyResp]) -> Vec<Option<ReportError>> {
+    answers
+        .iter()
+        .map(|a| match a.result {
+            VerifyRespResult::Reject(e) => Some(e),
+            VerifyRespResult::Continue(_) | VerifyRespResult::Finish => None,
+        })
+        .collect()
+}
+
+#[test]
+fn a_job_is_verified_spread_over_its_owners_and_summed() {
+    for shape in [WHOLE, GROUPS, SELECTED] {
+        let w = World::new(shape);
+        let ids: Vec<u8> = (1..=40).collect();
+        let (answers, outcome) = w.run(1, 1, &w.reports(&ids));
+        assert!(codes(&answers).iter().all(Option::is_none));
+        let expected: u64 = (1..=40).sum();
+        let totals = w.totals(&[outcome]);
+        assert_eq!(totals.values().next(), Some(&(40, expected.to_string())));
+        let stores = w.cluster.stores_of(w.task.id());
+        assert_eq!(stores.len(), 4, "every shard owns some of 40 reports");
+        assert!(stores.iter().all(|(_, t)| t.jobs.len() == 1), "one row per job and store");
+    }
+}
+
+#[test]
+fn a_replay_is_refused_and_taken_out_of_the_sum() {
+    for shape in [WHOLE, GROUPS, SELECTED] {
+        let w = World::new(shape);
+        let (_, first) = w.run(1, 1, &w.reports(&[1, 2, 3, 4]));
+        // Another job and, where there is one, another batch; new encryptions under the old ids.
+        let (answers, second) = w.run(2, 2, &w.reports(&[9, 2, 8, 4, 7]));
+        let replayed = Some(ReportError::ReportReplayed);
+        assert_eq!(codes(&answers), [None, replayed, None, replayed, None]);
+        let totals = w.totals(&[first, second]);
+        let counts: Vec<_> = totals.values().cloned().collect();
+        match shape.mode {
+            BatchMode::TimeInterval => assert_eq!(counts, [(7, "34".to_owned())]),
+            BatchMode::LeaderSelected => {
+                assert_eq!(counts, [(4, "10".to_owned()), (3, "24".to_owned())]);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_repeat_gets_the_same_answer_whatever_the_clock_says_meanwhile() {
+    for shape in [WHOLE, GROUPS, SELECTED] {
+        let mut w = World::new(shape);
+        let mut reports = w.reports(&[1, 2]);
+        let early = w.report_at(3, 3, NOW + 301);
+        let just_in_time = w.report_at(4, 4, NOW + 200);
+        let just_young_enough = w.report_at(5, 5, NOW - 14 * 86_400);
+        reports.extend([early, just_in_time, just_young_enough]);
+        let job = w.begin(1, &reports);
+        let first = w.put(1, job.request()).unwrap();
+        assert_eq!(codes(&first), [None, None, Some(ReportError::ReportTooEarly), None, None]);
+        for later in [1, 60, 3_600, 80_000] {
+            w.now = NOW + later;
+            assert_eq!(w.put(1, job.request()).unwrap(), first, "{later} s later");
+        }
+        // A Worker whose clock is behind.
+        w.now = NOW - 1_000;
+        assert_eq!(w.put(1, job.request()).unwrap(), first);
+        w.cluster.reset_stores();
+        assert_eq!(w.put(1, job.request()).unwrap(), first, "after the stores forgot");
+        assert_eq!(w.begin(1, &reports[..1]).report_count(), 1);
+    }
+}
+
+#[test]
+fn another_body_under_the_same_job_id_is_a_conflict_and_counts_nothing() {
+    for shape in [WHOLE, GROUPS, SELECTED] {
+        let w = World::new(shape);
+        // Bodies of one report each: with four shards and hour-long groups most pairs touch disjoint stores.
+        let first = w.begin(1, &[w.report_at(1, 1, NOW - 10)]);
+        w.put(1, first.request()).unwrap();
+        for id in 2..20u8 {
+            let other = w.begin(1, &[w.report_at(id, 1, NOW - 10 - 3_600 * u64::from(id))]);
+            match w.put(1, other.request()) {
+                Err(Error::Abort(abort)) => assert_eq!(abort.kind, AbortKind::Conflict),
+                other => panic!("expected a conflict, got {other:?}"),
+            }
+        }
+        let rows: usize = w
+            .cluster
+            .stores_of(w.task.id())
+            .iter()
+            .flat_map(|(_, t)| t.jobs.values().map(|row| row.ids.len() / ReportId::LEN))
+            .sum();
+        assert_eq!(rows, 1);
+    }
+}
+
+#[test]
+fn one_bad_report_does_not_harm_the_others() {
+    let w = World::new(GROUPS);
+    let good = w.reports(&[1, 2]);
+    let with = |id: u8, change: &dyn Fn(&mut Report<'_>) -> Option<Vec<u8>>| {
+        let bytes = w.report_at(id, 5, NOW - 10);
+        let mut report: Report<'_> = v09::Report::decode(&bytes).unwrap().into();
+        match change(&mut report) {
+            Some(other) => other,
+            None => v09::Report::from(report).encode().unwrap(),
+        }
+    };
+    let cases: Vec<(Vec<u8>, ReportError)> = vec![
+        (
+            with(10, &|r| {
+                r.helper_encrypted_input_share.config_id = HpkeConfigId(99);
+                None
+            }),
+            ReportError::HpkeUnknownConfigId,
+        ),
+        (
+            with(11, &|r| {
+                r.helper_encrypted_input_share.enc = &[];
+                None
+            }),
+            ReportError::HpkeDecryptError,
+        ),
+        (
+            with(12, &|r| {
+                r.helper_encrypted_input_share.payload = &[];
+                None
+            }),
+            ReportError::HpkeDecryptError,
+        ),
+        (
+            with(13, &|r| {
+                r.helper_encrypted_input_share.enc = &[0; 32];
+                None
+            }),
+            ReportError::HpkeDecryptError,
+        ),
+        (w.report_with(14, 5, NOW - 10, &[(0xff00, &[])]), ReportError::InvalidMessage),
+        (w.report_with(15, 5, NOW - 10, &[(1, &[1]), (1, &[1])]), ReportError::InvalidMessage),
+        (w.report_at(16, 5, NOW + 301), ReportError::ReportTooEarly),
+        (w.report_at(17, 5, u64::MAX), ReportError::ReportTooEarly),
+        (w.report_at(18, 5, NOW - 14 * 86_400 - 1), ReportError::ReportDropped),
+        (w.report_at(19, 5, 0), ReportError::ReportDropped),
+        (w.report_at(20, 5, NOW + 201), ReportError::TaskExpired),
+        // Early and with an extension: the time is looked at first.
+        (w.report_with(21, 5, NOW + 301, &[(1, &[])]), ReportError::ReportTooEarly),
+    ];
+    let mut reports = vec![good[0].clone()];
+    reports.extend(cases.iter().map(|(r, _)| r.clone()));
+    reports.push(good[1].clone());
+    let (answers, outcome) = w.run(1, 1, &reports);
+    let mut expected = vec![None];
+    expected.extend(cases.iter().map(|(_, e)| Some(*e)));
+    expected.push(None);
+    assert_eq!(codes(&answers), expected);
+    assert_eq!(w.totals(&[outcome]).into_values().collect::<Vec<_>>(), [(2, "3".to_owned())]);
+}
+
+#[test]
+fn a_damaged_proof_or_ping_pong_message_refuses_its_report_only() {
+    let w = World::new(WHOLE);
+    let job = w.begin(1, &w.reports(&[1, 2, 3]));
+    let init: AggregationJobInit<'_> =
+        v09::AggregationJobInitReq::decode(job.request()).unwrap().into();
+    let original = init.verify_inits[1].payload.to_vec();
+    let mut flipped = original.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    let mut unreduced = original.clone();
+    unreduced[5..21].fill(0xff);
+    let truncated = original[..original.len() - 1].to_vec();
+    let trailing = [original.as_slice(), &[0]].concat();
+    let mut other_type = original.clone();
+    other_type[0] = 2;
+    let variants = [flipped, unreduced, truncated, trailing, other_type, vec![], vec![9]];
+    for (n, damaged) in variants.iter().enumerate() {
+        let mut init = init.clone();
+        init.verify_inits[1].payload = damaged;
+        let body = v09::AggregationJobInitReq::from(init).encode().unwrap();
+        let answers = w.put(n as u8 + 1, &body).unwrap();
+        // The first job commits reports 1 and 3; in the later ones they are replays.
+        let others = (n > 0).then_some(ReportError::ReportReplayed);
+        assert_eq!(codes(&answers), [others, Some(ReportError::VdafVerifyError), others], "{n}");
+    }
+}
+
+#[test]
+fn a_far_future_report_creates_no_object() {
+    let w = World::new(GROUPS);
+    let day = 86_400;
+    let reports = [
+        w.report_at(1, 1, NOW + 300 + day + 1),
+        w.report_at(2, 1, NOW - 15 * day - 1),
+        w.report_at(3, 1, u64::MAX),
+    ];
+    let (answers, _) = w.run(1, 1, &reports);
+    assert_eq!(
+        codes(&answers),
+        [
+            Some(ReportError::ReportTooEarly),
+            Some(ReportError::ReportDropped),
+            Some(ReportError::ReportTooEarly)
+        ]
+    );
+    assert!(w.cluster.stores_of(w.task.id()).is_empty());
+}
+
+#[test]
+fn a_job_whose_calls_are_lost_is_finished_by_the_same_bytes() {
+    for shape in [WHOLE, GROUPS, SELECTED] {
+        let ids: Vec<u8> = (1..=12).collect();
+        let undisturbed = {
+            let w = World::new(shape);
+            w.put(1, w.begin(1, &w.reports(&ids)).request()).unwrap()
+        };
+        let mut cut_off = 0;
+        for fate in [Fate::RequestLost, Fate::AnswerLost] {
+            for cut in 0.. {
+                let w = World::new(shape);
+                w.cluster.fate_of_call(cut, fate);
+                let job = w.begin(1, &w.reports(&ids));
+                let first = w.put(1, job.request());
+                if w.cluster.calls() <= cut {
+                    break;
+                }
+                cut_off += 1;
+                match first {
+                    Err(Error::Internal(Internal::Unavailable(_))) => {}
+                    other => panic!("a lost call was answered with {other:?}"),
+                }
+                assert_eq!(codes(&w.put(1, job.request()).unwrap()), codes(&undisturbed));
+                // The job never came through under its old id: its reports may not be counted again under a new one.
+                let (answers, _) = w.run(2, 1, &w.reports(&ids));
+                assert!(codes(&answers).iter().all(|e| *e == Some(ReportError::ReportReplayed)));
+            }
+        }
+        assert!(cut_off >= 8, "only {cut_off} cuts");
+    }
+}
+
+#[test]
+fn requests_that_are_wrong_as_a_whole_are_refused() {
+    let w = World::new(GROUPS);
+    let job = w.begin(1, &w.reports(&[1, 2]));
+    let init: AggregationJobInit<'_> =
+        v09::AggregationJobInitReq::decode(job.request()).unwrap().into();
+    let refusal = |init: AggregationJobInit<'_>| {
+        let body = v09::AggregationJobInitReq::from(init).encode().unwrap();
+        match w.put(1, &body) {
+            Err(Error::Abort(abort)) => abort.kind,
+            other => panic!("expected a refusal, got {other:?}"),
+        }
+    };
+    let mut parameter = init.clone();
+    parameter.agg_param = &[0];
+    assert_eq!(refusal(parameter), AbortKind::InvalidMessage);
+    let mut mode = init.clone();
+    mode.batch = PartialBatchSelector::LeaderSelected(BatchId::new([1; 32]));
+    assert_eq!(refusal(mode), AbortKind::InvalidMessage);
+    let mut twice = init.clone();
+    twice.verify_inits.push(twice.verify_inits[0]);
+    assert_eq!(refusal(twice), AbortKind::InvalidMessage);
+    assert_eq!(w.cluster.calls(), 0, "nothing was stored");
+}
+
+#[test]
+fn a_job_is_known_once_it_was_created() {
+    for shape in [WHOLE, GROUPS, SELECTED] {
+        let w = World::new(shape);
+        let key = ShardKey::new(w.shard_key);
+        let known = |n| {
+            let job = AggregationJobId::new([n; 16]);
+            block_on(commit::job_exists(&w.cluster, &w.task, &key, &job)).unwrap()
+        };
+        assert!(!known(1));
+        w.run(1, 1, &w.reports(&[1]));
+        assert!(known(1));
+        assert!(!known(2));
+    }
+}
+
+#[test]
+fn a_job_that_meets_a_frozen_range_is_told_to_come_again() {
+    let w = World::new(WHOLE);
+    let (_, _) = w.run(1, 1, &w.reports(&(1..=40).collect::<Vec<_>>()));
+    let bucket =
+        BatchBucket::Window(Time::from_seconds(NOW).round_down(Duration::from_seconds(PRECISION)));
+    let range = match bucket {
+        BatchBucket::Window(start) => daphne_core::batch::BucketRange::Windows(
+            daphne_core::time::Interval::new(start, Duration::from_seconds(PRECISION)).unwrap(),
+        ),
+        BatchBucket::Batch(_) => unreachable!(),
+    };
+    use daphne_core::store::Objects as _;
+    let placement = w.task.parameters.placement();
+    for (store, _) in w.cluster.stores_of(w.task.id()) {
+        let ask = |action| {
+            let field = w.vdaf().field();
+            let request =
+                daphne_core::store::message::AggregateStoreRequest { placement, field, action };
+            block_on(w.cluster.store(&store, request)).unwrap()
+        };
+        let gather = StoreAction::Gather { range, param: vec![], exclude: vec![] };
+        let AggregateStoreResponse::Gathered(content) = ask(gather) else { panic!("no content") };
+        let (param, exclude, version) = (vec![], vec![], content.version());
+        let freeze = StoreAction::Freeze { attempt: 1, range, param, exclude, version };
+        assert_eq!(ask(freeze), AggregateStoreResponse::Frozen);
+    }
+    let job = w.begin(1, &w.reports(&[50]));
+    assert!(matches!(w.put(2, job.request()), Err(Error::Internal(Internal::Unavailable(_)))));
+}

@@ -1,0 +1,56 @@
+// Checks that ARCHITECTURE.md is true where a machine can tell, and a few rules of the house.
+import { execFileSync } from "node:child_process";
+import { existsSync, readFileSync } from "node:fs";
+
+const tracked = execFileSync("git", ["ls-files", "--cached", "--others", "--exclude-standard"], { encoding: "utf8" })
+  .trim()
+  .split("\n")
+  .filter(existsSync);
+const text = new Map(tracked.filter((f) => !f.endsWith(".lock")).map((f) => [f, readFileSync(f, "utf8")]));
+const rust = [...text].filter(([f]) => f.endsWith(".rs"));
+const isTest = (f) => /(^|\/)tests?(\/|\.rs)|\/testing\//.test(f);
+const architecture = text.get("ARCHITECTURE.md");
+const section = (name) => architecture.split(`\n## ${name}\n`)[1].split("\n## ")[0];
+const complaints = [];
+const complain = (what) => complaints.push(what);
+
+// The map: every folder exists, with the file to begin at, and every crate is in it.
+const folders = [...section("The map").matchAll(/^\| `([^`]+)` \|.*\| ([^|]+) \|$/gm)];
+for (const [, folder, start] of folders) {
+  if (!existsSync(folder)) complain(`the map names ${folder}, which does not exist`);
+  for (const [, file] of start.matchAll(/`([^`]+)`/g)) {
+    if (!existsSync(`${folder}/${file}`)) complain(`the map begins ${folder} at ${file}, which does not exist`);
+  }
+}
+for (const manifest of tracked.filter((f) => f.endsWith("/Cargo.toml"))) {
+  const crate = manifest.replace("/Cargo.toml", "");
+  if (!folders.some(([, f]) => f === crate || f.startsWith(`${crate}/`))) complain(`${crate} is not in the map`);
+}
+
+// Invariants: what holds them exists.
+for (const [, invariant] of section("Invariants").matchAll(/^- (\*\*I\d+ [\s\S]*?)(?=\n- \*\*I|\n*$(?![\s\S]))/gm)) {
+  const held = [...invariant.replace(/\*\*[\s\S]*?\*\*/, "").matchAll(/`([^`]+)`/g)].map((m) => m[1]);
+  const holds = (name) =>
+    tracked.some((f) => f === name || f.endsWith(`/${name}`)) || rust.some(([, t]) => t.includes(`fn ${name}(`));
+  const named = held.filter((name) => /^[a-z0-9]+_[a-z0-9_]+$/.test(name) || name.includes("/"));
+  if (named.length === 0) complain(`nothing holds: ${invariant.slice(0, 60)}`);
+  for (const name of named) if (!holds(name)) complain(`${name}, which is to hold an invariant, does not exist`);
+}
+
+// Rules.
+for (const [f, t] of rust) {
+  const lines = t.split("\n").length;
+  if (lines > 700) complain(`${f} has ${lines} lines: is it still one idea?`);
+  const shipped = !isTest(f) ? t.split("#[cfg(test)]")[0] : "";
+  if (shipped.includes("urn:ietf:params:ppm:dap:error") && !/problem\.rs$|version\.rs$|dapctl/.test(f))
+    complain(`${f} writes an error URN; only problem.rs does`);
+  if (/DapVersion::V(09|18) =>|Self::V(09|18) =>/.test(shipped) && !/version\.rs$|\/wire\/|\/task\.rs$/.test(f))
+    complain(`${f} tells versions apart; only the table and the wire modules do`);
+  if (/#\[ignore/.test(t)) complain(`${f} ignores a test`);
+  for (const [, draft] of t.matchAll(/\bDAP-(\d\d)\b/g))
+    if (!["09", "18"].includes(draft)) complain(`${f} cites DAP-${draft}, which is not implemented`);
+}
+
+for (const what of complaints) console.error(`tidy: ${what}`);
+console.log(complaints.length ? `tidy: ${complaints.length} complaints` : "tidy: the architecture is as it says");
+process.exit(complaints.length ? 1 : 0);
