@@ -1,0 +1,170 @@
+//! Encodings of what is stored. A deployment finds yesterday's rows: a change here needs code that reads both.
+#![cfg(not(target_arch = "wasm32"))]
+
+use daphne_core::{
+    batch::{BatchBucket, BatchMode, BucketRange, Checksum},
+    error::ReportError,
+    hpke::{HpkeKem, HpkeKeypair},
+    ids::{AggregationJobId, BatchId, HpkeConfigId, ReportId, TaskId},
+    seal::{RootKeys, TokenHash},
+    store::{
+        aggregate_store::{FrozenRange, SealedRange, SliceHead, StoreMeta},
+        ledger::{CollectionRow, LedgerMeta, Pending},
+        placement::{Group, Placement, StoreId},
+    },
+    task::{StoredTask, TaskRole, TaskSpec},
+    time::{Duration, Interval, Time},
+    vdaf::{FieldKind, VdafConfig},
+    version::DapVersion,
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+fn golden<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(
+    value: &T,
+    expected: &str,
+) {
+    let bytes = postcard::to_allocvec(value).unwrap();
+    let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    assert_eq!(hex, expected.replace(char::is_whitespace, ""), "{value:?}");
+    assert_eq!(&postcard::from_bytes::<T>(&bytes).unwrap(), value);
+}
+
+fn placement() -> Placement {
+    Placement {
+        task_id: TaskId::new([0x11; 32]),
+        batch_mode: BatchMode::TimeInterval,
+        time_precision: Duration::from_seconds(300),
+        shards: 2,
+        buckets_per_group: 288,
+        shard_key_version: 1,
+    }
+}
+
+fn windows() -> BucketRange {
+    let (start, length) = (Time::from_seconds(600), Duration::from_seconds(300));
+    BucketRange::Windows(Interval::new(start, length).unwrap())
+}
+
+// A byte string is its length, then its bytes; numbers are varints; an enum is its variant's number.
+const PLACEMENT: &str =
+    "20 1111111111111111111111111111111111111111111111111111111111111111 00 ac02 02 a002 01";
+
+#[test]
+fn rows_of_an_aggregate_store() {
+    let frozen = FrozenRange { attempt: 7, range: windows(), param: vec![] };
+    let meta = StoreMeta {
+        placement: placement(),
+        fingerprint_key: [0x22; 16],
+        open: true,
+        fence: 6,
+        frozen: Some(frozen),
+    };
+    golden(
+        &meta,
+        &format!("{PLACEMENT} 22222222222222222222222222222222 01 06 01 07 00 d804 ac02 00"),
+    );
+    let range = BucketRange::Batch(BatchId::new([0x33; 32]));
+    golden(
+        &SealedRange { range, param: vec![0xaa], attempt: 9 },
+        "01 20 3333333333333333333333333333333333333333333333333333333333333333 01aa 09",
+    );
+    golden(
+        &vec![SliceHead {
+            bucket: BatchBucket::Window(Time::from_seconds(600)),
+            report_count: 500,
+            checksum: Checksum::new([0x44; 32]),
+            min_time: Time::from_seconds(600),
+            max_time: Time::from_seconds(899),
+            share_len: 1_600,
+            excluded: false,
+        }],
+        "01 00 d804 f403 4444444444444444444444444444444444444444444444444444444444444444 d804 8307 c00c 00",
+    );
+}
+
+#[test]
+fn refused_reports_of_a_job() {
+    // The variants' numbers are stored: new kinds go to the end.
+    for (n, error) in ReportError::ALL.into_iter().enumerate() {
+        golden(
+            &vec![(ReportId::new([0x55; 16]), error)],
+            &format!("01 10 55555555555555555555555555555555 {n:02x}"),
+        );
+    }
+}
+
+#[test]
+fn rows_of_a_ledger() {
+    let task = Some((placement(), FieldKind::F128));
+    golden(&LedgerMeta { attempt: 3, task }, &format!("03 01 {PLACEMENT} 01"));
+    let store = StoreId { group: Group::Run(19_675), shard: 1 };
+    golden(&store, "01 db9901 01");
+    golden(&StoreId { group: Group::Whole, shard: 0 }, "00 00");
+    golden(&Pending { attempt: 4, stores: vec![store] }, "04 01 01db9901 01");
+    golden(
+        &CollectionRow {
+            digest: [0x66; 32],
+            attempt: 4,
+            range: windows(),
+            param: vec![],
+            report_count: 100,
+            checksum: Checksum::new([0x77; 32]),
+            exclude: vec![AggregationJobId::new([0x88; 16])],
+            answer: vec![0x99; 3],
+            todo: vec![store],
+        },
+        "6666666666666666666666666666666666666666666666666666666666666666 04 00d804ac02 00 64 \
+         7777777777777777777777777777777777777777777777777777777777777777 \
+         01 10 88888888888888888888888888888888 03 999999 01 01db9901 01",
+    );
+}
+
+#[test]
+fn a_stored_task_is_readable_and_keeps_its_identity() {
+    let collector =
+        HpkeKeypair::derive(HpkeConfigId(7), HpkeKem::X25519HkdfSha256, &[7; 32]).unwrap();
+    let spec = TaskSpec {
+        task_id: Some(TaskId::new([1; 32])),
+        version: DapVersion::V09,
+        role: TaskRole::Helper,
+        batch_mode: BatchMode::TimeInterval,
+        max_batch_size: None,
+        vdaf: VdafConfig::Prio3Histogram { length: 4, chunk_length: 2 },
+        verify_key: vec![2; 16],
+        leader_token: Some("a token of a leader".to_owned()),
+        leader_token_hash: None,
+        collector_hpke_config: collector.config().clone(),
+        min_batch_size: 100,
+        time_precision: Duration::from_seconds(3_600),
+        max_batch_query_count: 1,
+        task_expiration: None,
+        report_expiry_age: Duration::from_seconds(1_209_600),
+        tolerable_clock_skew: Duration::from_seconds(300),
+        shards: 1,
+        buckets_per_group: None,
+    };
+    let keys = RootKeys::parse("1=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA").unwrap();
+    let task = spec.check(keys.newest()).unwrap();
+    let stored = task.seal(&keys, [3; 12]);
+    let text = serde_json::to_string(&stored).unwrap();
+    let kept = include_str!("vectors/stored-task-1.json").trim();
+    assert_eq!(text, kept);
+    let opened = serde_json::from_str::<StoredTask>(kept).unwrap().open(&keys).unwrap();
+    assert_eq!(opened.identity(), task.identity());
+    assert!(opened.accepts_leader_token("a token of a leader"));
+    assert!(!opened.accepts_leader_token("a token of a leadeR"));
+    assert_eq!(opened.leader_token_hashes, [TokenHash::of("a token of a leader")]);
+    // A repeat after the root key was rotated is still a repeat.
+    let rotated = RootKeys::parse(
+        "1=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA,2=AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+    )
+    .unwrap();
+    assert_eq!(spec_again(&opened, rotated.newest()).identity(), task.identity());
+    assert!(!format!("{opened:?} {keys:?}").contains("AgICAg"), "the verify key is not printed");
+}
+
+fn spec_again(task: &daphne_core::task::Task, shard_key_version: u32) -> daphne_core::task::Task {
+    let mut again = task.clone();
+    again.parameters.shard_key_version = shard_key_version;
+    again
+}
