@@ -41,7 +41,8 @@ have() { command -v "$1" >/dev/null 2>&1; }
 # macOS has neither of these two.
 sha256() { if have sha256sum; then sha256sum "$@"; else shasum -a 256 "$@"; fi; }
 limit() { # SECONDS COMMAND...
-  if have timeout; then timeout "$@"; else shift && "$@"; fi
+  # --foreground: whoever ends the process group of this script must reach the command, too.
+  if timeout --foreground 1 true 2>/dev/null; then timeout --foreground "$@"; else shift && "$@"; fi
 }
 
 # "96" for rustc 1.96.0-nightly; nothing if the toolchain is not there.

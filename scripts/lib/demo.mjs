@@ -54,6 +54,7 @@ const VDAFS = [
 
 const started = performance.now();
 const running = new Set();
+let server;
 let folder;
 let keep = false;
 let stopping;
@@ -61,6 +62,7 @@ let stopping;
 class Failure extends Error {}
 
 function step(text) {
+  if (stopping) throw new Failure("stopped"); // nothing new is begun
   console.log(`[${((performance.now() - started) / 1000).toFixed(1).padStart(6)} s] ${text}`);
 }
 
@@ -73,17 +75,22 @@ function start(command, args, options = {}) {
     child.once("close", (code, signal) => resolve(signal ?? code));
   });
   running.add(child);
-  child.ended.then(() => child === running.server || running.delete(child));
+  child.ended.then(() => child === server || running.delete(child));
   return child;
 }
 
-/** Runs a program to its end and returns what it printed. Its own words on stderr are shown. */
-async function run(what, command, args, options = {}) {
-  const child = start(command, args, { stdio: ["ignore", "pipe", "inherit"], ...options });
+/** Runs a program to its end and returns what it printed. If it fails, its last word says why. */
+async function run(what, command, args, stdio = ["ignore", "pipe", "pipe"]) {
+  const child = start(command, args, { stdio });
   let output = "";
+  let errors = "";
   child.stdout?.setEncoding("utf8").on("data", (text) => (output += text));
+  child.stderr?.setEncoding("utf8").on("data", (text) => (errors += text));
   const end = await child.ended;
-  if (end !== 0) throw new Failure(`${what} failed (${end})`);
+  if (end !== 0) {
+    const why = errors.trimEnd().split("\n").pop() || `it ended with ${end}`;
+    throw new Failure(`${what} failed: ${why}`);
+  }
   return output;
 }
 
@@ -108,7 +115,7 @@ function signalGroup(child, signal) {
 function stop() {
   stopping ??= (async () => {
     for (const child of running) {
-      if (child === running.server) child.kill("SIGTERM"); // it ends workerd in good order
+      if (child === server) child.kill("SIGTERM"); // it ends workerd in good order
       else signalGroup(child, "SIGTERM");
     }
     const deadline = performance.now() + 10_000;
@@ -117,7 +124,7 @@ function stop() {
       while (groupLives(child) && performance.now() < deadline) {
         await new Promise((resolve) => setTimeout(resolve, 50));
       }
-      signalGroup(child, "SIGKILL");
+      if (groupLives(child)) signalGroup(child, "SIGKILL");
     }
     if (folder && !keep) rmSync(folder, { recursive: true, force: true });
   })();
@@ -128,7 +135,7 @@ function stop() {
 
 async function buildDapctl() {
   const args = ["build", "--locked", "-p", "dapctl", "--message-format", "json-render-diagnostics"];
-  const messages = await run("building dapctl", "cargo", args);
+  const messages = await run("building dapctl", "cargo", args, ["ignore", "pipe", "inherit"]);
   for (const line of messages.split("\n")) {
     if (!line.startsWith("{")) continue;
     const message = JSON.parse(line);
@@ -143,12 +150,11 @@ async function startServer() {
   writeFileSync(path.join(folder, "secrets"), secrets, { mode: 0o600 });
   const tokenFile = path.join(folder, "admin-token");
   writeFileSync(tokenFile, token, { mode: 0o600 });
-  const server = start(
+  server = start(
     path.join(ROOT, "scripts/serve"),
     ["--persist", path.join(folder, "state"), "--env-file", path.join(folder, "secrets")],
     { stdio: ["ignore", "pipe", "inherit"] },
   );
-  running.server = server;
   const url = await new Promise((resolve, reject) => {
     let output = "";
     server.stdout.setEncoding("utf8").on("data", (text) => {
@@ -156,7 +162,7 @@ async function startServer() {
       const ready = /^READY (\S+)$/m.exec(output);
       if (ready) resolve(ready[1]);
     });
-    server.ended.then((end) => reject(new Failure(`the Worker did not start (${end})`)));
+    server.ended.then((end) => reject(new Failure(`the Worker did not start: scripts/serve ended with ${end}`)));
   });
   return { url, tokenFile };
 }
@@ -182,7 +188,6 @@ async function makeReports(task, dapctl, times, index) {
       ...flags({ ...times, "time-precision": TIME_PRECISION, count: task.npm, seed: index }),
       ...flags({ out: task.reports[0] }),
     ],
-    { stdio: ["ignore", "inherit", "ignore"] }, // it says how long each report took
   );
   await dapctl([
     ...["report", "make", "--task", task.file, "--random", "--seed", index],
@@ -268,7 +273,7 @@ function table(rows) {
 // --- The whole ------------------------------------------------------------------------------
 
 async function demo({ quick }) {
-  const loud = { stdio: ["ignore", "inherit", "inherit"] };
+  const loud = ["ignore", "inherit", "inherit"];
   step("Setting up");
   await run("scripts/setup", path.join(ROOT, "scripts/setup"), [], loud);
   step("Building the Worker");
@@ -276,12 +281,12 @@ async function demo({ quick }) {
   step("Building dapctl");
   const program = await buildDapctl();
 
-  folder = mkdtempSync(path.join(tmpdir(), "daphne-demo-"));
   step("Starting the Worker");
+  folder = mkdtempSync(path.join(tmpdir(), "daphne-demo-"));
   const { url, tokenFile } = await startServer();
   const dapctl = async (args) => {
     const all = ["--output", "json", "--url", url, "--admin-token-file", tokenFile, ...args];
-    return JSON.parse(await run(`dapctl ${args[0]} ${args[1]}`, program, all));
+    return JSON.parse(await run(`"dapctl ${args[0]}"`, program, all));
   };
   step(`It serves ${url}; making an HPKE key and ${VDAFS.length * MODES.length} tasks`);
   await dapctl(["hpke", "add"]);
@@ -321,7 +326,9 @@ async function demo({ quick }) {
     const args = ["drive", "--task", task.file, "--job-size", JOB_SIZE];
     for (const file of task.reports) args.push("--reports", file);
     if (task.mode === "time-interval") args.push("--per-bucket");
-    const summary = await dapctl(args);
+    const summary = await dapctl(args).catch((error) => {
+      throw new Failure(`${task.label}: ${error.message}`);
+    });
     const seconds = ((performance.now() - begun) / 1000).toFixed(1);
     const wrong = difference(task, summary);
     if (wrong) throw new Failure(`${task.label}: ${wrong}`);
@@ -347,6 +354,7 @@ async function end(code, message) {
   process.exit(code);
 }
 
+process.stdout.on("error", () => stopping || end(1, "standard output cannot be written"));
 for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143], ["SIGHUP", 129]]) {
   process.on(signal, () => stopping || end(code, `stopped by ${signal}`));
 }

@@ -265,8 +265,12 @@ impl Config {
     /// Ours.
     pub async fn refresh_keyring(&self, env: &Env, now: Time) -> Result<Rc<HpkeKeyring>, Internal> {
         let records = self.stored_keys(env).await?;
-        let value = serde_json::to_vec(&records).map_err(|e| broken("HPKE keys", e))?;
-        if !records.is_empty() {
+        // Clients can cause refreshes, and a write to KV is what costs: only news is written.
+        let is_news = self.keyring.borrow().as_ref().is_none_or(|cached| {
+            !cached.value.keys().iter().map(|k| k.config()).eq(records.iter().map(|r| &r.config))
+        });
+        if is_news && !records.is_empty() {
+            let value = serde_json::to_vec(&records).map_err(|e| broken("HPKE keys", e))?;
             kv_put(env, HPKE_KV_KEY, &value).await;
         }
         self.keep_keyring(records, now)
