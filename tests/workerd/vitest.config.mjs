@@ -8,6 +8,8 @@ const SECRETS = {
 };
 
 export default defineConfig({
+  // The Worker logs each request, and some tests panic on purpose: of use only where a test fails.
+  test: { silent: "passed-only" },
   plugins: [
     cloudflareTest({
       // The build with test routes, `scripts/build --test`. Everything else, bindings, classes and

@@ -101,7 +101,11 @@ pub async fn handle(request: Request, env: Env) -> worker::Result<Response> {
     let route = found.route;
     let mut outcome = Outcome::new(route, &method);
     let version = version_of(route);
-    let task_id: Option<TaskId> = found.task.parse().ok();
+    let task_id: Option<TaskId> = match route {
+        Route::HpkeConfig => dap::hpke_config::task_in_query(&request).ok().flatten(),
+        _ => Some(found.task.clone()),
+    }
+    .and_then(|id| id.parse().ok());
     // A panic fails its own request and no other: the build unwinds.
     let result = AssertUnwindSafe(dispatch(&app, request, &env, found, &mut outcome))
         .catch_unwind()

@@ -156,8 +156,13 @@ impl World {
 
     /// A report.
     pub fn report(&self, measurement: Measurement, time: Time) -> Vec<u8> {
+        self.report_with_id(random(), measurement, time)
+    }
+
+    /// A report with this id, whatever else has it.
+    pub fn report_with_id(&self, id: [u8; 16], measurement: Measurement, time: Time) -> Vec<u8> {
         let randomness =
-            ReportRandomness { report_id: random(), leader_seed: random(), helper_seed: random() };
+            ReportRandomness { report_id: id, leader_seed: random(), helper_seed: random() };
         let report = self.reporter.report_v09(&measurement, time, &randomness).expect("a report");
         self.remember(ReportId::new(randomness.report_id), measurement);
         report

@@ -12,11 +12,7 @@ use daphne_core::{
     ids::BatchId,
     message::{BatchSelector, PartialBatchSelector},
 };
-use e2e::{
-    Answer, Books, Job, Server, World,
-    server::random,
-    world::until_final,
-};
+use e2e::{Answer, Books, Job, Server, World, server::random, world::until_final};
 
 const FAULTS: [&str; 3] = ["lose_request", "lose_answer", "panic"];
 const TIMED: PartialBatchSelector = PartialBatchSelector::TimeInterval;
@@ -181,6 +177,7 @@ fn a_job_cut_off_at_any_call_can_be_repeated() {
                     cut_off += 1;
                     assert!(first.is_temporary(), "{} {}", first.status, first.text());
                 }
+                server.plan(&[]);
                 let answer = until_final(|| world.put(&job));
                 assert_eq!(world.put(&job).body, answer.body, "a repeat");
                 assert_eq!(world.finish(job, &answer, &mut books), []);
@@ -208,6 +205,7 @@ fn a_job_with_replays_cut_off_at_any_call_can_be_repeated() {
             server.plan(&[(k, fault)]);
             let first = world.put(&job);
             cut_off += usize::from(first.is_temporary());
+            server.plan(&[]);
             let answer = until_final(|| world.put(&job));
             assert_eq!(world.put(&job).body, answer.body, "a repeat");
             let refused = world.finish(job, &answer, &mut books);
@@ -220,7 +218,15 @@ fn a_job_with_replays_cut_off_at_any_call_can_be_repeated() {
 }
 
 /// Kills the runtime while a call is held back.
-fn kill_during(server: &Server, world: &Arc<World>, call: usize, fault: &str, send: fn(&World, &[u8], &str) -> u16, body: &[u8], path: &str) {
+fn kill_during(
+    server: &Server,
+    world: &Arc<World>,
+    call: usize,
+    fault: &str,
+    send: fn(&World, &[u8], &str) -> u16,
+    body: &[u8],
+    path: &str,
+) {
     server.plan(&[(call, fault)]);
     let sender = {
         let (world, body, path) = (world.clone(), body.to_vec(), path.to_owned());
@@ -310,9 +316,8 @@ fn a_job_during_which_the_runtime_dies_can_be_repeated() {
         println!("{fault} {call}");
         let (place, mut books) = (place(&world, n), Books::default());
         // Many reports, so that all four stores are touched.
-        let reports: Vec<_> = (0..24)
-            .flat_map(|n| world.sums(&[n], world.time(place.bucket + n % 2)))
-            .collect();
+        let reports: Vec<_> =
+            (0..24).flat_map(|n| world.sums(&[n], world.time(place.bucket + n % 2))).collect();
         let job = world.job(place.part, &reports);
         let path = world.job_path(&job.id);
         kill_during(&server, &world, call, fault, send_job, &job.body, &path);
@@ -338,9 +343,13 @@ fn a_job_racing_a_collection_is_counted_or_refused() {
             let job = six(&world, &place);
             let sender = {
                 let (world, id, body) = (world.clone(), job.id, job.body.clone());
-                std::thread::spawn(move || until_final(|| world.put_body(&id, &body)))
+                std::thread::spawn(move || {
+                    // From well before the collection to well after it has begun.
+                    std::thread::sleep(Duration::from_millis(3 * round as u64));
+                    until_final(|| world.put_body(&id, &body))
+                })
             };
-            std::thread::sleep(Duration::from_millis(2 * round as u64));
+            std::thread::sleep(Duration::from_millis(9));
             let answer = until_final(|| world.post_share(&request));
             let verdict = sender.join().expect("no panic");
             if answer.status == 200 {

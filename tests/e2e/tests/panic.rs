@@ -2,7 +2,11 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use daphne_core::{batch::BatchMode::LeaderSelected, ids::BatchId, message::{BatchSelector, PartialBatchSelector}};
+use daphne_core::{
+    batch::BatchMode::LeaderSelected,
+    ids::BatchId,
+    message::{BatchSelector, PartialBatchSelector},
+};
 use e2e::{Books, Server, World, server::random, world::until_final};
 
 fn server() -> (&'static Server, MutexGuard<'static, ()>) {
@@ -16,7 +20,8 @@ fn server() -> (&'static Server, MutexGuard<'static, ()>) {
 fn nobody_else_notices(server: &Server, disturb: impl Fn()) {
     let world = Arc::new(World::new(server, LeaderSelected, |spec| spec.shards = 4));
     let id = BatchId::new(random());
-    let (part, batch) = (PartialBatchSelector::LeaderSelected(id), BatchSelector::LeaderSelected(id));
+    let (part, batch) =
+        (PartialBatchSelector::LeaderSelected(id), BatchSelector::LeaderSelected(id));
     let mut books = Books::default();
     let sleepers: Vec<_> = (0..6)
         .map(|_| {

@@ -11,6 +11,7 @@ use daphne_core::{
         PartialBatchSelector::{self, LeaderSelected as Batch},
     },
     task::TaskSpec,
+    vdaf::Measurement,
     wire::v09,
 };
 use e2e::{Books, Server, World, server::random, world::verdicts};
@@ -106,6 +107,35 @@ fn a_report_in_two_batches_counts_once() {
         // And it stays so once both are collected.
         let c = BatchId::new(random());
         assert_eq!(world.run(world.batch_job(c, &reports), &mut books).len(), 6);
+    }
+}
+
+/// A client that uses its id for two reports, each sealed freshly and at its own time.
+#[test]
+fn an_id_in_two_reports_counts_once_where_one_object_sees_both() {
+    for (name, mode, group, hours, counted) in [
+        ("leader-selected", LeaderSelected, None, 30, 1),
+        ("one group", TimeInterval, Some(0), 30, 1),
+        ("the same bucket", TimeInterval, Some(1), 0, 1),
+        ("the same group", TimeInterval, Some(100_000), 30, 1),
+        // The other object never hears of the first. Nobody but this client, who could as well have sent two reports,
+        // is concerned; a task that minds has one group.
+        ("another group", TimeInterval, Some(1), 30, 2),
+    ] {
+        println!("{name}");
+        let world = World::new(server(), mode, shape(2, group));
+        let id = random();
+        let (first, second) =
+            [0, hours].map(|n| world.report_with_id(id, Measurement::Sum(9), world.time(n))).into();
+        let part = match mode {
+            TimeInterval => PartialBatchSelector::TimeInterval,
+            LeaderSelected => Batch(BatchId::new(random())),
+        };
+        let mut books = Books::default();
+        world.aggregate(part, &[first], &mut books);
+        let refused = world.run(world.job(part, &[second]), &mut books);
+        let replays = vec![(ReportId::new(id), ReportReplayed); 2 - counted];
+        assert_eq!(refused, replays);
     }
 }
 

@@ -17,10 +17,7 @@ use crate::{app::RequestContext, respond};
 /// # Errors
 /// `unrecognizedTask`, or ours if there is no key yet.
 pub async fn get(context: &RequestContext<'_>, request: &Request) -> Result<Response, Error> {
-    let url = request
-        .url()
-        .map_err(|_| Abort::new(AbortKind::BadPath, "the request's URL is malformed"))?;
-    if let Some((_, id)) = url.query_pairs().find(|(name, _)| name == "task_id") {
+    if let Some(id) = task_in_query(request)? {
         find_task(context, &task_id(&id)?).await?;
     }
     let keyring = context.config.keyring(context.env, context.now).await?;
@@ -32,4 +29,15 @@ pub async fn get(context: &RequestContext<'_>, request: &Request) -> Result<Resp
     list.write(&mut w);
     let body = w.finish().map_err(|e| Internal::Broken(e.to_string()))?;
     respond::public(respond::message(VERSION, Message::HpkeConfigList, body)?, request)
+}
+
+/// The task id of the request, if it has one, as it was written.
+///
+/// # Errors
+/// The URL is malformed.
+pub fn task_in_query(request: &Request) -> Result<Option<String>, Abort> {
+    let url = request
+        .url()
+        .map_err(|_| Abort::new(AbortKind::BadPath, "the request's URL is malformed"))?;
+    Ok(url.query_pairs().find(|(name, _)| name == "task_id").map(|(_, id)| id.into_owned()))
 }
