@@ -25,7 +25,7 @@ fn durable_objects_conform_when_the_runtime_dies_between_cases() {
     }
 }
 
-/// A case may not pass because the runtime forgot what an earlier one did: on the same state it must fail.
+/// Verdicts, replay index and decisions are rebuilt from what is stored, not only from memory.
 #[test]
 fn what_a_case_wrote_survives_the_death_of_the_runtime() {
     use daphne_core::{

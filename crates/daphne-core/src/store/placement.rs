@@ -92,6 +92,11 @@ impl Placement {
     }
 
     /// The store that owns a report.
+    ///
+    // SPEC: DAP-09 §4.5.1.4 wants replays detected in the whole task. With time groups, an id that its own client uses
+    // again *with a time in another group* meets another owner and is not seen: the same as sending two reports, and
+    // no other client's privacy or count is touched. Groups are what keeps an object's ids few; a task may choose
+    // to have none.
     pub fn owner(&self, key: &ShardKey, bucket: &BatchBucket, report: &ReportId) -> StoreId {
         StoreId { group: self.group(bucket), shard: self.pick(key, b'r', report.as_bytes()) }
     }
