@@ -10,7 +10,7 @@
 use std::cell::RefCell;
 
 use daphne_core::{
-    batch::BatchBucket,
+    batch::{BatchBucket, BucketRange},
     ids::AggregationJobId,
     store::{
         AggregateTables, RecordedJob, StoreError, StoreResult, VisitJob, VisitJobIds,
@@ -78,6 +78,15 @@ impl AggregateTables for AggregateSql {
 
     fn put_meta(&mut self, meta: &StoreMeta) -> StoreResult<()> {
         self.0.run("INSERT OR REPLACE INTO meta VALUES (1, ?)", vec![pack(meta)?])
+    }
+
+    fn sealed_meeting(&mut self, range: &BucketRange) -> StoreResult<Vec<SealedRange>> {
+        let (lo, hi) = range.to_keys();
+        let statement = match range {
+            BucketRange::Windows(_) => "SELECT v FROM sealed WHERE lo < ?2 AND hi > ?1",
+            BucketRange::Batch(_) => "SELECT v FROM sealed WHERE lo = ?1 AND hi = ?2",
+        };
+        self.0.all(statement, vec![blob(&lo), blob(&hi)], |mut row| row.packed())
     }
 
     fn sealed_near(&mut self, bucket: &BatchBucket) -> StoreResult<Vec<SealedRange>> {
@@ -155,6 +164,13 @@ impl AggregateTables for AggregateSql {
             let heads = row.packed()?;
             visit(job, &param, heads, &row.blob()?)
         })
+    }
+
+    fn ids(&mut self, job: &AggregationJobId) -> StoreResult<Vec<u8>> {
+        let key = vec![blob(job.as_bytes())];
+        self.0
+            .first("SELECT ids FROM job_0 WHERE job = ?", key, |mut row| row.blob())?
+            .ok_or_else(|| StoreError("a job is gone".to_owned()))
     }
 
     fn shares(&mut self, job: &AggregationJobId) -> StoreResult<Vec<u8>> {

@@ -115,7 +115,7 @@ impl Tables for LedgerSql {
         "CREATE TABLE IF NOT EXISTS pending (k INTEGER PRIMARY KEY, v BLOB)",
         "CREATE TABLE IF NOT EXISTS object (name BLOB PRIMARY KEY, state INTEGER) WITHOUT ROWID",
         "CREATE TABLE IF NOT EXISTS released (job BLOB PRIMARY KEY, at INTEGER) WITHOUT ROWID",
-        "CREATE TABLE IF NOT EXISTS collection (request BLOB PRIMARY KEY, lo BLOB, hi BLOB, todo INTEGER, v BLOB) WITHOUT ROWID",
+        "CREATE TABLE IF NOT EXISTS collection (request BLOB PRIMARY KEY, lo BLOB, hi BLOB, todo INTEGER, v BLOB, answer BLOB) WITHOUT ROWID",
     ];
 
     fn new(sql: Sql) -> Self {
@@ -194,17 +194,30 @@ impl LedgerTables for LedgerSql {
         self.0.all("SELECT v FROM collection WHERE todo = 1", vec![], |mut row| row.packed())
     }
 
-    fn put_collection(&mut self, row: &CollectionRow) -> StoreResult<()> {
-        let (lo, hi) = row.range.to_keys();
-        self.0.run(
-            "INSERT OR REPLACE INTO collection VALUES (?, ?, ?, ?, ?)",
-            vec![
-                blob(&row.digest),
-                blob(&lo),
-                blob(&hi),
-                SqlStorageValue::from(i32::from(!row.todo.is_empty())),
-                pack(row)?,
-            ],
+    fn answer(&mut self, digest: &RequestDigest) -> StoreResult<Option<Vec<u8>>> {
+        self.0.first(
+            "SELECT answer FROM collection WHERE request = ?",
+            vec![blob(digest)],
+            |mut row| row.blob(),
         )
     }
+
+    fn insert_collection(&mut self, row: &CollectionRow, answer: &[u8]) -> StoreResult<()> {
+        let (lo, hi) = row.range.to_keys();
+        self.0.run(
+            "INSERT INTO collection VALUES (?, ?, ?, ?, ?, ?)",
+            vec![blob(&row.digest), blob(&lo), blob(&hi), has_todo(row), pack(row)?, blob(answer)],
+        )
+    }
+
+    fn update_collection(&mut self, row: &CollectionRow) -> StoreResult<()> {
+        self.0.run(
+            "UPDATE collection SET todo = ?, v = ? WHERE request = ?",
+            vec![has_todo(row), pack(row)?, blob(&row.digest)],
+        )
+    }
+}
+
+fn has_todo(row: &CollectionRow) -> SqlStorageValue {
+    SqlStorageValue::from(i32::from(!row.todo.is_empty()))
 }

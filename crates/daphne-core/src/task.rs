@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
+    aggregate::commit::SUMS_BYTES_MAX,
     b64,
     batch::BatchMode,
-    hpke::HpkeConfig,
+    hpke::{self, HpkeConfig},
     ids::TaskId,
     seal::{RootKeys, TokenHash, UnsealError},
     store::placement::Placement,
@@ -23,6 +24,8 @@ const GROUP_DEFAULT_S: u64 = 86_400;
 /// Fewer reports than this in a batch would reveal too much (DAP-09 §7.3).
 const MIN_BATCH_SIZE_MIN: u64 = 2;
 const SHARDS_MAX: u16 = 64;
+const CLOCK_SKEW_MAX_S: u64 = 86_400;
+const REPORT_EXPIRY_AGE_MAX_S: u64 = 366 * 86_400;
 const TIME_PRECISION_MAX_S: u64 = 366 * 86_400;
 
 /// A task's parameters are unusable; the text is one sentence for the operator who sent them.
@@ -204,6 +207,10 @@ impl TaskSpec {
         if !self.collector_hpke_config.is_supported() {
             return refuse("collector_hpke_config names an HPKE algorithm that is not supported");
         }
+        // A key that is no point of its curve would be noticed only when the first batch is collected.
+        if hpke::seal(&self.collector_hpke_config, &[], &[], &[], &[1; 32]).is_err() {
+            return refuse("collector_hpke_config has a public key that nothing can be sealed to");
+        }
         if self.min_batch_size < MIN_BATCH_SIZE_MIN {
             return refuse("min_batch_size must be at least 2");
         }
@@ -213,6 +220,15 @@ impl TaskSpec {
         }
         if !(1..=SHARDS_MAX).contains(&self.shards) {
             return refuse("shards must be between 1 and 64");
+        }
+        if usize::from(self.shards) * vdaf.agg_share_len() > SUMS_BYTES_MAX {
+            return refuse("that many shards of that long an aggregate share exceed 8 MiB");
+        }
+        if self.tolerable_clock_skew.as_seconds() > CLOCK_SKEW_MAX_S {
+            return refuse("tolerable_clock_skew must be at most a day");
+        }
+        if self.report_expiry_age.as_seconds() > REPORT_EXPIRY_AGE_MAX_S {
+            return refuse("report_expiry_age must be at most 366 days");
         }
         if self.max_batch_query_count != 1 {
             return refuse(

@@ -100,7 +100,7 @@ fn rows_of_a_ledger() {
     let store = StoreId { group: Group::Run(19_675), shard: 1 };
     golden(&store, "01 db9901 01");
     golden(&StoreId { group: Group::Whole, shard: 0 }, "00 00");
-    golden(&Pending { attempt: 4, stores: vec![store] }, "04 01 01db9901 01");
+    golden(&Pending { attempt: 4, stores: vec![store], aborted: true }, "04 01 01db9901 01 01");
     golden(
         &CollectionRow {
             digest: [0x66; 32],
@@ -110,12 +110,11 @@ fn rows_of_a_ledger() {
             report_count: 100,
             checksum: Checksum::new([0x77; 32]),
             exclude: vec![AggregationJobId::new([0x88; 16])],
-            answer: vec![0x99; 3],
             todo: vec![store],
         },
         "6666666666666666666666666666666666666666666666666666666666666666 04 00d804ac02 00 64 \
          7777777777777777777777777777777777777777777777777777777777777777 \
-         01 10 88888888888888888888888888888888 03 999999 01 01db9901 01",
+         01 10 88888888888888888888888888888888 01 01db9901 01",
     );
 }
 

@@ -521,3 +521,120 @@ fn a_job_that_meets_a_frozen_range_is_told_to_come_again() {
     let job = w.begin(1, &w.reports(&[50]));
     assert!(matches!(w.put(2, job.request()), Err(Error::Internal(Internal::Unavailable(_)))));
 }
+
+/// Whatever the clock says at a repeat, no report is told accepted that is not held.
+#[test]
+fn a_report_refused_unasked_stays_refused() {
+    const DAY: u64 = 86_400;
+    for shape in [WHOLE, GROUPS, SELECTED] {
+        for (time, skew, error) in [
+            (NOW + 300 + DAY + 1, 1i64, ReportError::ReportTooEarly),
+            (NOW - 15 * DAY - 1, -1, ReportError::ReportDropped),
+        ] {
+            let mut w = World::new(shape);
+            let mut reports = w.reports(&(1..=20).collect::<Vec<_>>());
+            // A second report of that time is recorded, so that its group has an object in any case.
+            reports.push(w.report_at(50, 3, time));
+            let job = w.begin(1, &reports);
+            let first = w.put(1, job.request()).unwrap();
+            assert_eq!(codes(&first)[20], Some(error));
+            for later in [1, 3_600, 80_000] {
+                w.now = NOW.saturating_add_signed(skew * later);
+                let again = w.put(1, job.request()).unwrap();
+                assert_eq!(codes(&again)[20], Some(error), "{later}");
+                if later == 1 {
+                    assert_eq!(again, first);
+                }
+            }
+        }
+    }
+}
+
+/// A few reports spread over many batch buckets cost as many sums; beyond a budget they are refused, and the buckets
+/// that many reports share come first.
+#[test]
+fn reports_spread_over_too_many_buckets_do_not_exhaust_the_memory_of_all() {
+    let mut w = World::new(Shape { buckets_per_group: Some(0), shards: 1, ..WHOLE });
+    let config = VdafConfig::Prio3SumVec { max_measurement: 1, length: 50_000, chunk_length: 224 };
+    w.task.parameters.vdaf = config;
+    w.task.vdaf = Vdaf::new(DapVersion::V09.vdaf_draft(), config).unwrap();
+    let fit = commit::SUMS_BYTES_MAX / w.vdaf().agg_share_len();
+    let client = ClientTask {
+        task_id: *w.task.id(),
+        vdaf: w.vdaf().clone(),
+        time_precision: Duration::from_seconds(1),
+        leader_hpke_config: w.leader_keys.config().clone(),
+        helper_hpke_config: w.keys.keys()[0].config().clone(),
+    };
+    let report = |id: u8, time: u64| {
+        let random =
+            ReportRandomness { report_id: [id; 16], leader_seed: [id; 32], helper_seed: [!id; 32] };
+        let measurement = Measurement::SumVec(vec![1; 50_000]);
+        client.report_v09(&measurement, Time::from_seconds(time), &random).unwrap()
+    };
+    // One report in each of more buckets than fit, then two honest ones in one bucket.
+    let spread = fit as u8 + 3;
+    let mut reports: Vec<_> =
+        (1..=spread).map(|n| report(n, NOW - u64::from(n) * PRECISION)).collect();
+    reports.extend([report(100, NOW - 10), report(101, NOW - 10)]);
+    let job = w.begin(1, &reports);
+    let answers = w.put(1, job.request()).unwrap();
+    let refused =
+        codes(&answers).iter().filter(|e| **e == Some(ReportError::ReportDropped)).count();
+    assert_eq!(refused, 4);
+    assert_eq!(codes(&answers)[usize::from(spread)..], [None, None]);
+    assert_eq!(w.put(1, job.request()).unwrap(), answers);
+}
+
+#[test]
+fn tasks_that_could_not_be_served_are_refused() {
+    let w = World::new(WHOLE);
+    let spec = || TaskSpec {
+        task_id: None,
+        version: DapVersion::V09,
+        role: TaskRole::Helper,
+        batch_mode: BatchMode::TimeInterval,
+        max_batch_size: None,
+        vdaf: VdafConfig::Prio3Count,
+        verify_key: vec![1; 16],
+        leader_token: None,
+        leader_token_hash: Some(TokenHash::of("token")),
+        collector_hpke_config: w.task.parameters.collector_hpke_config.clone(),
+        min_batch_size: 2,
+        time_precision: Duration::from_seconds(3_600),
+        max_batch_query_count: 1,
+        task_expiration: None,
+        report_expiry_age: Duration::from_seconds(14 * 86_400),
+        tolerable_clock_skew: Duration::from_seconds(300),
+        shards: 1,
+        buckets_per_group: None,
+    };
+    assert!(spec().check(1).is_ok());
+    type Change = fn(&mut TaskSpec);
+    let changes: [(&str, Change); 14] = [
+        ("public key", |s| s.collector_hpke_config.public_key = vec![1, 2, 3]),
+        ("public key", |s| s.collector_hpke_config.public_key = vec![0; 32]),
+        ("algorithm", |s| s.collector_hpke_config.kem = HpkeKem::Other(9)),
+        ("min_batch_size", |s| s.min_batch_size = 1),
+        ("time_precision", |s| s.time_precision = Duration::from_seconds(0)),
+        ("shards", |s| s.shards = 0),
+        ("shards", |s| s.shards = 65),
+        ("shards", |s| {
+            s.shards = 64;
+            s.vdaf =
+                VdafConfig::Prio3SumVec { max_measurement: 1, length: 50_000, chunk_length: 224 };
+        }),
+        ("tolerable_clock_skew", |s| s.tolerable_clock_skew = Duration::from_seconds(86_401)),
+        ("report_expiry_age", |s| s.report_expiry_age = Duration::from_seconds(u64::MAX)),
+        ("report_expiry_age", |s| s.report_expiry_age = Duration::from_seconds(1)),
+        ("16 bytes", |s| s.verify_key = vec![1; 15]),
+        ("dap-09", |s| s.version = DapVersion::V18),
+        ("max_batch_size", |s| s.max_batch_size = Some(10)),
+    ];
+    for (n, (about, change)) in changes.iter().enumerate() {
+        let mut spec = spec();
+        change(&mut spec);
+        let error = spec.check(1).expect_err(&format!("{n} {about}")).to_string();
+        assert!(error.contains(about), "{n}: {error}");
+    }
+}

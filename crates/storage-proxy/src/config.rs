@@ -5,7 +5,12 @@
 //! say "no such task". Entries in KV expire by themselves, so that a write which lost a race with a deletion does
 //! not bring a task back for long.
 
-use std::{cell::RefCell, collections::HashMap, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    rc::Rc,
+    time::Duration,
+};
 
 use daphne_core::{
     aggregate::helper::HpkeKeyring,
@@ -47,6 +52,7 @@ pub struct Config {
     root_keys: RootKeys,
     tasks: RefCell<HashMap<TaskId, Cached<Rc<Task>>>>,
     keyring: RefCell<Option<Cached<Rc<HpkeKeyring>>>>,
+    answered_with_keys_at: Cell<Option<Time>>,
 }
 
 #[derive(Clone, Debug)]
@@ -111,7 +117,12 @@ fn unexpected(answer: &ConfigResponse) -> Internal {
 impl Config {
     /// Configuration whose secrets are sealed with `root_keys`.
     pub fn new(root_keys: RootKeys) -> Self {
-        Self { root_keys, tasks: RefCell::default(), keyring: RefCell::default() }
+        Self {
+            root_keys,
+            tasks: RefCell::default(),
+            keyring: RefCell::default(),
+            answered_with_keys_at: Cell::default(),
+        }
     }
 
     /// The root keys.
@@ -132,26 +143,32 @@ impl Config {
         if let Some(task) = self.tasks.borrow().get(id).and_then(|c| c.fresh(now)) {
             return Ok(Some(task));
         }
-        let record = match kv_get(env, &task_key(id)).await {
-            Some(record) => Some(record),
-            None => {
-                let record = match ask(env, &ConfigRequest::GetTask(*id)).await? {
-                    ConfigResponse::Task(record) => Some(record),
-                    ConfigResponse::NotFound => None,
-                    other => return Err(unexpected(&other)),
-                };
-                if let Some(record) = &record {
-                    kv_put(env, &task_key(id), record).await;
-                }
-                record
-            }
+        // What does not open may have been written by other code during a deploy: the `ConfigStore` has the truth.
+        let cached = kv_get(env, &task_key(id)).await.and_then(|r| self.open_task(&r).ok());
+        let task = match cached {
+            Some(task) => Some(task),
+            None => self.task_from_store(env, id).await?,
         };
-        let Some(record) = record else {
+        let Some(task) = task.map(Rc::new) else {
             self.tasks.borrow_mut().remove(id);
             return Ok(None);
         };
-        let task = Rc::new(self.open_task(&record)?);
         self.remember(*id, task.clone(), now);
+        Ok(Some(task))
+    }
+
+    /// The task as the `ConfigStore` has it, copied to KV.
+    async fn task_from_store(&self, env: &Env, id: &TaskId) -> Result<Option<Task>, Internal> {
+        let Some(record) = stored_task(env, id).await? else {
+            return Ok(None);
+        };
+        let task = self.open_task(&record)?;
+        kv_put(env, &task_key(id), &record).await;
+        // A deletion that came between reading and copying would be undone for as long as the copy lives.
+        if stored_task(env, id).await?.is_none() {
+            kv_delete(env, &task_key(id)).await;
+            return Ok(None);
+        }
         Ok(Some(task))
     }
 
@@ -212,10 +229,7 @@ impl Config {
             ConfigResponse::NotFound => false,
             other => return Err(unexpected(&other)),
         };
-        if let Ok(kv) = env.kv(KV) {
-            // Entries expire by themselves, should this fail.
-            let _ = kv.delete(&task_key(id)).await;
-        }
+        kv_delete(env, &task_key(id)).await;
         self.tasks.borrow_mut().remove(id);
         Ok(existed)
     }
@@ -251,20 +265,41 @@ impl Config {
         if let Some(ring) = self.keyring.borrow().as_ref().and_then(|c| c.fresh(now)) {
             return Ok(ring);
         }
-        if let Some(value) = kv_get(env, HPKE_KV_KEY).await {
-            let records: Vec<StoredHpkeKey> =
-                serde_json::from_slice(&value).map_err(|e| broken("stored HPKE keys", e))?;
-            return self.keep_keyring(records, now);
+        let cached = kv_get(env, HPKE_KV_KEY)
+            .await
+            .and_then(|value| serde_json::from_slice(&value).ok())
+            .and_then(|records| self.keep_keyring(records, now).ok());
+        match cached {
+            Some(ring) => Ok(ring),
+            None => self.refresh_keyring(env, now).await,
+        }
+    }
+
+    /// Our HPKE keys, for a report sealed to one that `ring` does not have: as the `ConfigStore` has them, unless it
+    /// answered within this second. Clients can cause this with each report.
+    ///
+    /// # Errors
+    /// Ours.
+    pub async fn keyring_beyond(
+        &self,
+        ring: Rc<HpkeKeyring>,
+        env: &Env,
+        now: Time,
+    ) -> Result<Rc<HpkeKeyring>, Internal> {
+        if self.answered_with_keys_at.get() == Some(now) {
+            let newest = self.keyring.borrow().as_ref().map(|cached| cached.value.clone());
+            return Ok(newest.unwrap_or(ring));
         }
         self.refresh_keyring(env, now).await
     }
 
-    /// Our HPKE keys as the `ConfigStore` has them: for a report sealed to a key that memory and KV do not know.
+    /// Our HPKE keys as the `ConfigStore` has them.
     ///
     /// # Errors
     /// Ours.
     pub async fn refresh_keyring(&self, env: &Env, now: Time) -> Result<Rc<HpkeKeyring>, Internal> {
         let records = self.stored_keys(env).await?;
+        self.answered_with_keys_at.set(Some(now));
         // Clients can cause refreshes, and a write to KV is what costs: only news is written.
         let is_news = self.keyring.borrow().as_ref().is_none_or(|cached| {
             !cached.value.keys().iter().map(|k| k.config()).eq(records.iter().map(|r| &r.config))
@@ -354,6 +389,14 @@ fn task_key(id: &TaskId) -> String {
     format!("task/{id}")
 }
 
+async fn stored_task(env: &Env, id: &TaskId) -> Result<Option<Vec<u8>>, Internal> {
+    match ask(env, &ConfigRequest::GetTask(*id)).await? {
+        ConfigResponse::Task(record) => Ok(Some(record)),
+        ConfigResponse::NotFound => Ok(None),
+        other => Err(unexpected(&other)),
+    }
+}
+
 async fn ask(env: &Env, request: &ConfigRequest) -> Result<ConfigResponse, Internal> {
     ObjectCaller::new(env.clone())
         .call(CONFIG_STORE, CONFIG_STORE_NAME, CONFIG_TIMEOUT, request)
@@ -365,6 +408,13 @@ async fn ask(env: &Env, request: &ConfigRequest) -> Result<ConfigResponse, Inter
 async fn kv_get(env: &Env, key: &str) -> Option<Vec<u8>> {
     let kv: KvStore = env.kv(KV).ok()?;
     kv.get(key).cache_ttl(KV_CACHE_TTL_S).bytes().await.ok().flatten()
+}
+
+async fn kv_delete(env: &Env, key: &str) {
+    if let Ok(kv) = env.kv(KV) {
+        // Entries expire by themselves, should this fail.
+        let _ = kv.delete(key).await;
+    }
 }
 
 async fn kv_put(env: &Env, key: &str, value: &[u8]) {

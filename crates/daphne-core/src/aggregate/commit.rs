@@ -4,7 +4,7 @@
 //! taken out and the commit tried again. The answer is made from the recorded verdicts, not from what was sent, so
 //! that a repeat of the request, or a second Worker with the same request, gives the same bytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, future, stream};
 
@@ -31,6 +31,9 @@ use crate::{
 const PARALLEL_CALLS: usize = 6;
 /// Times a commit is tried again after refusals before the leader is told to come later.
 const ROUNDS_MAX: usize = 8;
+/// Bytes of a job's sums together. Messages and rows hold several copies of them for a moment, and an isolate has
+/// 128 MB for all its requests.
+pub const SUMS_BYTES_MAX: usize = 8 << 20;
 
 /// Which job a request is.
 #[derive(Clone, Copy, Debug)]
@@ -125,14 +128,18 @@ fn examine_all(
     identity: &JobIdentity,
     placement: &Placement,
 ) -> Result<Examination, Internal> {
+    let kept = kept_sums(job, identity, placement);
     let mut sums: BTreeMap<(StoreId, BatchBucket), AggregateShare> = BTreeMap::new();
     let mut work: BTreeMap<StoreId, StoreWork> = BTreeMap::new();
     let mut reports = Vec::with_capacity(job.init().verify_inits.len());
     for (n, report) in job.init().verify_inits.iter().enumerate() {
         // Output shares are large; each is added and dropped at once.
-        let (examined, output) = job.examine(report);
-        if let Examined::Owned(owned) = &examined {
+        let (mut examined, output) = job.examine(report);
+        if let Examined::Owned(owned) = &mut examined {
             let owner = placement.owner(&identity.shard_key, &owned.bucket, &owned.report_id);
+            if !kept.contains(&(owner, owned.bucket)) {
+                owned.proposal = owned.proposal.or(Some(ReportError::ReportDropped));
+            }
             let entry = work.entry(owner).or_default();
             entry.members.push(n);
             if let Some(error) = owned.proposal {
@@ -150,6 +157,27 @@ fn examine_all(
         work.entry(owner).or_default().shares.insert(bucket, sum.encode());
     }
     Ok((reports, work))
+}
+
+/// The sums that a job may have: those of the most reports, as many as [`SUMS_BYTES_MAX`] allows. Clients choose the
+/// times of their reports, and each bucket costs the length of an aggregate share; a few reports spread over many
+/// buckets must not exhaust the memory of all. A function of the request's bytes and the clock.
+fn kept_sums(
+    job: &HelperJob<'_>,
+    identity: &JobIdentity,
+    placement: &Placement,
+) -> BTreeSet<(StoreId, BatchBucket)> {
+    let mut reports: BTreeMap<(StoreId, BatchBucket), usize> = BTreeMap::new();
+    for init in &job.init().verify_inits {
+        let metadata = &init.report_share.metadata;
+        let bucket = job.bucket(metadata.time);
+        let owner = placement.owner(&identity.shard_key, &bucket, &metadata.report_id);
+        *reports.entry((owner, bucket)).or_default() += 1;
+    }
+    let mut by_size: Vec<_> = reports.into_iter().collect();
+    by_size.sort_by_key(|(sum, n)| (std::cmp::Reverse(*n), *sum));
+    let fit = (SUMS_BYTES_MAX / job.task().vdaf.agg_share_len().max(1)).max(1);
+    by_size.into_iter().take(fit).map(|(sum, _)| sum).collect()
 }
 
 async fn commit_all(
@@ -250,6 +278,15 @@ impl<O: Objects> Committer<'_, O> {
             match self.objects.store(&store, request).await.map_err(unavailable)? {
                 AggregateStoreResponse::Committed(refused) => {
                     return Ok(refused.into_iter().collect());
+                }
+                AggregateStoreResponse::PartlyRecorded { refused, unrecorded } => {
+                    let mut verdicts: BTreeMap<ReportId, ReportError> =
+                        refused.into_iter().collect();
+                    // They were far off when the row was written, and are less so now: the same refusal again.
+                    verdicts.extend(unrecorded.into_iter().map(|id| {
+                        (id, work.refused.get(&id).copied().unwrap_or(ReportError::ReportDropped))
+                    }));
+                    return Ok(verdicts);
                 }
                 AggregateStoreResponse::NotOpen => open = Some(self.register(store).await?),
                 AggregateStoreResponse::Conflict => return Err(conflict()),

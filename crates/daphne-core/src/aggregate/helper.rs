@@ -20,6 +20,9 @@ use crate::{
 /// not create an object. No request lives this long, so a repeat cannot be answered differently.
 const UNASKED_AFTER: Duration = Duration::from_seconds(86_400);
 
+/// Most reports in a job: their ids, verdicts and slices share one row, of at most 2 MB.
+pub const REPORTS_MAX: usize = 10_000;
+
 /// Our HPKE keys.
 #[derive(Clone, Debug, Default)]
 pub struct HpkeKeyring {
@@ -109,6 +112,9 @@ impl<'a> HelperJob<'a> {
             | (PartialBatchSelector::LeaderSelected(_), BatchMode::LeaderSelected) => {}
             _ => return Err(Abort::invalid_message("the batch mode is not the task's")),
         }
+        if init.verify_inits.len() > REPORTS_MAX {
+            return Err(Abort::invalid_message(format!("a job may have {REPORTS_MAX} reports")));
+        }
         let mut ids: Vec<_> =
             init.verify_inits.iter().map(|v| v.report_share.metadata.report_id).collect();
         ids.sort_unstable();
@@ -175,14 +181,19 @@ impl<'a> HelperJob<'a> {
             Ok((output, message)) => (Ok(message), Some(output)),
             Err(error) => (Err(error), None),
         };
-        let bucket = match self.init.batch {
-            PartialBatchSelector::TimeInterval => {
-                BatchBucket::Window(metadata.time.round_down(parameters.time_precision))
-            }
-            PartialBatchSelector::LeaderSelected(batch) => BatchBucket::Batch(batch),
-        };
+        let bucket = self.bucket(metadata.time);
         let report_id = metadata.report_id;
         Ok((OwnedReport { report_id, time: metadata.time, bucket, proposal, verified }, output))
+    }
+
+    /// The batch bucket of a report made at `time`.
+    pub fn bucket(&self, time: Time) -> BatchBucket {
+        match self.init.batch {
+            PartialBatchSelector::TimeInterval => {
+                BatchBucket::Window(time.round_down(self.task.parameters.time_precision))
+            }
+            PartialBatchSelector::LeaderSelected(batch) => BatchBucket::Batch(batch),
+        }
     }
 
     /// What the clock says. `Err` is final, `Ok(Some(_))` is for the owner to record.

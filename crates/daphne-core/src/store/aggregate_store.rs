@@ -177,10 +177,14 @@ fn commit_job(
     };
     // A repeat is answered from the row, and nothing else is looked at.
     if let Some(recorded) = tables.job(&commit.job)? {
-        return Ok(if recorded.digest == commit.digest {
+        if recorded.digest != commit.digest {
+            return Ok(Response::Conflict);
+        }
+        let unrecorded = unrecorded(tables, &commit, &recorded.refused)?;
+        return Ok(if unrecorded.is_empty() {
             Response::Committed(recorded.refused)
         } else {
-            Response::Conflict
+            Response::PartlyRecorded { refused: recorded.refused, unrecorded }
         });
     }
     if let Some(sealed) = opening {
@@ -225,6 +229,24 @@ fn commit_job(
     tables.insert_job(&row)?;
     index.insert_all(&row.param, &row.ids);
     Ok(Response::Committed(row.refused))
+}
+
+/// The reports that a repeat asks about and the job's row does not hold.
+fn unrecorded(
+    tables: &mut impl AggregateTables,
+    commit: &Commit,
+    refused: &[(ReportId, ReportError)],
+) -> StoreResult<Vec<ReportId>> {
+    let ids = tables.ids(&commit.job)?;
+    let mut known: Vec<ReportId> =
+        report_ids(&ids).chain(refused.iter().map(|(id, _)| *id)).collect();
+    known.sort_unstable();
+    let asked = commit
+        .slices
+        .iter()
+        .flat_map(|s| report_ids(&s.ids))
+        .chain(commit.refused.iter().map(|(id, _)| *id));
+    Ok(asked.filter(|id| known.binary_search(id).is_err()).collect())
 }
 
 fn job_row(commit: Commit) -> StoreResult<JobRow> {
@@ -376,6 +398,10 @@ fn freeze(
     if frozen.attempt <= meta.fence
         || meta.frozen.as_ref().is_some_and(|f| f.attempt != frozen.attempt)
     {
+        return Ok(Response::Stale);
+    }
+    // Never reached by a correct ledger; a range is collected once.
+    if tables.sealed_meeting(&frozen.range)?.iter().any(|s| s.param == frozen.param) {
         return Ok(Response::Stale);
     }
     if content(tables, field, &frozen.range, &frozen.param, exclude)?.version() != version {

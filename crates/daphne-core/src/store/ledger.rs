@@ -8,7 +8,7 @@
 
 use std::cell::Cell;
 
-use futures::{StreamExt, stream};
+use futures::{Stream, StreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -32,8 +32,9 @@ use crate::{
 /// Calls to stores that are under way at once: the platform allows six connections.
 const PARALLEL_CALLS: usize = 6;
 
-/// How long an attempt may hold the ledger. Longer than every timeout of an attempt together. Correctness does not
-/// depend on it: a late attempt finds that its intent is gone.
+/// How long an attempt may hold the ledger before another may begin. Correctness does not depend on it: the intent
+/// checks again, in its own transaction, whatever may have changed, and a decision needs an intent that nobody has
+/// begun to roll back.
 const LOCK_MAX: Duration = Duration::from_seconds(120);
 
 /// When the alarm looks after an attempt that may have died, in seconds.
@@ -55,9 +56,11 @@ pub struct Pending {
     pub attempt: u64,
     /// The stores that may be frozen.
     pub stores: Vec<StoreId>,
+    /// It is being rolled back: stores are being thawed, so it may not decide any more.
+    pub aborted: bool,
 }
 
-/// A decided collection. All but `todo` is for ever.
+/// A decided collection, but for its answer. All but `todo` is for ever.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CollectionRow {
     /// SHA-256 of the request.
@@ -74,9 +77,6 @@ pub struct CollectionRow {
     pub checksum: Checksum,
     /// Jobs left out.
     pub exclude: Vec<AggregationJobId>,
-    /// The encoded, sealed aggregate share.
-    #[serde(with = "crate::b64::serde_b64")]
-    pub answer: Vec<u8>,
     /// Stores that have not acknowledged the seal.
     pub todo: Vec<StoreId>,
 }
@@ -263,8 +263,8 @@ where
         host: &impl LedgerHost,
         request: &Collect,
     ) -> StoreResult<LedgerResponse> {
-        if let Some(row) = self.db.transaction(|t| t.collection(&request.digest))? {
-            return Ok(LedgerResponse::Share(row.answer));
+        if let Some(answer) = self.db.transaction(|t| t.answer(&request.digest))? {
+            return Ok(LedgerResponse::Share(answer));
         }
         let Some(_lock) = self.lock(host.now()) else {
             return Ok(LedgerResponse::Busy);
@@ -272,7 +272,7 @@ where
         if !self.roll_back(objects).await? {
             return Ok(LedgerResponse::Busy);
         }
-        if let Some(answer) = self.check_earlier(request)? {
+        if let Some(answer) = self.db.transaction(|t| check_earlier(t, request))? {
             return Ok(answer);
         }
         let stores = self.stores_of(request)?;
@@ -282,44 +282,44 @@ where
         if held.iter().any(|c| c.todo.iter().any(|s| stores.contains(s))) {
             return Ok(LedgerResponse::Busy);
         }
-        let Some(gathered) = self.gather(objects, request, &stores).await? else {
+        let Some((total, versions)) = self.gather(objects, request, &stores).await? else {
             return Ok(LedgerResponse::Busy);
         };
-        let mut total = Content::default();
-        for content in &gathered {
-            total.report_count += content.report_count;
-            total.checksum.merge(&content.checksum);
-            merge_share(request.field, &mut total.share, &content.share)?;
-        }
         if let Err(refusal) = check_content(request, &total) {
             return Ok(LedgerResponse::Refused(refusal));
         }
+        // Before anything is held: what cannot be sealed must not hold a range.
+        let answer = seal_share(request, &total.share, &host.seed())?;
         host.arm_alarm(ALARM_AFTER_S).await?;
         let intent = self.db.transaction(|t| {
-            // The lock may have expired, and a store may have been born since the gathering.
-            if t.pending()?.is_some() || stores_of(t, request)? != stores {
+            // A store may have been born since the gathering. The lock may have expired, and another attempt may be
+            // under way or may have decided.
+            if t.pending()?.is_some()
+                || stores_of(t, request)? != stores
+                || check_earlier(t, request)?.is_some()
+            {
                 return Ok(None);
             }
             let mut meta = t.meta()?;
             meta.attempt += 1;
             t.put_meta(&meta)?;
-            t.put_pending(Some(&Pending { attempt: meta.attempt, stores: stores.clone() }))?;
-            Ok(Some(meta.attempt))
+            let attempt = meta.attempt;
+            t.put_pending(Some(&Pending { attempt, stores: stores.clone(), aborted: false }))?;
+            Ok(Some(attempt))
         })?;
         let Some(attempt) = intent else {
             return Ok(LedgerResponse::Busy);
         };
-        if !self.freeze(objects, request, attempt, &stores, &gathered).await? {
-            self.roll_back(objects).await?;
+        if !self.freeze(objects, request, attempt, &stores, &versions).await? {
+            self.roll_back_attempt(objects, Some(attempt)).await?;
             return Ok(LedgerResponse::Busy);
         }
-        let answer = seal_share(request, &total.share, &host.seed())?;
         // The decision.
         let decided = self.db.transaction(|t| {
-            if t.pending()?.is_none_or(|p| p.attempt != attempt) {
+            if t.pending()?.is_none_or(|p| p.attempt != attempt || p.aborted) {
                 return Ok(false);
             }
-            t.put_collection(&CollectionRow {
+            let row = CollectionRow {
                 digest: request.digest,
                 attempt,
                 range: request.range,
@@ -327,67 +327,44 @@ where
                 report_count: total.report_count,
                 checksum: total.checksum,
                 exclude: Vec::new(),
-                answer: answer.clone(),
                 todo: stores.clone(),
-            })?;
+            };
+            t.insert_collection(&row, &answer)?;
             t.put_pending(None)?;
             Ok(true)
         })?;
         Ok(if decided { LedgerResponse::Share(answer) } else { LedgerResponse::Busy })
     }
 
-    /// What earlier collections say about this one. DAP-09 §4.6.5.
-    fn check_earlier(&self, request: &Collect) -> StoreResult<Option<LedgerResponse>> {
-        let earlier = self.db.transaction(|t| t.collections_meeting(&request.range))?;
-        let refuse = |kind, why: &str| Ok(Some(LedgerResponse::Refused(Abort::new(kind, why))));
-        if earlier.iter().any(|c| c.range != request.range) {
-            return refuse(
-                AbortKind::BatchOverlap,
-                "a part of this batch was collected by another query",
-            );
-        }
-        if let Some(same) = earlier.iter().find(|c| c.param == request.param) {
-            if same.report_count == request.report_count && same.checksum == request.checksum {
-                return Ok(Some(LedgerResponse::Share(same.answer.clone())));
-            }
-            return refuse(
-                AbortKind::BatchMismatch,
-                "this batch was collected with another report count or checksum",
-            );
-        }
-        if earlier.len() as u64 >= request.max_batch_query_count {
-            return refuse(
-                AbortKind::BatchQueriedTooManyTimes,
-                "this batch was collected with as many aggregation parameters as the task allows",
-            );
-        }
-        Ok(None)
-    }
-
     fn stores_of(&self, request: &Collect) -> StoreResult<Vec<StoreId>> {
         self.db.transaction(|t| stores_of(t, request))
     }
 
+    /// Sums what the stores hold. One store's content is in memory at a time beside those under way; of each only its
+    /// version is kept.
     async fn gather(
         &self,
         objects: &impl Objects,
         request: &Collect,
         stores: &[StoreId],
-    ) -> StoreResult<Option<Vec<Content>>> {
-        let answers = self
-            .call_all(objects, stores, |_| StoreAction::Gather {
-                range: request.range,
-                param: request.param.clone(),
-                exclude: Vec::new(),
-            })
-            .await?;
-        Ok(answers
-            .into_iter()
-            .map(|a| match a {
-                Some(AggregateStoreResponse::Gathered(content)) => Some(content),
-                _ => None,
-            })
-            .collect())
+    ) -> StoreResult<Option<(Content, Vec<[u8; 32]>)>> {
+        let calls = self.calls(objects, stores, |_| StoreAction::Gather {
+            range: request.range,
+            param: request.param.clone(),
+            exclude: Vec::new(),
+        })?;
+        let mut answers = std::pin::pin!(calls);
+        let (mut total, mut versions) = (Content::default(), Vec::with_capacity(stores.len()));
+        while let Some(answer) = answers.next().await {
+            let Some(AggregateStoreResponse::Gathered(content)) = answer else {
+                return Ok(None);
+            };
+            total.report_count += content.report_count;
+            total.checksum.merge(&content.checksum);
+            merge_share(request.field, &mut total.share, &content.share)?;
+            versions.push(content.version());
+        }
+        Ok(Some((total, versions)))
     }
 
     async fn freeze(
@@ -396,7 +373,7 @@ where
         request: &Collect,
         attempt: u64,
         stores: &[StoreId],
-        gathered: &[Content],
+        versions: &[[u8; 32]],
     ) -> StoreResult<bool> {
         let answers = self
             .call_all(objects, stores, |n| StoreAction::Freeze {
@@ -404,7 +381,7 @@ where
                 range: request.range,
                 param: request.param.clone(),
                 exclude: Vec::new(),
-                version: gathered.get(n).map(Content::version).unwrap_or_default(),
+                version: versions.get(n).copied().unwrap_or_default(),
             })
             .await?;
         Ok(answers.iter().all(|a| *a == Some(AggregateStoreResponse::Frozen)))
@@ -412,7 +389,26 @@ where
 
     /// Rolls back the pending attempt. Returns whether none is left.
     async fn roll_back(&self, objects: &impl Objects) -> StoreResult<bool> {
-        let Some(pending) = self.db.transaction(|t| t.pending())? else {
+        self.roll_back_attempt(objects, None).await
+    }
+
+    /// As [`Ledger::roll_back`], if the pending attempt is `only`.
+    async fn roll_back_attempt(
+        &self,
+        objects: &impl Objects,
+        only: Option<u64>,
+    ) -> StoreResult<bool> {
+        // No decision any more, before the first store is thawed: whoever began the attempt may still be at work.
+        let pending = self.db.transaction(|t| {
+            let mut pending = t.pending()?;
+            pending.take_if(|p| only.is_some_and(|attempt| attempt != p.attempt));
+            if let Some(p) = pending.as_mut().filter(|p| !p.aborted) {
+                p.aborted = true;
+                t.put_pending(Some(p))?;
+            }
+            Ok(pending)
+        })?;
+        let Some(pending) = pending else {
             return Ok(true);
         };
         let attempt = pending.attempt;
@@ -458,7 +454,7 @@ where
                 let before = row.todo.len();
                 row.todo.retain(|s| !told.contains(s));
                 if row.todo.len() != before {
-                    t.put_collection(&row)?;
+                    t.update_collection(&row)?;
                 }
                 Ok(row.todo.is_empty())
             })?;
@@ -475,22 +471,60 @@ where
         Ok(self.call_all(objects, &[store], |_| action.clone()).await?.pop().flatten())
     }
 
-    /// Calls stores, a few at a time. `None` stands for a call without a known outcome. Answers are in order.
+    /// Calls stores, a few at a time, and waits for all. `None` stands for a call without a known outcome. Answers are in
+    /// order.
     async fn call_all(
         &self,
         objects: &impl Objects,
         stores: &[StoreId],
         action: impl Fn(usize) -> StoreAction,
     ) -> StoreResult<Vec<Option<AggregateStoreResponse>>> {
-        let Some((placement, field)) = self.task()? else {
-            return Ok(Vec::new());
-        };
-        let calls = stores.iter().enumerate().map(|(n, store)| {
+        Ok(self.calls(objects, stores, action)?.collect().await)
+    }
+
+    fn calls<'a, O: Objects, F: Fn(usize) -> StoreAction + 'a>(
+        &self,
+        objects: &'a O,
+        stores: &'a [StoreId],
+        action: F,
+    ) -> StoreResult<impl Stream<Item = Option<AggregateStoreResponse>> + use<'a, D, O, F>> {
+        let (placement, field) = self
+            .task()?
+            .ok_or_else(|| StoreError("the ledger does not know its task yet".to_owned()))?;
+        let calls = stores.iter().enumerate().map(move |(n, store)| {
             let request = AggregateStoreRequest { placement, field, action: action(n) };
             async move { objects.store(store, request).await.ok() }
         });
-        Ok(stream::iter(calls).buffered(PARALLEL_CALLS).collect().await)
+        Ok(stream::iter(calls).buffered(PARALLEL_CALLS))
     }
+}
+
+/// What earlier collections say about this one: an answer, or that it may go on. DAP-09 §4.6.5.
+fn check_earlier(
+    tables: &mut impl LedgerTables,
+    request: &Collect,
+) -> StoreResult<Option<LedgerResponse>> {
+    let earlier = tables.collections_meeting(&request.range)?;
+    let refuse = |kind, why: &str| Ok(Some(LedgerResponse::Refused(Abort::new(kind, why))));
+    if earlier.iter().any(|c| c.range != request.range) {
+        let why = "a part of this batch was collected by another query";
+        return refuse(AbortKind::BatchOverlap, why);
+    }
+    if let Some(same) = earlier.iter().find(|c| c.param == request.param) {
+        if same.report_count == request.report_count && same.checksum == request.checksum {
+            let answer = tables
+                .answer(&same.digest)?
+                .ok_or_else(|| StoreError("a decided collection lost its answer".to_owned()))?;
+            return Ok(Some(LedgerResponse::Share(answer)));
+        }
+        let why = "this batch was collected with another report count or checksum";
+        return refuse(AbortKind::BatchMismatch, why);
+    }
+    if earlier.len() as u64 >= request.max_batch_query_count {
+        let why = "this batch was collected with as many aggregation parameters as the task allows";
+        return refuse(AbortKind::BatchQueriedTooManyTimes, why);
+    }
+    Ok(None)
 }
 
 /// The stores that can hold a part of the batch. Nothing is created for an interval that saw no report.

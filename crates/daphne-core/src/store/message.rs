@@ -200,6 +200,14 @@ pub enum AggregateStoreResponse {
     Done,
     /// The sender's frozen numbers are not this store's: a defect. Nothing was done.
     WrongPlacement,
+    /// As `Committed`; but the repeat asked about reports that the job's row does not hold, so they were refused
+    /// without asking when it was written.
+    PartlyRecorded {
+        /// Reports refused.
+        refused: Vec<(ReportId, ReportError)>,
+        /// Reports that are not in the row. They were not counted.
+        unrecorded: Vec<ReportId>,
+    },
 }
 
 /// A request to a `JobStore`.

@@ -89,6 +89,11 @@ pub trait AggregateTables {
     /// # Errors
     /// The database's.
     fn put_meta(&mut self, meta: &StoreMeta) -> StoreResult<()>;
+    /// Sealed ranges that share a bucket with `range`, whatever their aggregation parameter.
+    ///
+    /// # Errors
+    /// The database's.
+    fn sealed_meeting(&mut self, range: &BucketRange) -> StoreResult<Vec<SealedRange>>;
     /// Sealed ranges that can contain `bucket`: those with the greatest start not after it.
     ///
     /// # Errors
@@ -124,6 +129,11 @@ pub trait AggregateTables {
     /// # Errors
     /// The database's, or the visitor's.
     fn each_job_ids(&mut self, visit: &mut VisitJobIds<'_>) -> StoreResult<()>;
+    /// A job's report ids, 16 bytes each, in the order of the slices.
+    ///
+    /// # Errors
+    /// The database's.
+    fn ids(&mut self, job: &AggregationJobId) -> StoreResult<Vec<u8>>;
     /// A job's encoded shares, in the order of the slices.
     ///
     /// # Errors
@@ -188,11 +198,21 @@ pub trait LedgerTables {
     /// # Errors
     /// The database's.
     fn unsealed_collections(&mut self) -> StoreResult<Vec<CollectionRow>>;
-    /// Writes a decided collection (1 row).
+    /// The answer to a decided collection: the encoded, sealed aggregate share. Large, so it is read by itself.
     ///
     /// # Errors
     /// The database's.
-    fn put_collection(&mut self, row: &CollectionRow) -> StoreResult<()>;
+    fn answer(&mut self, digest: &RequestDigest) -> StoreResult<Option<Vec<u8>>>;
+    /// Writes a decided collection with its answer (1 row).
+    ///
+    /// # Errors
+    /// The database's, or a collection for this request exists.
+    fn insert_collection(&mut self, row: &CollectionRow, answer: &[u8]) -> StoreResult<()>;
+    /// Writes what is left to do of a decided collection (1 row).
+    ///
+    /// # Errors
+    /// The database's.
+    fn update_collection(&mut self, row: &CollectionRow) -> StoreResult<()>;
 }
 
 /// Tables of one `JobStore`.

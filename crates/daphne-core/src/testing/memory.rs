@@ -87,6 +87,10 @@ impl AggregateTables for MemoryAggregateTables {
         Ok(())
     }
 
+    fn sealed_meeting(&mut self, range: &BucketRange) -> StoreResult<Vec<SealedRange>> {
+        Ok(self.sealed.iter().filter(|s| s.range.overlaps(range)).cloned().collect())
+    }
+
     fn sealed_near(&mut self, bucket: &BatchBucket) -> StoreResult<Vec<SealedRange>> {
         Ok(self.sealed.iter().filter(|s| s.range.contains(bucket)).cloned().collect())
     }
@@ -128,6 +132,10 @@ impl AggregateTables for MemoryAggregateTables {
             .try_for_each(|row| visit(row.job, &row.param, row.heads.clone(), &row.ids))
     }
 
+    fn ids(&mut self, job: &AggregationJobId) -> StoreResult<Vec<u8>> {
+        Ok(self.jobs.get(job).map(|row| row.ids.clone()).unwrap_or_default())
+    }
+
     fn shares(&mut self, job: &AggregationJobId) -> StoreResult<Vec<u8>> {
         Ok(self.jobs.get(job).map(|row| row.shares.clone()).unwrap_or_default())
     }
@@ -141,6 +149,7 @@ pub struct MemoryLedgerTables {
     released: BTreeMap<AggregationJobId, Time>,
     pending: Option<Pending>,
     collections: BTreeMap<RequestDigest, CollectionRow>,
+    answers: BTreeMap<RequestDigest, Vec<u8>>,
 }
 
 impl LedgerTables for MemoryLedgerTables {
@@ -192,7 +201,19 @@ impl LedgerTables for MemoryLedgerTables {
         Ok(self.collections.values().filter(|c| !c.todo.is_empty()).cloned().collect())
     }
 
-    fn put_collection(&mut self, row: &CollectionRow) -> StoreResult<()> {
+    fn answer(&mut self, digest: &RequestDigest) -> StoreResult<Option<Vec<u8>>> {
+        Ok(self.answers.get(digest).cloned())
+    }
+
+    fn insert_collection(&mut self, row: &CollectionRow, answer: &[u8]) -> StoreResult<()> {
+        self.answers.insert(row.digest, answer.to_vec());
+        match self.collections.insert(row.digest, row.clone()) {
+            None => Ok(()),
+            Some(_) => Err(StoreError("a collection was decided twice".to_owned())),
+        }
+    }
+
+    fn update_collection(&mut self, row: &CollectionRow) -> StoreResult<()> {
         self.collections.insert(row.digest, row.clone());
         Ok(())
     }

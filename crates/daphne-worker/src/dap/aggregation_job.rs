@@ -45,7 +45,7 @@ pub async fn put(
     let mut keyring = context.config.keyring(context.env, context.now).await?;
     if keyring.lacks_key_for(&init) {
         // A key that was made a moment ago may not have come here yet: "unknown" is a verdict for ever.
-        keyring = context.config.refresh_keyring(context.env, context.now).await?;
+        keyring = context.config.keyring_beyond(keyring, context.env, context.now).await?;
     }
     let helper_job = HelperJob::new(&task, &keyring, context.now, &init)?;
     let identity = JobIdentity {
