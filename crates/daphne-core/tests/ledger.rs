@@ -164,6 +164,27 @@ fn no_store_is_born_while_an_attempt_is_pending() {
     assert_eq!(sealed, [(windows(0, 1), vec![])], "it is born knowing");
 }
 
+#[test]
+fn no_store_is_born_while_a_dead_attempt_cannot_be_rolled_back() {
+    let cluster = MemoryCluster::new();
+    let at = |shard| StoreId { group: Group::Run(0), shard };
+    let s = Subject::new(&cluster, "dead", BatchMode::TimeInterval, 2, 10);
+    let mut c = commit(1, vec![slice(window(0), &[1, 2])]);
+    c.open = Some(block_on(s.open_store(at(0))));
+    block_on(s.commit(at(0), c));
+    let base = cluster.calls();
+    // Ledger 0, gathering 1, freezing 2 (answer lost), thaw 3 (lost); opening: ledger 4, thaw 5 (lost).
+    cluster.fate_of_call(base + 2, Fate::AnswerLost);
+    cluster.fate_of_call(base + 3, Fate::RequestLost);
+    cluster.fate_of_call(base + 5, Fate::RequestLost);
+    let request = s.collection(1, windows(0, 1), &[1, 2]);
+    assert_eq!(block_on(s.collect(&request)), LedgerResponse::Busy);
+    let (placement, field, store) = (s.placement, FieldKind::F64, at(1));
+    let open = LedgerRequest::Open { placement, field, store };
+    assert_eq!(block_on(s.ask_ledger(open)), LedgerResponse::Busy);
+    assert_eq!(block_on(s.open_store(store)), []);
+}
+
 /// A dead attempt is not forgotten before every store that it may hold was thawed.
 #[test]
 fn a_lost_thaw_keeps_the_attempt_pending() {
