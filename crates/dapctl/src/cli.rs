@@ -282,7 +282,7 @@ pub struct ReportMakeArgs {
     /// How many
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub count: u64,
-    /// A measurement as JSON, such as true, 7 or [0,1]; several are used in turn
+    /// A measurement as JSON, such as true, 7 or an array; several are used in turn
     #[arg(
         long,
         value_name = "JSON",
