@@ -15,8 +15,8 @@ use sha2::{Digest, Sha256};
 use storage_proxy::objects::ObjectCaller;
 use worker::{Request, Response};
 
-use super::{VERSION, leaders_task};
-use crate::{app::RequestContext, body, log::Outcome, respond, router::Found};
+use super::{VERSION, leaders_task, read_message};
+use crate::{app::RequestContext, log::Outcome, respond, router::Found};
 
 /// The request has a fixed size but for its aggregation parameter.
 const REQUEST_BYTES_MAX: usize = 64 << 10;
@@ -33,9 +33,7 @@ pub async fn post(
     outcome: &mut Outcome,
 ) -> Result<Response, Error> {
     let task = leaders_task(context, request, found, outcome).await?;
-    let expected = VERSION.media_type(Message::AggregateShareRequest).unwrap_or_default();
-    body::check_media_type(request, expected)?;
-    let body = body::read(request, REQUEST_BYTES_MAX).await?;
+    let body = read_message(request, Message::AggregateShareRequest, REQUEST_BYTES_MAX).await?;
     let decoded: AggregateShareRequest<'_> = v09::AggregateShareReq::decode(&body)?.into();
     let collect = collect_request(&task, &decoded, Sha256::digest(&body).into())?;
     let objects = ObjectCaller::new(context.env.clone());

@@ -20,8 +20,8 @@ use sha2::{Digest, Sha256};
 use storage_proxy::objects::ObjectCaller;
 use worker::{Request, Response};
 
-use super::{VERSION, job_id, leaders_task, shard_key};
-use crate::{app::RequestContext, body, log::Outcome, respond, router::Found};
+use super::{VERSION, leaders_job, read_message, shard_key};
+use crate::{app::RequestContext, log::Outcome, respond, router::Found};
 
 /// Largest job, in bytes. 1,000 reports of a long histogram take under 2 MiB; decoding takes a few times this.
 const JOB_BYTES_MAX: usize = 8 << 20;
@@ -36,11 +36,8 @@ pub async fn put(
     found: &Found,
     outcome: &mut Outcome,
 ) -> Result<Response, Error> {
-    let task = leaders_task(context, request, found, outcome).await?;
-    let job = job_id(&found.job)?;
-    outcome.job(job);
-    check_media_type(request, Message::AggregationJobInit)?;
-    let body = body::read(request, JOB_BYTES_MAX).await?;
+    let (task, job) = leaders_job(context, request, found, outcome).await?;
+    let body = read_message(request, Message::AggregationJobInit, JOB_BYTES_MAX).await?;
     let init: AggregationJobInit<'_> = v09::AggregationJobInitReq::decode(&body)?.into();
     let mut keyring = context.config.keyring(context.env, context.now).await?;
     if keyring.lacks_key_for(&init) {
@@ -72,11 +69,8 @@ pub async fn post(
     found: &Found,
     outcome: &mut Outcome,
 ) -> Result<Response, Error> {
-    let task = leaders_task(context, request, found, outcome).await?;
-    let job = job_id(&found.job)?;
-    outcome.job(job);
-    check_media_type(request, Message::AggregationJobContinue)?;
-    let body = body::read(request, JOB_BYTES_MAX).await?;
+    let (task, job) = leaders_job(context, request, found, outcome).await?;
+    let body = read_message(request, Message::AggregationJobContinue, JOB_BYTES_MAX).await?;
     let continuation = v09::AggregationJobContinueReq::decode(&body)?;
     if continuation.step == 0 {
         return Err(Abort::invalid_message("step 0 is the initialization").into());
@@ -100,17 +94,11 @@ pub async fn delete(
     found: &Found,
     outcome: &mut Outcome,
 ) -> Result<Response, Error> {
-    let task = leaders_task(context, request, found, outcome).await?;
-    let job = job_id(&found.job)?;
-    outcome.job(job);
+    let (task, job) = leaders_job(context, request, found, outcome).await?;
     let release = LedgerRequest::Release { job, at: context.now };
     match ObjectCaller::new(context.env.clone()).ledger(task.id(), release).await {
         Ok(LedgerResponse::Done) => respond::empty(204),
         Ok(_) => Err(Internal::Broken("a release was answered out of turn".to_owned()).into()),
         Err(e) => Err(Internal::Unavailable(e.0).into()),
     }
-}
-
-fn check_media_type(request: &Request, message: Message) -> Result<(), Abort> {
-    body::check_media_type(request, VERSION.media_type(message).unwrap_or_default())
 }

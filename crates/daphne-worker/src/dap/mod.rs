@@ -11,11 +11,11 @@ use daphne_core::{
     ids::{AggregationJobId, TaskId},
     store::placement::ShardKey,
     task::Task,
-    version::DapVersion,
+    version::{DapVersion, Message},
 };
 use worker::Request;
 
-use crate::{app::RequestContext, credentials, log::Outcome, router::Found};
+use crate::{app::RequestContext, body, credentials, log::Outcome, router::Found};
 
 /// The version of the paths that are served.
 pub const VERSION: DapVersion = DapVersion::V09;
@@ -57,6 +57,29 @@ async fn leaders_task(
     let task = find_task(context, &id).await?;
     credentials::check_leader(request, &task)?;
     Ok(task)
+}
+
+/// The task and the job of a request that the task's leader has authenticated.
+async fn leaders_job(
+    context: &RequestContext<'_>,
+    request: &Request,
+    found: &Found,
+    outcome: &mut Outcome,
+) -> Result<(Rc<Task>, AggregationJobId), Error> {
+    let task = leaders_task(context, request, found, outcome).await?;
+    let job = job_id(&found.job)?;
+    outcome.job(job);
+    Ok((task, job))
+}
+
+/// The body of a request that carries `message`.
+async fn read_message(
+    request: &mut Request,
+    message: Message,
+    bytes_max: usize,
+) -> Result<Vec<u8>, Error> {
+    body::check_media_type(request, VERSION.media_type(message).unwrap_or_default())?;
+    body::read(request, bytes_max).await
 }
 
 fn shard_key(context: &RequestContext<'_>, task: &Task) -> Result<ShardKey, Internal> {
