@@ -13,6 +13,7 @@ WASM_TARGET=wasm32-unknown-unknown
 
 # Outside the checkout: these take many minutes to build, and every checkout can share them.
 CACHE=${DAPHNE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/daphne-edge}
+case $CACHE in /*) ;; *) CACHE=$PWD/$CACHE ;; esac
 WORKER_BUILD_DIR=$CACHE/worker-build-$WORKER_BUILD_VERSION
 WASM_BINDGEN_DIR=$CACHE/wasm-bindgen-$WASM_BINDGEN_VERSION
 SHIMS=$CACHE/shims

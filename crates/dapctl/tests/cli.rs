@@ -217,8 +217,19 @@ fn an_unclear_end_keeps_the_file() {
     let file = path(&folder, "task.json");
     let server = serve(&[("500 Oops", "text/plain", "")]);
     let args = admin(&server.url, &["task", "add", "--vdaf", "count", "--save", &file]);
-    fails(&args, 1, "is kept, as the task may have been created");
-    assert!(Path::new(&file).exists());
+    fails(
+        &args,
+        1,
+        "is kept, as the task may have been created; go on with `dapctl task add --file",
+    );
+    // The file it kept is what it asks for, and the same task is sent again.
+    let first = server.requests.recv().unwrap();
+    let server = serve(&[("200 OK", "application/json", &task_parameters())]);
+    let output = dapctl(&admin(&server.url, &["task", "add", "--file", &file]));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let again = server.requests.recv().unwrap();
+    let body = |request: &str| request.split_once("\r\n\r\n").unwrap().1.to_owned();
+    assert_eq!(body(&first), body(&again));
 }
 
 #[test]

@@ -23,6 +23,7 @@ use crate::{
 const GROUP_DEFAULT_S: u64 = 86_400;
 /// Fewer reports than this in a batch would reveal too much (DAP-09 §7.3).
 const MIN_BATCH_SIZE_MIN: u64 = 2;
+const TOKEN_LEN_MIN: usize = 16;
 const SHARDS_MAX: u16 = 64;
 const CLOCK_SKEW_MAX_S: u64 = 86_400;
 const REPORT_EXPIRY_AGE_MAX_S: u64 = 366 * 86_400;
@@ -199,8 +200,15 @@ impl TaskSpec {
             .map_err(|e| TaskError(e.to_string()))?;
         let verify_key = vdaf.verify_key(&self.verify_key).map_err(|e| TaskError(e.to_string()))?;
         let hash = match (&self.leader_token, self.leader_token_hash) {
-            (Some(token), None) if token.len() >= 16 => TokenHash::of(token),
-            (Some(_), None) => return refuse("leader_token must have at least 16 characters"),
+            (Some(token), None)
+                if token.len() >= TOKEN_LEN_MIN && token.bytes().all(|b| b.is_ascii_graphic()) =>
+            {
+                TokenHash::of(token)
+            }
+            // Another token could not be sent in a header.
+            (Some(_), None) => {
+                return refuse("leader_token must be at least 16 visible ASCII characters");
+            }
             (None, Some(hash)) => hash,
             _ => return refuse("give exactly one of leader_token and leader_token_hash"),
         };

@@ -130,7 +130,7 @@ fn a_stored_task_is_readable_and_keeps_its_identity() {
         max_batch_size: None,
         vdaf: VdafConfig::Prio3Histogram { length: 4, chunk_length: 2 },
         verify_key: vec![2; 16],
-        leader_token: Some("a token of a leader".to_owned()),
+        leader_token: Some("a-token-of-a-leader".to_owned()),
         leader_token_hash: None,
         collector_hpke_config: collector.config().clone(),
         min_batch_size: 100,
@@ -150,9 +150,9 @@ fn a_stored_task_is_readable_and_keeps_its_identity() {
     assert_eq!(text, kept);
     let opened = serde_json::from_str::<StoredTask>(kept).unwrap().open(&keys).unwrap();
     assert_eq!(opened.identity(), task.identity());
-    assert!(opened.accepts_leader_token("a token of a leader"));
-    assert!(!opened.accepts_leader_token("a token of a leadeR"));
-    assert_eq!(opened.leader_token_hashes, [TokenHash::of("a token of a leader")]);
+    assert!(opened.accepts_leader_token("a-token-of-a-leader"));
+    assert!(!opened.accepts_leader_token("a-token-of-a-leadeR"));
+    assert_eq!(opened.leader_token_hashes, [TokenHash::of("a-token-of-a-leader")]);
     // A repeat after the root key was rotated is still a repeat.
     let rotated = RootKeys::parse(
         "1=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA,2=AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",

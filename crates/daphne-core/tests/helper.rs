@@ -611,7 +611,11 @@ fn tasks_that_could_not_be_served_are_refused() {
     };
     assert!(spec().check(1).is_ok());
     type Change = fn(&mut TaskSpec);
-    let changes: [(&str, Change); 14] = [
+    let changes: [(&str, Change); 15] = [
+        ("visible ASCII", |s| {
+            s.leader_token_hash = None;
+            s.leader_token = Some("aaaa aaaa aaaa aaaa".to_owned());
+        }),
         ("public key", |s| s.collector_hpke_config.public_key = vec![1, 2, 3]),
         ("public key", |s| s.collector_hpke_config.public_key = vec![0; 32]),
         ("algorithm", |s| s.collector_hpke_config.kem = HpkeKem::Other(9)),

@@ -66,6 +66,10 @@ fn task_id(text: &str) -> Result<TaskId, Error> {
 async fn read_json<T: DeserializeOwned>(request: &mut Request) -> Result<T, Error> {
     body::check_media_type(request, "application/json")?;
     let body = body::read(request, REQUEST_BYTES_MAX).await?;
+    // Otherwise an array of values in the order of the fields would do as well.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(bad("expected a JSON object"));
+    }
     serde_json::from_slice(&body).map_err(|e| bad(describe(&e)))
 }
 
@@ -141,8 +145,7 @@ async fn delete_task(context: &RequestContext<'_>, id: TaskId) -> Result<Respons
 }
 
 async fn list_keys(context: &RequestContext<'_>) -> Result<Response, Error> {
-    let ring = context.config.refresh_keyring(context.env, context.now).await?;
-    let configs: Vec<_> = ring.keys().iter().map(|k| k.config()).collect();
+    let configs = context.config.hpke_configs(context.env).await?;
     respond::json(&json!({ "keys": configs }), 200)
 }
 

@@ -311,6 +311,15 @@ impl Config {
         self.keep_keyring(records, now)
     }
 
+    /// The public halves of our HPKE keys, newest first. They are listed even if a private half does not open, because
+    /// its root key is missing.
+    ///
+    /// # Errors
+    /// Ours.
+    pub async fn hpke_configs(&self, env: &Env) -> Result<Vec<HpkeConfig>, Internal> {
+        Ok(self.stored_keys(env).await?.into_iter().map(|key| key.config).collect())
+    }
+
     async fn stored_keys(&self, env: &Env) -> Result<Vec<StoredHpkeKey>, Internal> {
         match ask(env, &ConfigRequest::ListHpkeKeys).await? {
             ConfigResponse::HpkeKeys(keys) => keys
@@ -376,7 +385,8 @@ impl Config {
         let record = serde_json::to_vec(&stored).map_err(|e| broken("an HPKE key", e))?;
         match ask(env, &ConfigRequest::AddHpkeKey { id: id.0, record }).await? {
             ConfigResponse::Added => {
-                self.refresh_keyring(env, now).await?;
+                // It is stored. That another key does not open is said when it is needed.
+                let _ = self.refresh_keyring(env, now).await;
                 Ok(Created::Now(stored.config))
             }
             ConfigResponse::Conflict => Ok(Created::Conflict),

@@ -108,7 +108,7 @@ fn create(
         Some((_, saved)) if nothing_changed => saved.undo()?,
         Some((path, _)) => {
             let kept = format!(
-                "{} is kept, as the task may have been created",
+                "{0} is kept, as the task may have been created; go on with `dapctl task add --file {0}`",
                 clean(&path.display().to_string())
             );
             return Err(Failure::from(error).during(&kept));
@@ -139,12 +139,17 @@ fn read_spec(path: &Path) -> Result<Map<String, Value>, Failure> {
     let shown = clean(&path.display().to_string());
     let text = std::fs::read_to_string(path)
         .map_err(|e| Failure::Usage(format!("cannot read {shown}: {e}")))?;
-    serde_json::from_str(&text).map_err(|e| {
+    let mut fields: Map<String, Value> = serde_json::from_str(&text).map_err(|e| {
         Failure::Usage(format!(
             "{shown}, line {}, column {}: expected a JSON object",
             e.line(),
             e.column()
         ))
+    })?;
+    // A task file holds its task as `spec`: so a creation whose answer was lost goes on from the file that it wrote.
+    Ok(match fields.remove("spec") {
+        Some(Value::Object(spec)) => spec,
+        _ => fields,
     })
 }
 
