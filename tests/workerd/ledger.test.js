@@ -110,7 +110,7 @@ describe("an attempt that died", () => {
 
 describe("a released job", () => {
   it("is one row, however often the leader deletes it over HTTP", async () => {
-    const token = "the leader's token";
+    const token = "a-token-of-the-leader";
     const spec = {
       version: "dap-09",
       role: "helper",
