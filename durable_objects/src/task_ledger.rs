@@ -155,15 +155,6 @@ impl LedgerTables for LedgerSql {
         )
     }
 
-    fn is_released(&mut self, job: &AggregationJobId) -> StoreResult<bool> {
-        let found = self.0.first(
-            "SELECT at FROM released WHERE job = ?",
-            vec![blob(job.as_bytes())],
-            |_| Ok(()),
-        )?;
-        Ok(found.is_some())
-    }
-
     fn pending(&mut self) -> StoreResult<Option<Pending>> {
         self.0.first("SELECT v FROM pending WHERE k = 1", vec![], |mut row| row.packed())
     }

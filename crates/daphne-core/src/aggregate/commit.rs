@@ -161,7 +161,7 @@ fn examine_all(
 
 /// The sums that a job may have: those of the most reports, as many as [`SUMS_BYTES_MAX`] allows. Clients choose the
 /// times of their reports, and each bucket costs the length of an aggregate share; a few reports spread over many
-/// buckets must not exhaust the memory of all. A function of the request's bytes and the clock.
+/// buckets must not exhaust the memory of all. A function of the request's bytes.
 fn kept_sums(
     job: &HelperJob<'_>,
     identity: &JobIdentity,

@@ -168,11 +168,6 @@ pub trait LedgerTables {
     /// # Errors
     /// The database's.
     fn release(&mut self, job: &AggregationJobId, at: Time) -> StoreResult<()>;
-    /// Whether the leader deleted a job.
-    ///
-    /// # Errors
-    /// The database's.
-    fn is_released(&mut self, job: &AggregationJobId) -> StoreResult<bool>;
     /// The attempt under way, if any.
     ///
     /// # Errors

@@ -176,10 +176,6 @@ impl LedgerTables for MemoryLedgerTables {
         Ok(())
     }
 
-    fn is_released(&mut self, job: &AggregationJobId) -> StoreResult<bool> {
-        Ok(self.released.contains_key(job))
-    }
-
     fn pending(&mut self) -> StoreResult<Option<Pending>> {
         Ok(self.pending.clone())
     }
