@@ -6,9 +6,9 @@
 //!
 //! | class | named | state machine | alarm |
 //! |---|---|---|---|
-//! | [`AggregateStore`] | `v1/{task}/{group}/{shard}` | `store::aggregate_store` | none |
+//! | [`AggregateStore`] | `v1/{task}/{group}/{shard}` | `store::aggregate_store` | merges, packs, forgets |
 //! | [`TaskLedger`] | `v1/{task}/ledger` | `store::ledger` | finishes what a dead attempt left |
-//! | [`JobStore`] | `v1/{task}/jobs/{shard}` | `store::job_store` | none |
+//! | [`JobStore`] | `v1/{task}/jobs/{shard}` | `store::job_store` | forgets |
 //! | [`ConfigStore`] | `v1/config` | `store::config_store` | none |
 
 #![allow(
@@ -17,9 +17,11 @@
 )]
 
 mod aggregate_store;
+mod alarm;
 mod config_store;
 mod exchange;
 mod job_store;
+mod runs;
 mod sql;
 mod task_ledger;
 

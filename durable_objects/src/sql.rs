@@ -49,6 +49,11 @@ impl<T: Tables> SqlDatabase<T> {
     pub fn new(state: &State) -> Self {
         Self { storage: state.storage(), has_schema: Cell::new(false), tables: PhantomData }
     }
+
+    /// All tables are gone; the next transaction creates those that are always there.
+    pub fn erased(&self) {
+        self.has_schema.set(false);
+    }
 }
 
 impl<T: Tables> Database for SqlDatabase<T> {

@@ -2,30 +2,31 @@
 //!
 //! Tables (`WITHOUT ROWID` where the key is no integer):
 //! - `meta`: one row, the packed `LedgerMeta`. `pending`: at most one row, the attempt under way.
-//! - `object`: the registered stores of time groups, one row each.
-//! - `released`: jobs the leader deleted, one row each.
+//! - `object`: the registered stores of time groups, one row each, until they expire. `expired`: what they forgot.
+//! - `released_E`: jobs the leader deleted in epoch E, one row each; dropped whole.
 //! - `collection`: decided collections with the answer's bytes, one row each.
 
-use std::{rc::Rc, time::Duration};
+use std::{collections::BTreeSet, rc::Rc};
 
 use daphne_core::{
     batch::BucketRange,
     ids::AggregationJobId,
     store::{
-        LedgerTables, StoreError, StoreResult,
+        LedgerTables, StoreResult,
         ledger::{ALARM_AFTER_S, CollectionRow, Ledger, LedgerHost, LedgerMeta, Pending},
-        message::{LedgerResponse, RequestDigest},
-        placement::StoreId,
+        message::{LedgerRequest, LedgerResponse, RequestDigest},
+        placement::{Group, StoreId},
     },
-    time::Time,
+    time::{Duration, Time},
 };
 use storage_proxy::{objects::ObjectCaller, random};
 use worker::{
-    Date, DurableObject, Env, Request, Response, Result, SqlStorageValue, State, console_error,
+    DurableObject, Env, Request, Response, Result, SqlStorageValue, State, console_error,
     durable_object,
 };
 
 use crate::{
+    alarm::{Alarm, now},
     exchange,
     sql::{Sql, SqlDatabase, Tables, blob, pack},
 };
@@ -41,12 +42,12 @@ pub struct TaskLedger {
 impl std::panic::RefUnwindSafe for TaskLedger {}
 
 struct Host {
-    state: State,
+    alarm: Alarm,
 }
 
 impl LedgerHost for Host {
     fn now(&self) -> Time {
-        Time::from_seconds(Date::now().as_millis() / 1_000)
+        now()
     }
 
     fn seed(&self) -> [u8; 32] {
@@ -54,13 +55,8 @@ impl LedgerHost for Host {
     }
 
     async fn arm_alarm(&self, after_s: u64) -> StoreResult<()> {
-        let storage = self.state.storage();
-        let failed = |e: worker::Error| StoreError(format!("the alarm: {e}"));
-        // Setting an alarm bills a row, and setting it again would put it off.
-        if storage.get_alarm().await.map_err(failed)?.is_none() {
-            storage.set_alarm(Duration::from_secs(after_s)).await.map_err(failed)?;
-        }
-        Ok(())
+        let at = now().saturating_add(Duration::from_seconds(after_s));
+        self.alarm.follow(Some(at), false, || {}).await
     }
 }
 
@@ -68,21 +64,29 @@ impl DurableObject for TaskLedger {
     fn new(state: State, env: Env) -> Self {
         Self {
             ledger: Rc::new(Ledger::new(SqlDatabase::new(&state))),
-            host: Rc::new(Host { state }),
+            host: Rc::new(Host { alarm: Alarm::new(state) }),
             objects: ObjectCaller::new(env),
         }
     }
 
     async fn fetch(&self, request: Request) -> Result<Response> {
-        let result = match exchange::read(request).await {
-            Ok(request) => self.ledger.handle(&self.objects, &*self.host, request).await,
-            Err(error) => Err(error),
+        let (is_purge, mut result) = match exchange::read(request).await {
+            Ok(request) => (
+                matches!(request, LedgerRequest::Purge { .. }),
+                self.ledger.handle(&self.objects, &*self.host, request).await,
+            ),
+            Err(error) => (false, Err(error)),
         };
+        if is_purge && result == Ok(LedgerResponse::Done) {
+            let erased = || self.ledger.database().erased();
+            result =
+                self.host.alarm.follow(None, true, erased).await.map(|()| LedgerResponse::Done);
+        }
         if matches!(result, Ok(LedgerResponse::Share(_))) {
             // The leader need not wait until all stores know. The alarm does it if this is cut short.
             let (ledger, host, objects) =
                 (self.ledger.clone(), self.host.clone(), self.objects.clone());
-            self.host.state.wait_until(async move {
+            self.host.alarm.state().wait_until(async move {
                 if let Err(error) = ledger.tidy(&objects, &*host).await {
                     console_error!("{error}");
                 }
@@ -92,6 +96,7 @@ impl DurableObject for TaskLedger {
     }
 
     async fn alarm(&self) -> Result<Response> {
+        self.host.alarm.rang();
         match self.ledger.tidy(&self.objects, &*self.host).await {
             Ok(true) => {}
             Ok(false) => {
@@ -113,9 +118,12 @@ impl Tables for LedgerSql {
     const SCHEMA: &'static [&'static str] = &[
         "CREATE TABLE IF NOT EXISTS meta (k INTEGER PRIMARY KEY, v BLOB)",
         "CREATE TABLE IF NOT EXISTS pending (k INTEGER PRIMARY KEY, v BLOB)",
-        "CREATE TABLE IF NOT EXISTS object (name BLOB PRIMARY KEY, state INTEGER) WITHOUT ROWID",
-        "CREATE TABLE IF NOT EXISTS released (job BLOB PRIMARY KEY, at INTEGER) WITHOUT ROWID",
-        "CREATE TABLE IF NOT EXISTS collection (request BLOB PRIMARY KEY, lo BLOB, hi BLOB, todo INTEGER, v BLOB, answer BLOB) WITHOUT ROWID",
+        "CREATE TABLE IF NOT EXISTS object (run BLOB, shard INTEGER, PRIMARY KEY (run, shard)) WITHOUT ROWID",
+        "CREATE TABLE IF NOT EXISTS expired (store BLOB, epoch INTEGER, reports BLOB, PRIMARY KEY (store, epoch)) WITHOUT ROWID",
+        "CREATE TABLE IF NOT EXISTS collection (request BLOB PRIMARY KEY, lo BLOB, hi BLOB, todo INTEGER, reports BLOB, v BLOB, answer BLOB) WITHOUT ROWID",
+        // A collection asks for its neighbours and for what is left to do; neither may grow with the task's age.
+        "CREATE INDEX IF NOT EXISTS collection_lo ON collection (lo)",
+        "CREATE INDEX IF NOT EXISTS collection_todo ON collection (todo) WHERE todo = 1",
     ];
 
     fn new(sql: Sql) -> Self {
@@ -136,23 +144,87 @@ impl LedgerTables for LedgerSql {
     }
 
     fn register(&mut self, store: &StoreId) -> StoreResult<()> {
-        // State 1: registered. Expired stores will have another.
-        self.0.run("INSERT OR IGNORE INTO object VALUES (?, 1)", vec![pack(store)?])
+        self.0.run("INSERT OR IGNORE INTO object VALUES (?, ?)", store_key(store))
     }
 
-    fn registered(&mut self) -> StoreResult<Vec<StoreId>> {
-        let mut stores: Vec<StoreId> =
-            self.0.all("SELECT name FROM object", vec![], |mut row| row.packed())?;
-        stores.sort_unstable();
-        Ok(stores)
-    }
-
-    fn release(&mut self, job: &AggregationJobId, at: Time) -> StoreResult<()> {
-        let at = i64::try_from(at.as_seconds()).unwrap_or(i64::MAX);
-        self.0.run(
-            "INSERT OR IGNORE INTO released VALUES (?, ?)",
-            vec![blob(job.as_bytes()), SqlStorageValue::from(at)],
+    fn registered(&mut self, first: u64, last: u64) -> StoreResult<Vec<StoreId>> {
+        self.0.all(
+            "SELECT run, shard FROM object WHERE run BETWEEN ? AND ? ORDER BY run, shard",
+            vec![blob(&first.to_be_bytes()), blob(&last.to_be_bytes())],
+            |mut row| {
+                let group = Group::Run(u64::from_be_bytes(row.array()?));
+                Ok(StoreId { group, shard: u16::try_from(row.integer()?).unwrap_or(u16::MAX) })
+            },
         )
+    }
+
+    fn unregister(&mut self, store: &StoreId) -> StoreResult<()> {
+        self.0.run("DELETE FROM object WHERE run = ? AND shard = ?", store_key(store))
+    }
+
+    fn put_expired(&mut self, store: &StoreId, epoch: u32, uncollected: u64) -> StoreResult<()> {
+        self.0.run(
+            "INSERT OR REPLACE INTO expired VALUES (?, ?, ?)",
+            vec![
+                pack(store)?,
+                SqlStorageValue::from(i64::from(epoch)),
+                blob(&uncollected.to_be_bytes()),
+            ],
+        )
+    }
+
+    fn expired_total(&mut self) -> StoreResult<u64> {
+        let mut total = 0;
+        self.0.each("SELECT reports FROM expired", vec![], |mut row| {
+            total += u64::from_be_bytes(row.array()?);
+            Ok(())
+        })?;
+        Ok(total)
+    }
+
+    fn create_released(&mut self, epoch: u32) -> StoreResult<()> {
+        self.0.run(
+            &format!("CREATE TABLE released_{epoch} (job BLOB PRIMARY KEY) WITHOUT ROWID"),
+            vec![],
+        )
+    }
+
+    fn drop_released(&mut self, epoch: u32) -> StoreResult<()> {
+        self.0.run(&format!("DROP TABLE released_{epoch}"), vec![])
+    }
+
+    fn release(&mut self, epoch: u32, job: &AggregationJobId) -> StoreResult<()> {
+        self.0.run(
+            &format!("INSERT OR IGNORE INTO released_{epoch} VALUES (?)"),
+            vec![blob(job.as_bytes())],
+        )
+    }
+
+    fn released(
+        &mut self,
+        epoch: u32,
+        jobs: &[AggregationJobId],
+    ) -> StoreResult<Vec<AggregationJobId>> {
+        let mut found = Vec::new();
+        if jobs.len() <= LOOKUPS_MAX {
+            let statement = format!("SELECT job FROM released_{epoch} WHERE job = ?");
+            for job in jobs {
+                self.0.each(&statement, vec![blob(job.as_bytes())], |_| {
+                    found.push(*job);
+                    Ok(())
+                })?;
+            }
+            return Ok(found);
+        }
+        let jobs: BTreeSet<AggregationJobId> = jobs.iter().copied().collect();
+        self.0.each(&format!("SELECT job FROM released_{epoch}"), vec![], |mut row| {
+            let job = row.array().map(AggregationJobId::new)?;
+            if jobs.contains(&job) {
+                found.push(job);
+            }
+            Ok(())
+        })?;
+        Ok(found)
     }
 
     fn pending(&mut self) -> StoreResult<Option<Pending>> {
@@ -175,7 +247,10 @@ impl LedgerTables for LedgerSql {
     fn collections_meeting(&mut self, range: &BucketRange) -> StoreResult<Vec<CollectionRow>> {
         let (lo, hi) = range.to_keys();
         let statement = match range {
-            BucketRange::Windows(_) => "SELECT v FROM collection WHERE lo < ?2 AND hi > ?1",
+            // Ranges are equal or disjoint: of what begins before, only the nearest can reach in.
+            BucketRange::Windows(_) => {
+                "SELECT v FROM collection WHERE lo >= coalesce((SELECT max(lo) FROM collection WHERE lo <= ?1), ?1) AND lo < ?2 AND hi > ?1"
+            }
             BucketRange::Batch(_) => "SELECT v FROM collection WHERE lo = ?1 AND hi = ?2",
         };
         self.0.all(statement, vec![blob(&lo), blob(&hi)], |mut row| row.packed())
@@ -196,8 +271,16 @@ impl LedgerTables for LedgerSql {
     fn insert_collection(&mut self, row: &CollectionRow, answer: &[u8]) -> StoreResult<()> {
         let (lo, hi) = row.range.to_keys();
         self.0.run(
-            "INSERT INTO collection VALUES (?, ?, ?, ?, ?, ?)",
-            vec![blob(&row.digest), blob(&lo), blob(&hi), has_todo(row), pack(row)?, blob(answer)],
+            "INSERT INTO collection VALUES (?, ?, ?, ?, ?, ?, ?)",
+            vec![
+                blob(&row.digest),
+                blob(&lo),
+                blob(&hi),
+                has_todo(row),
+                blob(&row.report_count.to_be_bytes()),
+                pack(row)?,
+                blob(answer),
+            ],
         )
     }
 
@@ -207,6 +290,28 @@ impl LedgerTables for LedgerSql {
             vec![has_todo(row), pack(row)?, blob(&row.digest)],
         )
     }
+
+    fn collected_totals(&mut self) -> StoreResult<(u64, u64)> {
+        let (mut collections, mut reports) = (0, 0);
+        self.0.each("SELECT reports FROM collection", vec![], |mut row| {
+            collections += 1;
+            reports += u64::from_be_bytes(row.array()?);
+            Ok(())
+        })?;
+        Ok((collections, reports))
+    }
+}
+
+/// Above this many jobs, reading the table is quicker than asking for each.
+const LOOKUPS_MAX: usize = 64;
+
+/// Only stores of time groups are registered; the whole task's are all there from the beginning.
+fn store_key(store: &StoreId) -> Vec<SqlStorageValue> {
+    let run = match store.group {
+        Group::Run(n) => n,
+        Group::Whole => u64::MAX,
+    };
+    vec![blob(&run.to_be_bytes()), SqlStorageValue::from(i32::from(store.shard))]
 }
 
 fn has_todo(row: &CollectionRow) -> SqlStorageValue {

@@ -156,6 +156,7 @@ impl TaskParameters {
             shards: self.shards,
             buckets_per_group: self.buckets_per_group,
             shard_key_version: self.shard_key_version,
+            retention: self.report_expiry_age,
         }
     }
 }

@@ -8,9 +8,10 @@ use daphne_core::{
     ids::{AggregationJobId, BatchId, HpkeConfigId, ReportId, TaskId},
     seal::{RootKeys, TokenHash},
     store::{
-        aggregate_store::{FrozenRange, SealedRange, SliceHead, StoreMeta},
+        aggregate_store::{Epoch, FrozenRange, Generation, SealedRange, SliceHead, StoreMeta},
         ledger::{CollectionRow, LedgerMeta, Pending},
         placement::{Group, Placement, StoreId},
+        replay::Runs,
     },
     task::{StoredTask, TaskRole, TaskSpec},
     time::{Duration, Interval, Time},
@@ -37,6 +38,7 @@ fn placement() -> Placement {
         shards: 2,
         buckets_per_group: 288,
         shard_key_version: 1,
+        retention: Duration::from_seconds(1_209_600),
     }
 }
 
@@ -47,21 +49,34 @@ fn windows() -> BucketRange {
 
 // A byte string is its length, then its bytes; numbers are varints; an enum is its variant's number.
 const PLACEMENT: &str =
-    "20 1111111111111111111111111111111111111111111111111111111111111111 00 ac02 02 a002 01";
+    "20 1111111111111111111111111111111111111111111111111111111111111111 00 ac02 02 a002 01 80ea49";
 
 #[test]
 fn rows_of_an_aggregate_store() {
     let frozen = FrozenRange { attempt: 7, range: windows(), param: vec![] };
     let meta = StoreMeta {
         placement: placement(),
+        store: StoreId { group: Group::Run(19_675), shard: 1 },
+        field: FieldKind::F64,
         fingerprint_key: [0x22; 16],
         open: true,
+        closing: false,
         fence: 6,
         frozen: Some(frozen),
+        epochs: vec![Epoch {
+            number: 1_417,
+            runs: Runs::default(),
+            generations: vec![Generation { table: 3, rows: 262, share_bytes: 4_000 }],
+            remnant: Some(2),
+        }],
+        next_table: 4,
     };
     golden(
         &meta,
-        &format!("{PLACEMENT} 22222222222222222222222222222222 01 06 01 07 00 d804 ac02 00"),
+        &format!(
+            "{PLACEMENT} 01db990101 00 22222222222222222222222222222222 01 00 06 01 07 00 d804 ac02 00 \
+             01 890b 0000 01 03 8602 a01f 0102 04"
+        ),
     );
     let range = BucketRange::Batch(BatchId::new([0x33; 32]));
     golden(
@@ -77,8 +92,9 @@ fn rows_of_an_aggregate_store() {
             max_time: Time::from_seconds(899),
             share_len: 1_600,
             excluded: false,
+            yields: true,
         }],
-        "01 00 d804 f403 4444444444444444444444444444444444444444444444444444444444444444 d804 8307 c00c 00",
+        "01 00 d804 f403 4444444444444444444444444444444444444444444444444444444444444444 d804 8307 c00c 00 01",
     );
 }
 
@@ -96,7 +112,10 @@ fn refused_reports_of_a_job() {
 #[test]
 fn rows_of_a_ledger() {
     let task = Some((placement(), FieldKind::F128));
-    golden(&LedgerMeta { attempt: 3, task }, &format!("03 01 {PLACEMENT} 01"));
+    golden(
+        &LedgerMeta { attempt: 3, task, released_epochs: vec![1_417] },
+        &format!("03 01 {PLACEMENT} 01 01 890b"),
+    );
     let store = StoreId { group: Group::Run(19_675), shard: 1 };
     golden(&store, "01 db9901 01");
     golden(&StoreId { group: Group::Whole, shard: 0 }, "00 00");

@@ -195,9 +195,9 @@ impl World {
     fn held(&self, bucket: &BatchBucket) -> (u64, Vec<u8>) {
         let (mut count, mut share) = (0, vec![0; self.vdaf().agg_share_len()]);
         for (_, tables) in self.cluster.stores_of(self.task.id()) {
-            for row in tables.jobs.values() {
+            for row in tables.jobs() {
                 let mut at = 0;
-                for head in &row.heads {
+                for head in &row.head.slices {
                     let mine = &row.shares[at..at + head.share_len as usize];
                     at += head.share_len as usize;
                     if head.bucket == *bucket {
@@ -234,7 +234,7 @@ fn a_job_is_verified_spread_over_its_owners_and_summed() {
         assert_eq!(totals.values().next(), Some(&(40, expected.to_string())));
         let stores = w.cluster.stores_of(w.task.id());
         assert_eq!(stores.len(), 4, "every shard owns some of 40 reports");
-        assert!(stores.iter().all(|(_, t)| t.jobs.len() == 1), "one row per job and store");
+        assert!(stores.iter().all(|(_, t)| t.jobs().count() == 1), "one row per job and store");
     }
 }
 
@@ -301,7 +301,7 @@ fn another_body_under_the_same_job_id_is_a_conflict_and_counts_nothing() {
             .cluster
             .stores_of(w.task.id())
             .iter()
-            .flat_map(|(_, t)| t.jobs.values().map(|row| row.ids.len() / ReportId::LEN))
+            .flat_map(|(_, t)| t.jobs().map(|row| row.ids.len() / ReportId::LEN))
             .sum();
         assert_eq!(rows, 1);
     }
@@ -508,12 +508,18 @@ fn a_job_that_meets_a_frozen_range_is_told_to_come_again() {
     for (store, _) in w.cluster.stores_of(w.task.id()) {
         let ask = |action| {
             let field = w.vdaf().field();
-            let request =
-                daphne_core::store::message::AggregateStoreRequest { placement, field, action };
+            let request = daphne_core::store::message::AggregateStoreRequest {
+                placement,
+                store,
+                field,
+                action,
+            };
             block_on(w.cluster.store(&store, request)).unwrap()
         };
         let gather = StoreAction::Gather { range, param: vec![], exclude: vec![] };
-        let AggregateStoreResponse::Gathered(content) = ask(gather) else { panic!("no content") };
+        let AggregateStoreResponse::Gathered { content, .. } = ask(gather) else {
+            panic!("no content")
+        };
         let (param, exclude, version) = (vec![], vec![], content.version());
         let freeze = StoreAction::Freeze { attempt: 1, range, param, exclude, version };
         assert_eq!(ask(freeze), AggregateStoreResponse::Frozen);

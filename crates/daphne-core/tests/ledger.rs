@@ -6,11 +6,11 @@ use std::{cell::RefCell, rc::Rc};
 use daphne_core::{
     batch::BatchMode,
     store::{
-        message::{AggregateStoreResponse as Answer, LedgerRequest, LedgerResponse, StoreAction},
+        message::{AggregateStoreResponse as Answer, LedgerRequest, LedgerResponse},
         placement::{Group, StoreId},
     },
     testing::{
-        conformance::{Subject, commit, report, slice, window, windows},
+        conformance::{Subject, commit, slice, window, windows},
         memory::{Fate, MemoryCluster},
     },
     vdaf::FieldKind,
@@ -259,20 +259,4 @@ fn a_collector_key_that_is_no_key_leaves_the_batch_free() {
     assert!(block_on(cluster.ledger(&s.placement.task_id, collect)).is_err());
     let c = commit(2, vec![slice(window(0), &[50])]);
     assert_eq!(block_on(s.commit(shard(0), c)), Answer::Committed(vec![]));
-}
-
-/// A repeat that asks about reports its row does not hold is told so: they were not counted.
-#[test]
-fn a_repeat_is_told_which_reports_were_never_recorded() {
-    let cluster = MemoryCluster::new();
-    let s = subject(&cluster, 1);
-    block_on(s.commit(shard(0), commit(1, vec![slice(window(0), &[1])])));
-    let repeat = commit(1, vec![slice(window(0), &[1, 2])]);
-    assert_eq!(
-        block_on(s.commit(shard(0), repeat)),
-        Answer::PartlyRecorded { refused: vec![], unrecorded: vec![report(2)] }
-    );
-    let action = StoreAction::Gather { range: windows(0, 1), param: vec![], exclude: vec![] };
-    let Answer::Gathered(content) = block_on(s.ask(shard(0), action)) else { panic!("no content") };
-    assert_eq!(content.report_count, 1);
 }

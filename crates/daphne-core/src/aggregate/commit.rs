@@ -10,7 +10,7 @@ use futures::{StreamExt, future, stream};
 
 use super::helper::{Examined, HelperJob, OwnedReport};
 use crate::{
-    batch::{BatchBucket, Checksum},
+    batch::{BatchBucket, BucketRange, Checksum},
     error::{Abort, AbortKind, Error, Internal, ReportError},
     ids::{AggregationJobId, ReportId},
     message::{VerifyResp, VerifyRespResult},
@@ -60,22 +60,33 @@ pub async fn run(
 ) -> Result<Vec<VerifyResp>, Error> {
     let placement = job.task().parameters.placement();
     if !placement.has_time_groups() {
-        let (reports, work) = examine_all(job, identity, &placement)?;
+        let (reports, work) = examine_all(job, identity, &placement, &[])?;
         return commit_all(objects, identity, job, placement, reports, work).await;
     }
-    // Two bodies under one id could touch disjoint stores; the job store binds the id. The claim is under way while
-    // the reports are examined.
+    // Two bodies under one id could touch disjoint stores; the job store binds the id, and keeps which reports were
+    // refused unasked. The claim is under way while the reports are examined.
     let shard = placement.home(&identity.shard_key, &identity.job);
-    let claim = JobStoreRequest::Claim { job: identity.job, digest: identity.digest };
-    let examined = async { examine_all(job, identity, &placement) };
+    let far_off = job.far_off();
+    let claim = JobStoreRequest::Claim {
+        placement,
+        job: identity.job,
+        digest: identity.digest,
+        unasked: far_off.clone(),
+    };
+    let examined = async { examine_all(job, identity, &placement, &far_off) };
     let (claimed, examined) =
         future::join(objects.job_store(&placement, shard, claim), examined).await;
-    match claimed.map_err(unavailable)? {
-        JobStoreResponse::Claimed => {}
+    let unasked = match claimed.map_err(unavailable)? {
+        JobStoreResponse::Claimed(unasked) => unasked,
         JobStoreResponse::Conflict => return Err(conflict()),
-        JobStoreResponse::Known(_) => return Err(out_of_turn()),
-    }
-    let (reports, work) = examined?;
+        JobStoreResponse::Known(_) | JobStoreResponse::Done => return Err(out_of_turn()),
+    };
+    let (reports, work) = if unasked == far_off {
+        examined?
+    } else {
+        // A repeat, days later: what was far off then is nearer now.
+        examine_all(job, identity, &placement, &unasked)?
+    };
     commit_all(objects, identity, job, placement, reports, work).await
 }
 
@@ -98,12 +109,13 @@ pub async fn job_exists(
             _ => Err(out_of_turn()),
         };
     }
+    let home = StoreId { group: Group::Whole, shard };
     let request = AggregateStoreRequest {
         placement,
+        store: home,
         field: task.vdaf.field(),
         action: StoreAction::KnowsJob(*job),
     };
-    let home = StoreId { group: Group::Whole, shard };
     match objects.store(&home, request).await.map_err(unavailable)? {
         AggregateStoreResponse::Known(known) => Ok(known),
         _ => Err(out_of_turn()),
@@ -127,14 +139,21 @@ fn examine_all(
     job: &HelperJob<'_>,
     identity: &JobIdentity,
     placement: &Placement,
+    unasked: &[(ReportId, ReportError)],
 ) -> Result<Examination, Internal> {
     let kept = kept_sums(job, identity, placement);
+    let unasked: BTreeMap<ReportId, ReportError> = unasked.iter().copied().collect();
     let mut sums: BTreeMap<(StoreId, BatchBucket), AggregateShare> = BTreeMap::new();
     let mut work: BTreeMap<StoreId, StoreWork> = BTreeMap::new();
     let mut reports = Vec::with_capacity(job.init().verify_inits.len());
     for (n, report) in job.init().verify_inits.iter().enumerate() {
         // Output shares are large; each is added and dropped at once.
         let (mut examined, output) = job.examine(report);
+        if let Examined::Owned(owned) = &examined
+            && let Some(error) = unasked.get(&owned.report_id)
+        {
+            examined = Examined::Rejected(*error);
+        }
         if let Examined::Owned(owned) = &mut examined {
             let owner = placement.owner(&identity.shard_key, &owned.bucket, &owned.report_id);
             if !kept.contains(&(owner, owned.bucket)) {
@@ -261,6 +280,7 @@ impl<O: Objects> Committer<'_, O> {
         let field = self.job.task().vdaf.field();
         // A store of the whole task takes part in every collection, so it needs no registration.
         let mut open = (store.group == Group::Whole).then(Vec::new);
+        let mut readmit = BTreeSet::new();
         for _ in 0..ROUNDS_MAX {
             let commit = Commit {
                 job: self.identity.job,
@@ -269,9 +289,11 @@ impl<O: Objects> Committer<'_, O> {
                 slices: self.slices(&work),
                 refused: work.refused.iter().map(|(id, e)| (*id, *e)).collect(),
                 open: open.clone(),
+                readmit: readmit.iter().copied().collect(),
             };
             let request = AggregateStoreRequest {
                 placement: self.placement,
+                store,
                 field,
                 action: StoreAction::Commit(commit),
             };
@@ -279,22 +301,27 @@ impl<O: Objects> Committer<'_, O> {
                 AggregateStoreResponse::Committed(refused) => {
                     return Ok(refused.into_iter().collect());
                 }
-                AggregateStoreResponse::PartlyRecorded { refused, unrecorded } => {
-                    let mut verdicts: BTreeMap<ReportId, ReportError> =
-                        refused.into_iter().collect();
-                    // They were far off when the row was written, and are less so now: the same refusal again.
-                    verdicts.extend(unrecorded.into_iter().map(|id| {
-                        (id, work.refused.get(&id).copied().unwrap_or(ReportError::ReportDropped))
-                    }));
-                    return Ok(verdicts);
-                }
-                AggregateStoreResponse::NotOpen => open = Some(self.register(store).await?),
+                AggregateStoreResponse::NotOpen => match self.register(store).await? {
+                    Some(collected) => open = Some(collected),
+                    None => return Ok(self.all_too_old(&work)),
+                },
+                AggregateStoreResponse::Expired => return Ok(self.all_too_old(&work)),
                 AggregateStoreResponse::Conflict => return Err(conflict()),
                 AggregateStoreResponse::Busy(attempt) => {
                     return Err(self.settle(store, attempt).await.into());
                 }
-                AggregateStoreResponse::Replayed(ids) => {
-                    self.refuse(&mut work, &ids, ReportError::ReportReplayed)?;
+                AggregateStoreResponse::Replayed { soft, hard } => {
+                    let deleted = self.deleted(&soft, &readmit).await?;
+                    let replayed: Vec<ReportId> = soft
+                        .iter()
+                        .filter(|(_, owner)| !deleted.contains(owner))
+                        .map(|(id, _)| *id)
+                        .chain(hard)
+                        .collect();
+                    if !replayed.is_empty() {
+                        self.refuse(&mut work, &replayed, ReportError::ReportReplayed)?;
+                    }
+                    readmit.extend(deleted);
                 }
                 AggregateStoreResponse::Collected(ids) => {
                     self.refuse(&mut work, &ids, ReportError::BatchCollected)?;
@@ -373,17 +400,44 @@ impl<O: Objects> Committer<'_, O> {
         Ok(())
     }
 
-    async fn register(
+    /// The verdicts of a store that has forgotten, or is about to.
+    fn all_too_old(&self, work: &StoreWork) -> BTreeMap<ReportId, ReportError> {
+        let ids = work.members.iter().filter_map(|&n| match self.reports.get(n) {
+            Some(Examined::Owned(r)) => Some(r.report_id),
+            _ => None,
+        });
+        ids.map(|id| (id, work.refused.get(&id).copied().unwrap_or(ReportError::ReportDropped)))
+            .collect()
+    }
+
+    /// Which owners of reports the leader deleted.
+    async fn deleted(
         &self,
-        store: StoreId,
-    ) -> Result<Vec<(crate::batch::BucketRange, Vec<u8>)>, Error> {
+        soft: &[(ReportId, AggregationJobId)],
+        known: &BTreeSet<AggregationJobId>,
+    ) -> Result<BTreeSet<AggregationJobId>, Error> {
+        let ask: BTreeSet<AggregationJobId> =
+            soft.iter().map(|(_, owner)| *owner).filter(|job| !known.contains(job)).collect();
+        if ask.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let request = LedgerRequest::Released(ask.into_iter().collect());
+        match self.objects.ledger(self.job.task().id(), request).await.map_err(unavailable)? {
+            LedgerResponse::Released(jobs) => Ok(jobs.into_iter().collect()),
+            _ => Err(out_of_turn()),
+        }
+    }
+
+    /// Has the ledger take note of a store; answers what was collected without it. `None` if its time is over.
+    async fn register(&self, store: StoreId) -> Result<Option<Vec<(BucketRange, Vec<u8>)>>, Error> {
         let request = LedgerRequest::Open {
             placement: self.placement,
             field: self.job.task().vdaf.field(),
             store,
         };
         match self.objects.ledger(self.job.task().id(), request).await.map_err(unavailable)? {
-            LedgerResponse::Opened(collected) => Ok(collected),
+            LedgerResponse::Opened(collected) => Ok(Some(collected)),
+            LedgerResponse::Expired => Ok(None),
             LedgerResponse::Busy => {
                 Err(Internal::Unavailable("a collection is under way".to_owned()).into())
             }

@@ -174,7 +174,7 @@ impl<'a> HelperJob<'a> {
         if matches!(verified, Err(VerifyError::UndecodableShare)) {
             return Err(ReportError::InvalidMessage);
         }
-        let proposal = self.time_proposal(metadata.time)?;
+        let proposal = self.time_proposal(metadata.time);
         let verified = check_extensions(&input_share)
             .and_then(|()| verified.map_err(|_| ReportError::VdafVerifyError));
         let (verified, output) = match verified {
@@ -196,24 +196,38 @@ impl<'a> HelperJob<'a> {
         }
     }
 
-    /// What the clock says. `Err` is final, `Ok(Some(_))` is for the owner to record.
-    fn time_proposal(&self, time: Time) -> Result<Option<ReportError>, ReportError> {
+    /// What the clock says.
+    fn time_proposal(&self, time: Time) -> Option<ReportError> {
+        let parameters = &self.task.parameters;
+        if time > self.now.saturating_add(parameters.tolerable_clock_skew) {
+            Some(ReportError::ReportTooEarly)
+        } else if time < self.now.saturating_sub(parameters.report_expiry_age) {
+            Some(ReportError::ReportDropped)
+        } else if parameters.task_expiration.is_some_and(|end| time > end) {
+            Some(ReportError::TaskExpired)
+        } else {
+            None
+        }
+    }
+
+    /// The reports so far from now that their owners should not be asked: a client that chooses its report's time must
+    /// not bring objects into being.
+    pub fn far_off(&self) -> Vec<(ReportId, ReportError)> {
         let parameters = &self.task.parameters;
         let latest = self.now.saturating_add(parameters.tolerable_clock_skew);
         let oldest = self.now.saturating_sub(parameters.report_expiry_age);
-        if time > latest.saturating_add(UNASKED_AFTER) {
-            Err(ReportError::ReportTooEarly)
-        } else if time < oldest.saturating_sub(UNASKED_AFTER) {
-            Err(ReportError::ReportDropped)
-        } else if time > latest {
-            Ok(Some(ReportError::ReportTooEarly))
-        } else if time < oldest {
-            Ok(Some(ReportError::ReportDropped))
-        } else if parameters.task_expiration.is_some_and(|end| time > end) {
-            Ok(Some(ReportError::TaskExpired))
-        } else {
-            Ok(None)
-        }
+        let metadata = self.init.verify_inits.iter().map(|v| &v.report_share.metadata);
+        metadata
+            .filter_map(|m| {
+                if m.time > latest.saturating_add(UNASKED_AFTER) {
+                    Some((m.report_id, ReportError::ReportTooEarly))
+                } else if m.time < oldest.saturating_sub(UNASKED_AFTER) {
+                    Some((m.report_id, ReportError::ReportDropped))
+                } else {
+                    None
+                }
+            })
+            .collect()
     }
 }
 

@@ -1,29 +1,94 @@
 //! A `JobStore`: binds a DAP-09 job id to the one body it was first seen with (DAP-09 §4.5.1.2), for tasks whose
 //! reports spread over time groups. There two bodies under one id can touch disjoint `AggregateStore`s, so none of
 //! those could see the conflict.
+//!
+//! A claim also says which reports were refused without asking their owners, being far off in time: later, when they
+//! are less so, a repeat of the job is to be answered alike.
 
 use super::{
-    Database, JobTables, StoreResult,
+    Claim, Database, JobTables, StoreResult,
     message::{JobStoreRequest, JobStoreResponse},
 };
+use crate::{ids::AggregationJobId, time::Time};
+
+/// The outcome of a request, for the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handled {
+    /// What to answer.
+    pub response: JobStoreResponse,
+    /// Have [`alarm`] called at this time, or earlier.
+    pub wake: Option<Time>,
+    /// Delete everything stored.
+    pub erase: bool,
+}
 
 /// Handles one request in one transaction.
 ///
 /// # Errors
 /// The database's; nothing was written.
-pub fn handle<D: Database>(db: &D, request: JobStoreRequest) -> StoreResult<JobStoreResponse>
+pub fn handle<D: Database>(db: &D, request: JobStoreRequest, now: Time) -> StoreResult<Handled>
 where
     D::Tables: JobTables,
 {
-    db.transaction(|tables| match request {
-        JobStoreRequest::Knows(job) => Ok(JobStoreResponse::Known(tables.claim(&job)?.is_some())),
-        JobStoreRequest::Claim { job, digest } => match tables.claim(&job)? {
-            Some(bound) if bound == digest => Ok(JobStoreResponse::Claimed),
-            Some(_) => Ok(JobStoreResponse::Conflict),
-            None => {
-                tables.put_claim(&job, &digest)?;
-                Ok(JobStoreResponse::Claimed)
+    let answer = |response| Ok(Handled { response, wake: None, erase: false });
+    match request {
+        JobStoreRequest::Knows(job) => {
+            db.transaction(|tables| answer(JobStoreResponse::Known(find(tables, &job)?.is_some())))
+        }
+        JobStoreRequest::Claim { placement, job, digest, unasked } => db.transaction(|tables| {
+            match find(tables, &job)? {
+                Some(bound) if bound.digest == digest => {
+                    return answer(JobStoreResponse::Claimed(bound.unasked));
+                }
+                Some(_) => return answer(JobStoreResponse::Conflict),
+                None => {}
             }
-        },
+            let latest = tables.epochs()?.last().map(|(epoch, _)| *epoch);
+            let epoch =
+                latest.map_or(placement.epoch(now), |latest| latest.max(placement.epoch(now)));
+            let is_new = latest != Some(epoch);
+            let forget_at = placement.epoch_deadline(epoch);
+            if is_new {
+                tables.create_epoch(epoch, forget_at)?;
+            }
+            let claim = Claim { digest, unasked };
+            tables.put_claim(epoch, &job, &claim)?;
+            Ok(Handled {
+                response: JobStoreResponse::Claimed(claim.unasked),
+                wake: is_new.then_some(forget_at),
+                erase: false,
+            })
+        }),
+        JobStoreRequest::Purge => {
+            Ok(Handled { response: JobStoreResponse::Done, wake: None, erase: true })
+        }
+    }
+}
+
+/// Forgets the claims of epochs whose reports are all too old. Returns when to call again.
+///
+/// # Errors
+/// The database's; call it again.
+pub fn alarm<D: Database>(db: &D, now: Time) -> StoreResult<Option<Time>>
+where
+    D::Tables: JobTables,
+{
+    db.transaction(|tables| {
+        for (epoch, forget_at) in tables.epochs()? {
+            if forget_at > now {
+                return Ok(Some(forget_at));
+            }
+            tables.drop_epoch(epoch)?;
+        }
+        Ok(None)
     })
+}
+
+fn find(tables: &mut impl JobTables, job: &AggregationJobId) -> StoreResult<Option<Claim>> {
+    for (epoch, _) in tables.epochs()?.into_iter().rev() {
+        if let Some(claim) = tables.claim(epoch, job)? {
+            return Ok(Some(claim));
+        }
+    }
+    Ok(None)
 }

@@ -5,8 +5,14 @@
 //! decision, one transaction holding the answer's bytes, turns frozen into sealed. Neither a mismatch nor a crash
 //! can therefore burn a batch. Failure is presumed abort: an intent without a decision is rolled back by whoever
 //! meets it next. Attempts are fenced by a number that only grows.
+//!
+//! Deleting a job undoes nothing: leaders also delete what they have finished, and what they gave up they often cannot
+//! delete. Where the sums differ from the leader's, its count and checksum say which jobs it counts ([`exclusion`]).
 
-use std::cell::Cell;
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use futures::{Stream, StreamExt, stream};
 use serde::{Deserialize, Serialize};
@@ -14,9 +20,11 @@ use serde::{Deserialize, Serialize};
 use super::{
     Database, LedgerTables, Objects, StoreError, StoreResult,
     aggregate_store::merge_share,
+    exclusion::{self, Choice, JobTotals, Totals},
     message::{
-        AggregateStoreRequest, AggregateStoreResponse, Collect, Content, LedgerRequest,
-        LedgerResponse, RequestDigest, StoreAction, whole_task_stores,
+        AggregateStoreRequest, AggregateStoreResponse, Collect, Content, JobStoreRequest,
+        JobStoreResponse, LedgerRequest, LedgerResponse, LedgerStatus, RequestDigest, StoreAction,
+        whole_task_stores,
     },
     placement::{Placement, StoreId},
 };
@@ -47,6 +55,8 @@ pub struct LedgerMeta {
     pub attempt: u64,
     /// The task's frozen numbers, known since the first message that carried them.
     pub task: Option<(Placement, FieldKind)>,
+    /// Epochs that have a table of deleted jobs, oldest first.
+    pub released_epochs: Vec<u32>,
 }
 
 /// An attempt between intent and decision.
@@ -147,9 +157,30 @@ where
                 self.remember_task(placement, field)?;
                 self.settle(objects, host, store, attempt).await
             }
-            LedgerRequest::Release { job, at } => {
-                self.db.transaction(|t| t.release(&job, at))?;
+            LedgerRequest::Release { placement, job } => {
+                self.db.transaction(|t| release(t, &placement, &job, host.now()))?;
                 Ok(LedgerResponse::Done)
+            }
+            LedgerRequest::Released(jobs) => {
+                self.db.transaction(|t| Ok(LedgerResponse::Released(released(t, &jobs)?)))
+            }
+            LedgerRequest::Expired { store, epoch, uncollected } => self.db.transaction(|t| {
+                t.put_expired(&store, epoch, uncollected)?;
+                t.unregister(&store)?;
+                Ok(LedgerResponse::Done)
+            }),
+            LedgerRequest::Status => self.db.transaction(|t| {
+                let (collections, collected_reports) = t.collected_totals()?;
+                Ok(LedgerResponse::Status(LedgerStatus {
+                    collections,
+                    collected_reports,
+                    expired_reports: t.expired_total()?,
+                    collecting: t.pending()?.is_some(),
+                }))
+            }),
+            LedgerRequest::Purge { placement, field } => {
+                self.remember_task(placement, field)?;
+                self.purge(objects, &placement).await
             }
             LedgerRequest::Collect(collect) => {
                 self.remember_task(collect.placement, collect.field)?;
@@ -208,6 +239,11 @@ where
         host: &impl LedgerHost,
         store: StoreId,
     ) -> StoreResult<LedgerResponse> {
+        let task = self.task()?;
+        let end = task.and_then(|(placement, _)| placement.group_deadline(store.group));
+        if end.is_some_and(|end| end <= host.now()) {
+            return Ok(LedgerResponse::Expired);
+        }
         // While an attempt is pending, a birth would add reports that were not gathered.
         if self.db.transaction(|t| t.pending())?.is_some() {
             match self.lock(host.now()) {
@@ -282,12 +318,38 @@ where
         if held.iter().any(|c| c.todo.iter().any(|s| stores.contains(s))) {
             return Ok(LedgerResponse::Busy);
         }
-        let Some((total, versions)) = self.gather(objects, request, &stores).await? else {
+        let Some(all) = self.gather(objects, request, &stores, &[]).await? else {
             return Ok(LedgerResponse::Busy);
         };
-        if let Err(refusal) = check_content(request, &total) {
+        let (exclude, gathered) = if all.explains(request) && !all.contested {
+            (Vec::new(), all)
+        } else {
+            let Some(jobs) = self.gather_jobs(objects, request, &stores).await? else {
+                return Ok(LedgerResponse::Busy);
+            };
+            match exclusion::choose(jobs.packed, &jobs.jobs, &jobs.conflicts, wanted(request)) {
+                Choice::Exclude(exclude) => {
+                    let Some(kept) = self.gather(objects, request, &stores, &exclude).await? else {
+                        return Ok(LedgerResponse::Busy);
+                    };
+                    if !kept.explains(request) {
+                        // A job was committed between the two gatherings.
+                        return Ok(LedgerResponse::Busy);
+                    }
+                    (exclude, kept)
+                }
+                choice @ (Choice::NoneFits | Choice::Ambiguous) => {
+                    let refusal = check_size(request, all.total.report_count)
+                        .err()
+                        .unwrap_or_else(|| mismatch(request, &all.total, &jobs, &choice));
+                    return Ok(LedgerResponse::Refused(refusal));
+                }
+            }
+        };
+        if let Err(refusal) = check_size(request, gathered.total.report_count) {
             return Ok(LedgerResponse::Refused(refusal));
         }
+        let Gathered { total, versions, .. } = gathered;
         // Before anything is held: what cannot be sealed must not hold a range.
         let answer = seal_share(request, &total.share, &host.seed())?;
         host.arm_alarm(ALARM_AFTER_S).await?;
@@ -310,7 +372,7 @@ where
         let Some(attempt) = intent else {
             return Ok(LedgerResponse::Busy);
         };
-        if !self.freeze(objects, request, attempt, &stores, &versions).await? {
+        if !self.freeze(objects, request, attempt, &exclude, &stores, &versions).await? {
             self.roll_back_attempt(objects, Some(attempt)).await?;
             return Ok(LedgerResponse::Busy);
         }
@@ -326,7 +388,7 @@ where
                 param: request.param.clone(),
                 report_count: total.report_count,
                 checksum: total.checksum,
-                exclude: Vec::new(),
+                exclude,
                 todo: stores.clone(),
             };
             t.insert_collection(&row, &answer)?;
@@ -341,30 +403,86 @@ where
     }
 
     /// Sums what the stores hold. One store's content is in memory at a time beside those under way; of each only its
-    /// version is kept.
+    /// version is kept. `None` if one did not answer.
     async fn gather(
         &self,
         objects: &impl Objects,
         request: &Collect,
         stores: &[StoreId],
-    ) -> StoreResult<Option<(Content, Vec<[u8; 32]>)>> {
+        exclude: &[AggregationJobId],
+    ) -> StoreResult<Option<Gathered>> {
         let calls = self.calls(objects, stores, |_| StoreAction::Gather {
             range: request.range,
             param: request.param.clone(),
-            exclude: Vec::new(),
+            exclude: exclude.to_vec(),
         })?;
         let mut answers = std::pin::pin!(calls);
-        let (mut total, mut versions) = (Content::default(), Vec::with_capacity(stores.len()));
+        let mut all = Gathered::default();
         while let Some(answer) = answers.next().await {
-            let Some(AggregateStoreResponse::Gathered(content)) = answer else {
+            let Some(AggregateStoreResponse::Gathered { content, contested }) = answer else {
                 return Ok(None);
             };
-            total.report_count += content.report_count;
-            total.checksum.merge(&content.checksum);
-            merge_share(request.field, &mut total.share, &content.share)?;
-            versions.push(content.version());
+            all.total.report_count += content.report_count;
+            all.total.checksum.merge(&content.checksum);
+            merge_share(request.field, &mut all.total.share, &content.share)?;
+            all.versions.push(content.version());
+            all.contested |= contested;
         }
-        Ok(Some((total, versions)))
+        Ok(Some(all))
+    }
+
+    /// What each job holds of the batch, over all stores. `None` if one did not answer.
+    async fn gather_jobs(
+        &self,
+        objects: &impl Objects,
+        request: &Collect,
+        stores: &[StoreId],
+    ) -> StoreResult<Option<Jobs>> {
+        let calls = self.calls(objects, stores, |_| StoreAction::GatherJobs {
+            range: request.range,
+            param: request.param.clone(),
+        })?;
+        let mut answers = std::pin::pin!(calls.enumerate());
+        let mut packed = Totals::default();
+        let mut conflicts = Vec::new();
+        // By job: its place among the newest, the best of all stores, and its totals.
+        let mut by_job: BTreeMap<AggregationJobId, (usize, JobTotals)> = BTreeMap::new();
+        while let Some((n, answer)) = answers.next().await {
+            let Some(AggregateStoreResponse::Jobs(held)) = answer else {
+                return Ok(None);
+            };
+            packed.report_count += held.packed_count;
+            packed.checksum.merge(&held.packed_checksum);
+            conflicts.extend(held.conflicts);
+            for (place, held) in held.jobs.into_iter().enumerate() {
+                let (best, job) = by_job.entry(held.job).or_insert_with(|| {
+                    let totals = Totals::default();
+                    let job = JobTotals {
+                        job: held.job,
+                        totals,
+                        ids: BTreeMap::new(),
+                        yields: false,
+                        released: false,
+                    };
+                    (place, job)
+                });
+                *best = place.min(*best);
+                job.totals.report_count += held.report_count;
+                job.totals.checksum.merge(&held.checksum);
+                job.yields |= held.yields;
+                if let Some(store) = stores.get(n) {
+                    job.ids.insert(*store, held.fingerprint_sum);
+                }
+            }
+        }
+        let mut jobs: Vec<(usize, JobTotals)> = by_job.into_values().collect();
+        jobs.sort_by_key(|(place, _)| *place);
+        let mut jobs: Vec<JobTotals> = jobs.into_iter().map(|(_, job)| job).collect();
+        let ids: Vec<AggregationJobId> = jobs.iter().map(|j| j.job).collect();
+        let deleted: BTreeSet<AggregationJobId> =
+            self.db.transaction(|t| released(t, &ids))?.into_iter().collect();
+        jobs.iter_mut().for_each(|j| j.released = deleted.contains(&j.job));
+        Ok(Some(Jobs { packed, jobs, conflicts }))
     }
 
     async fn freeze(
@@ -372,6 +490,7 @@ where
         objects: &impl Objects,
         request: &Collect,
         attempt: u64,
+        exclude: &[AggregationJobId],
         stores: &[StoreId],
         versions: &[[u8; 32]],
     ) -> StoreResult<bool> {
@@ -380,11 +499,33 @@ where
                 attempt,
                 range: request.range,
                 param: request.param.clone(),
-                exclude: Vec::new(),
+                exclude: exclude.to_vec(),
                 version: versions.get(n).copied().unwrap_or_default(),
             })
             .await?;
         Ok(answers.iter().all(|a| *a == Some(AggregateStoreResponse::Frozen)))
+    }
+
+    /// Has everything forgotten that the task ever stored. The host erases this ledger when all others have.
+    async fn purge(
+        &self,
+        objects: &impl Objects,
+        placement: &Placement,
+    ) -> StoreResult<LedgerResponse> {
+        let stores = if placement.has_time_groups() {
+            self.db.transaction(|t| t.registered(0, u64::MAX))?
+        } else {
+            whole_task_stores(placement.shards)
+        };
+        let answers = self.call_all(objects, &stores, |_| StoreAction::Purge).await?;
+        let mut gone = answers.iter().all(|a| *a == Some(AggregateStoreResponse::Done));
+        if placement.has_time_groups() {
+            for shard in 0..placement.shards {
+                let answer = objects.job_store(placement, shard, JobStoreRequest::Purge).await;
+                gone &= answer == Ok(JobStoreResponse::Done);
+            }
+        }
+        Ok(if gone { LedgerResponse::Done } else { LedgerResponse::Busy })
     }
 
     /// Rolls back the pending attempt. Returns whether none is left.
@@ -492,7 +633,8 @@ where
             .task()?
             .ok_or_else(|| StoreError("the ledger does not know its task yet".to_owned()))?;
         let calls = stores.iter().enumerate().map(move |(n, store)| {
-            let request = AggregateStoreRequest { placement, field, action: action(n) };
+            let request =
+                AggregateStoreRequest { placement, store: *store, field, action: action(n) };
             async move { objects.store(store, request).await.ok() }
         });
         Ok(stream::iter(calls).buffered(PARALLEL_CALLS))
@@ -533,15 +675,77 @@ fn stores_of(tables: &mut impl LedgerTables, request: &Collect) -> StoreResult<V
     if !placement.has_time_groups() {
         return Ok(whole_task_stores(placement.shards));
     }
-    let mut stores = tables.registered()?;
-    stores.retain(|s| placement.group_meets(s.group, &request.range));
-    Ok(stores)
+    match placement.groups_meeting(&request.range) {
+        Some((first, last)) => tables.registered(first, last),
+        None => Ok(Vec::new()),
+    }
 }
 
-/// Size, then count and checksum, in the order of DAP-09 §4.6.5 and §4.6.3.
-fn check_content(request: &Collect, total: &Content) -> Result<(), Abort> {
-    let n = total.report_count;
-    if n == 0 && request.placement.batch_mode == BatchMode::LeaderSelected {
+/// Records that the leader deleted a job, and forgets what was deleted so long ago that it can no longer matter.
+fn release(
+    tables: &mut impl LedgerTables,
+    placement: &Placement,
+    job: &AggregationJobId,
+    now: Time,
+) -> StoreResult<()> {
+    let mut meta = tables.meta()?;
+    let latest = meta.released_epochs.last().copied();
+    let epoch = latest.map_or(placement.epoch(now), |latest| latest.max(placement.epoch(now)));
+    if latest != Some(epoch) {
+        let (old, live) =
+            meta.released_epochs.into_iter().partition(|e| placement.epoch_deadline(*e) <= now);
+        meta.released_epochs = live;
+        meta.released_epochs.push(epoch);
+        let old: Vec<u32> = old;
+        old.into_iter().try_for_each(|e| tables.drop_released(e))?;
+        tables.create_released(epoch)?;
+        tables.put_meta(&meta)?;
+    }
+    tables.release(epoch, job)
+}
+
+/// Which of these jobs the leader deleted.
+fn released(
+    tables: &mut impl LedgerTables,
+    jobs: &[AggregationJobId],
+) -> StoreResult<Vec<AggregationJobId>> {
+    let mut out = Vec::new();
+    for epoch in tables.meta()?.released_epochs {
+        out.extend(tables.released(epoch, jobs)?);
+    }
+    out.sort_unstable();
+    out.dedup();
+    Ok(out)
+}
+
+/// What the stores hold together, and at which version each of them.
+#[derive(Default)]
+struct Gathered {
+    total: Content,
+    versions: Vec<[u8; 32]>,
+    contested: bool,
+}
+
+impl Gathered {
+    fn explains(&self, request: &Collect) -> bool {
+        self.total.report_count == request.report_count && self.total.checksum == request.checksum
+    }
+}
+
+/// The jobs of a batch, newest first, over all stores.
+struct Jobs {
+    packed: Totals,
+    jobs: Vec<JobTotals>,
+    conflicts: Vec<(AggregationJobId, AggregationJobId)>,
+}
+
+fn wanted(request: &Collect) -> Totals {
+    Totals { report_count: request.report_count, checksum: request.checksum }
+}
+
+/// DAP-09 §4.6.5 asks for the size before §4.6.3 asks for count and checksum.
+fn check_size(request: &Collect, report_count: u64) -> Result<(), Abort> {
+    if report_count == 0 && request.placement.batch_mode == BatchMode::LeaderSelected {
         // SPEC: DAP-09 §4.6.5.2 asks for batchInvalid if no job named the batch. A batch all of whose reports were
         // refused looks the same here, and has as little to collect.
         return Err(Abort::new(
@@ -549,25 +753,36 @@ fn check_content(request: &Collect, total: &Content) -> Result<(), Abort> {
             "no report was aggregated into this batch",
         ));
     }
-    if n < request.min_batch_size || request.max_batch_size.is_some_and(|max| n > max) {
+    if report_count < request.min_batch_size
+        || request.max_batch_size.is_some_and(|max| report_count > max)
+    {
         return Err(Abort::new(
             AbortKind::InvalidBatchSize,
             format!(
-                "the batch has {n} reports, the task asks for at least {}",
+                "the batch has {report_count} reports, the task asks for at least {}",
                 request.min_batch_size
             ),
         ));
     }
-    if n != request.report_count || total.checksum != request.checksum {
-        return Err(Abort::new(
-            AbortKind::BatchMismatch,
-            format!(
-                "the helper counts {n} reports, the leader {}; nothing was collected, ask again when both agree",
-                request.report_count
-            ),
-        ));
-    }
     Ok(())
+}
+
+fn mismatch(request: &Collect, total: &Content, jobs: &Jobs, choice: &Choice) -> Abort {
+    let why = match choice {
+        Choice::Ambiguous => "more than one choice of jobs explains the leader's checksum",
+        _ => "no choice of jobs explains the leader's checksum",
+    };
+    Abort::new(
+        AbortKind::BatchMismatch,
+        format!(
+            "the helper counts {} reports, the leader {}; {} jobs can be left out, {} reports are merged, and {why}. \
+             Nothing was collected: delete the jobs that were given up, and ask again",
+            total.report_count,
+            request.report_count,
+            jobs.jobs.len(),
+            jobs.packed.report_count
+        ),
+    )
 }
 
 /// Encrypts the share to the collector. DAP-09 §4.6.6.

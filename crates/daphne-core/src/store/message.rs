@@ -101,13 +101,15 @@ impl Content {
 pub struct AggregateStoreRequest {
     /// The task's frozen numbers: a store that was opened with others refuses.
     pub placement: Placement,
+    /// Which of the task's stores this is; checked like the numbers.
+    pub store: StoreId,
     /// Field of the task's shares.
     pub field: FieldKind,
     /// What to do.
     pub action: StoreAction,
 }
 
-/// What an `AggregateStore` is asked. `Gather` and `KnowsJob` read only.
+/// What an `AggregateStore` is asked. `Gather`, `GatherJobs` and `KnowsJob` read only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StoreAction {
     /// Record one job's fate in this store. Idempotent by job id and digest.
@@ -120,6 +122,14 @@ pub enum StoreAction {
         param: Vec<u8>,
         /// Jobs to leave out.
         exclude: Vec<AggregationJobId>,
+    },
+    /// What each job whose slices are still separate holds in a range, to find out which of them the leader counts.
+    /// Reads only.
+    GatherJobs {
+        /// The range.
+        range: BucketRange,
+        /// The aggregation parameter.
+        param: Vec<u8>,
     },
     /// Is this job recorded here? Reads only.
     KnowsJob(AggregationJobId),
@@ -152,6 +162,8 @@ pub enum StoreAction {
         /// The collection attempt.
         attempt: u64,
     },
+    /// The task is gone: forget everything. Idempotent.
+    Purge,
 }
 
 /// One job's fate in one store.
@@ -169,6 +181,36 @@ pub struct Commit {
     pub refused: Vec<(ReportId, ReportError)>,
     /// Ranges collected before this store existed, from [`LedgerRequest::Open`]; opens a store of a time group.
     pub open: Option<Vec<(BucketRange, Vec<u8>)>>,
+    /// Jobs that the leader deleted, as the ledger says: their reports may be taken over by this one.
+    pub readmit: Vec<AggregationJobId>,
+}
+
+/// What one job holds in a range of one store, its slices added up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobInRange {
+    /// The job.
+    pub job: AggregationJobId,
+    /// Number of reports.
+    pub report_count: u64,
+    /// XOR of SHA-256 of their ids.
+    pub checksum: Checksum,
+    /// Sum of the ids' fingerprints modulo 2^64: equal sums of one store mean equal reports.
+    pub fingerprint_sum: u64,
+    /// A later job took over some of its reports.
+    pub yields: bool,
+}
+
+/// The jobs of a range in one store.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobsInRange {
+    /// Number of reports whose slices are merged, and can no longer be told apart.
+    pub packed_count: u64,
+    /// Their checksum.
+    pub packed_checksum: Checksum,
+    /// All others, newest first.
+    pub jobs: Vec<JobInRange>,
+    /// Pairs of them that hold a common report.
+    pub conflicts: Vec<(AggregationJobId, AggregationJobId)>,
 }
 
 /// What an `AggregateStore` answers.
@@ -183,13 +225,25 @@ pub enum AggregateStoreResponse {
     /// A collection attempt holds the range: let the ledger settle it, then come again.
     Busy(u64),
     /// These reports were aggregated before. Nothing was written.
-    Replayed(Vec<ReportId>),
+    Replayed {
+        /// In jobs whose fate is open: if the leader deleted the job, the report may be readmitted.
+        soft: Vec<(ReportId, AggregationJobId)>,
+        /// For good.
+        hard: Vec<ReportId>,
+    },
     /// The batches of these reports are collected. Nothing was written.
     Collected(Vec<ReportId>),
     /// Whether the job is recorded here.
     Known(bool),
     /// What [`StoreAction::Gather`] found.
-    Gathered(Content),
+    Gathered {
+        /// The sum.
+        content: Content,
+        /// A slice in it yields to a later job: both may hold the same report.
+        contested: bool,
+    },
+    /// What [`StoreAction::GatherJobs`] found.
+    Jobs(JobsInRange),
     /// The range is frozen for the attempt.
     Frozen,
     /// The range holds something else than was gathered.
@@ -200,39 +254,41 @@ pub enum AggregateStoreResponse {
     Done,
     /// The sender's frozen numbers are not this store's: a defect. Nothing was done.
     WrongPlacement,
-    /// As `Committed`; but the repeat asked about reports that the job's row does not hold, so they were refused
-    /// without asking when it was written.
-    PartlyRecorded {
-        /// Reports refused.
-        refused: Vec<(ReportId, ReportError)>,
-        /// Reports that are not in the row. They were not counted.
-        unrecorded: Vec<ReportId>,
-    },
+    /// The store's reports are all too old, and it is about to forget them. Nothing was written.
+    Expired,
 }
 
 /// A request to a `JobStore`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JobStoreRequest {
-    /// Bind a job id to one body. Idempotent.
+    /// Bind a job id to one body. Idempotent: the first claim counts.
     Claim {
+        /// The task's frozen numbers.
+        placement: Placement,
         /// The job.
         job: AggregationJobId,
         /// SHA-256 of its request.
         digest: RequestDigest,
+        /// Reports too far from now for their owner to be asked.
+        unasked: Vec<(ReportId, ReportError)>,
     },
     /// Is this job id bound? Reads only.
     Knows(AggregationJobId),
+    /// The task is gone: forget everything. Idempotent.
+    Purge,
 }
 
 /// What a `JobStore` answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JobStoreResponse {
-    /// The id is bound to this body.
-    Claimed,
+    /// The id is bound to this body; these reports are refused unasked, as the first claim had it.
+    Claimed(Vec<(ReportId, ReportError)>),
     /// The id is bound to another body.
     Conflict,
     /// Whether the id is bound.
     Known(bool),
+    /// Done.
+    Done,
 }
 
 /// A request to a task's ledger.
@@ -258,15 +314,49 @@ pub enum LedgerRequest {
         /// The attempt met.
         attempt: u64,
     },
-    /// The leader deleted this job. Idempotent; nothing else happens until a collection.
+    /// The leader deleted this job. Idempotent; nothing else happens until a collection, or until another job brings
+    /// its reports again.
     Release {
+        /// The task's frozen numbers.
+        placement: Placement,
         /// The job.
         job: AggregationJobId,
-        /// When.
-        at: Time,
     },
+    /// Which of these jobs did the leader delete? Reads only.
+    Released(Vec<AggregationJobId>),
     /// Collect a batch. Idempotent by the request's digest.
     Collect(Box<Collect>),
+    /// A store forgets what is too old. Idempotent by store and epoch; the last word counts.
+    Expired {
+        /// The store.
+        store: StoreId,
+        /// The epoch of arrival, 0 for a store of a time group, which then ends.
+        epoch: u32,
+        /// Reports that no collection asked for.
+        uncollected: u64,
+    },
+    /// How the task is doing. Reads only.
+    Status,
+    /// The task is gone: have all its stores forget everything, then forget too. Idempotent.
+    Purge {
+        /// The task's frozen numbers.
+        placement: Placement,
+        /// Field of the task's shares.
+        field: FieldKind,
+    },
+}
+
+/// How a task is doing, as its ledger knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerStatus {
+    /// Batches collected, each with each aggregation parameter.
+    pub collections: u64,
+    /// Reports in them.
+    pub collected_reports: u64,
+    /// Reports that were forgotten, being too old, before a collection asked for them.
+    pub expired_reports: u64,
+    /// A collection attempt is under way.
+    pub collecting: bool,
 }
 
 /// A leader's aggregate-share request, with what the ledger needs to answer it.
@@ -329,6 +419,12 @@ mod hpke_config_bytes {
 pub enum LedgerResponse {
     /// The store is registered; these ranges of its group are collected, each with its parameter.
     Opened(Vec<(BucketRange, Vec<u8>)>),
+    /// The store's reports are all too old.
+    Expired,
+    /// Which of the jobs asked about were deleted.
+    Released(Vec<AggregationJobId>),
+    /// How the task is doing.
+    Status(LedgerStatus),
     /// Done.
     Done,
     /// The encoded, sealed aggregate share: the same bytes for the same request, for ever.
@@ -362,6 +458,7 @@ mod tests {
             shards: 2,
             buckets_per_group: 288,
             shard_key_version: 1,
+            retention: Duration::from_seconds(1_209_600),
         }
     }
 
@@ -400,13 +497,16 @@ mod tests {
             }],
             refused: vec![(ReportId::new([10; 16]), ReportError::ReportTooEarly)],
             open: Some(vec![(interval(), vec![11])]),
+            readmit: vec![job],
         };
         let (range, param, exclude) = (interval(), vec![1], vec![job]);
         let (attempt, version) = (1 << 60, [12; 32]);
         for action in [
             StoreAction::Commit(commit),
             StoreAction::Gather { range, param: param.clone(), exclude: exclude.clone() },
+            StoreAction::GatherJobs { range, param: param.clone() },
             StoreAction::KnowsJob(job),
+            StoreAction::Purge,
             StoreAction::Freeze {
                 attempt,
                 range,
@@ -419,6 +519,7 @@ mod tests {
         ] {
             survives(AggregateStoreRequest {
                 placement: placement(),
+                store: StoreId { group: Group::Run(3), shard: 1 },
                 field: FieldKind::F128,
                 action,
             });
@@ -427,14 +528,32 @@ mod tests {
         for answer in [
             AggregateStoreResponse::Committed(vec![(ids[0], ReportError::BatchCollected)]),
             AggregateStoreResponse::Busy(u64::MAX),
-            AggregateStoreResponse::Replayed(ids.clone()),
-            AggregateStoreResponse::Collected(ids),
-            AggregateStoreResponse::Gathered(Content { report_count: 1, ..Content::default() }),
+            AggregateStoreResponse::Replayed { soft: vec![(ids[0], job)], hard: ids.clone() },
+            AggregateStoreResponse::Collected(ids.clone()),
+            AggregateStoreResponse::Gathered {
+                content: Content { report_count: 1, ..Content::default() },
+                contested: true,
+            },
+            AggregateStoreResponse::Jobs(JobsInRange {
+                packed_count: 1,
+                packed_checksum: Checksum::new([21; 32]),
+                jobs: vec![JobInRange {
+                    job,
+                    report_count: 2,
+                    checksum: Checksum::new([22; 32]),
+                    fingerprint_sum: u64::MAX,
+                    yields: true,
+                }],
+                conflicts: vec![(job, job)],
+            }),
+            AggregateStoreResponse::Expired,
             AggregateStoreResponse::Done,
         ] {
             survives(answer);
         }
-        survives(JobStoreRequest::Claim { job, digest: [14; 32] });
+        let unasked = vec![(ids[0], ReportError::ReportTooEarly)];
+        survives(JobStoreResponse::Claimed(unasked.clone()));
+        survives(JobStoreRequest::Claim { placement: placement(), job, digest: [14; 32], unasked });
         survives(JobStoreResponse::Known(true));
         let keys = HpkeKeypair::derive(HpkeConfigId(1), HpkeKem::P256HkdfSha256, &[1; 32]).unwrap();
         let collect = Collect {
@@ -453,7 +572,11 @@ mod tests {
             hpke_aad: vec![18; 100],
         };
         survives(LedgerRequest::Collect(Box::new(collect)));
-        survives(LedgerRequest::Release { job, at: Time::from_seconds(19) });
+        survives(LedgerRequest::Release { placement: placement(), job });
+        let store = StoreId { group: Group::Whole, shard: 2 };
+        survives(LedgerRequest::Expired { store, epoch: 19, uncollected: 20 });
+        survives(LedgerResponse::Status(LedgerStatus { collections: 1, ..Default::default() }));
+        survives(LedgerResponse::Released(vec![job]));
         survives(LedgerResponse::Share(vec![20; 60]));
         survives(LedgerResponse::Opened(vec![(interval(), vec![])]));
         survives(LedgerResponse::Busy);

@@ -15,6 +15,7 @@
 
 pub mod aggregate_store;
 pub mod config_store;
+pub mod exclusion;
 pub mod job_store;
 pub mod ledger;
 pub mod message;
@@ -23,14 +24,17 @@ pub mod replay;
 
 use std::future::Future;
 
+use serde::{Deserialize, Serialize};
+
 use self::{
-    aggregate_store::{JobRow, SealedRange, SliceHead, StoreMeta},
+    aggregate_store::{JobHead, JobRow, SealedRange, StoreMeta},
     ledger::{CollectionRow, LedgerMeta, Pending},
     message::{
-        AggregateStoreRequest, AggregateStoreResponse, JobStoreRequest, JobStoreResponse,
+        AggregateStoreRequest, AggregateStoreResponse, Content, JobStoreRequest, JobStoreResponse,
         LedgerRequest, LedgerResponse, RequestDigest,
     },
     placement::{Placement, StoreId},
+    replay::RunTables,
 };
 use crate::{
     batch::{BatchBucket, BucketRange},
@@ -62,7 +66,7 @@ pub trait Database {
 }
 
 /// A job's fate in one `AggregateStore`, as far as a repeat of it is answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordedJob {
     /// SHA-256 of its request.
     pub digest: RequestDigest,
@@ -70,15 +74,20 @@ pub struct RecordedJob {
     pub refused: Vec<(ReportId, ReportError)>,
 }
 
-/// Visits a job's id, aggregation parameter and slice heads.
-pub type VisitJob<'a> = dyn FnMut(AggregationJobId, &[u8], Vec<SliceHead>) -> StoreResult<()> + 'a;
+/// Visits a job's head.
+pub type VisitJob<'a> = dyn FnMut(JobHead) -> StoreResult<()> + 'a;
 
-/// Visits a job's id, aggregation parameter, slice heads and ids.
-pub type VisitJobIds<'a> =
-    dyn FnMut(AggregationJobId, &[u8], Vec<SliceHead>, &[u8]) -> StoreResult<()> + 'a;
+/// Visits a job's head and ids.
+pub type VisitJobIds<'a> = dyn FnMut(JobHead, &[u8]) -> StoreResult<()> + 'a;
+
+/// Visits merged slices: bucket, aggregation parameter, sum.
+pub type VisitMerged<'a> = dyn FnMut(BatchBucket, &[u8], Content) -> StoreResult<()> + 'a;
 
 /// Tables of one `AggregateStore`.
-pub trait AggregateTables {
+///
+/// Jobs live in tables of their own *generation* until they are packed, so that a table can be dropped whole: deleting
+/// rows bills each of them. What is packed lives in tables of their *epoch* of arrival.
+pub trait AggregateTables: RunTables {
     /// The single meta row.
     ///
     /// # Errors
@@ -104,41 +113,118 @@ pub trait AggregateTables {
     /// # Errors
     /// The database's.
     fn put_sealed(&mut self, range: &SealedRange) -> StoreResult<()>;
+    /// Forgets sealed intervals that end before `end` (1 row each). Batches by id are never forgotten.
+    ///
+    /// # Errors
+    /// The database's.
+    fn forget_sealed_before(&mut self, end: Time) -> StoreResult<()>;
+
+    /// Creates the tables of a generation.
+    ///
+    /// # Errors
+    /// The database's.
+    fn create_generation(&mut self, generation: u32) -> StoreResult<()>;
+    /// Drops them.
+    ///
+    /// # Errors
+    /// The database's.
+    fn drop_generation(&mut self, generation: u32) -> StoreResult<()>;
     /// A job's digest and refused reports.
     ///
     /// # Errors
     /// The database's.
-    fn job(&mut self, job: &AggregationJobId) -> StoreResult<Option<RecordedJob>>;
+    fn job(&mut self, generation: u32, job: &AggregationJobId) -> StoreResult<Option<RecordedJob>>;
     /// Records a job (1 row whatever its size, up to the chunk limit of the database).
     ///
     /// # Errors
-    /// The database's.
-    fn insert_job(&mut self, row: &JobRow) -> StoreResult<()>;
-    /// Replaces the slice heads of a job (1 row).
+    /// The database's, or the job is there.
+    fn insert_job(&mut self, generation: u32, row: &JobRow) -> StoreResult<()>;
+    /// Replaces the slice heads of a job, and its ids if they are given (1 row).
     ///
     /// # Errors
     /// The database's.
-    fn put_heads(&mut self, job: &AggregationJobId, heads: &[SliceHead]) -> StoreResult<()>;
-    /// Visits each job's parameter and slice heads.
+    fn put_slices(
+        &mut self,
+        generation: u32,
+        head: &JobHead,
+        ids: Option<&[u8]>,
+    ) -> StoreResult<()>;
+    /// Visits each job.
     ///
     /// # Errors
     /// The database's, or the visitor's.
-    fn each_job(&mut self, visit: &mut VisitJob<'_>) -> StoreResult<()>;
-    /// Visits each job's parameter, slice heads and ids (16 bytes each, in the order of the slices).
+    fn each_job(&mut self, generation: u32, visit: &mut VisitJob<'_>) -> StoreResult<()>;
+    /// Visits each job with its ids (16 bytes each, in the order of the slices).
     ///
     /// # Errors
     /// The database's, or the visitor's.
-    fn each_job_ids(&mut self, visit: &mut VisitJobIds<'_>) -> StoreResult<()>;
-    /// A job's report ids, 16 bytes each, in the order of the slices.
-    ///
-    /// # Errors
-    /// The database's.
-    fn ids(&mut self, job: &AggregationJobId) -> StoreResult<Vec<u8>>;
+    fn each_job_ids(&mut self, generation: u32, visit: &mut VisitJobIds<'_>) -> StoreResult<()>;
     /// A job's encoded shares, in the order of the slices.
     ///
     /// # Errors
     /// The database's.
-    fn shares(&mut self, job: &AggregationJobId) -> StoreResult<Vec<u8>>;
+    fn shares(&mut self, generation: u32, job: &AggregationJobId) -> StoreResult<Vec<u8>>;
+
+    /// Creates the tables of an epoch.
+    ///
+    /// # Errors
+    /// The database's.
+    fn create_epoch(&mut self, epoch: u32) -> StoreResult<()>;
+    /// Drops them.
+    ///
+    /// # Errors
+    /// The database's.
+    fn drop_epoch(&mut self, epoch: u32) -> StoreResult<()>;
+    /// Keeps what a repeat of packed jobs is answered from (a few rows for all of them).
+    ///
+    /// # Errors
+    /// The database's.
+    fn put_packed_jobs(
+        &mut self,
+        epoch: u32,
+        generation: u32,
+        jobs: &[(AggregationJobId, RecordedJob)],
+    ) -> StoreResult<()>;
+    /// A packed job's digest and refused reports.
+    ///
+    /// # Errors
+    /// The database's.
+    fn packed_job(
+        &mut self,
+        epoch: u32,
+        job: &AggregationJobId,
+    ) -> StoreResult<Option<RecordedJob>>;
+    /// The sum of a bucket's merged slices.
+    ///
+    /// # Errors
+    /// The database's.
+    fn merged(
+        &mut self,
+        epoch: u32,
+        bucket: &BatchBucket,
+        param: &[u8],
+    ) -> StoreResult<Option<Content>>;
+    /// Writes it (1 row up to the chunk limit of the database).
+    ///
+    /// # Errors
+    /// The database's.
+    fn put_merged(
+        &mut self,
+        epoch: u32,
+        bucket: &BatchBucket,
+        param: &[u8],
+        content: &Content,
+    ) -> StoreResult<()>;
+    /// Visits the merged slices of a range, or all.
+    ///
+    /// # Errors
+    /// The database's, or the visitor's.
+    fn each_merged(
+        &mut self,
+        epoch: u32,
+        range: Option<&BucketRange>,
+        visit: &mut VisitMerged<'_>,
+    ) -> StoreResult<()>;
 }
 
 /// Tables of one `TaskLedger`.
@@ -158,16 +244,50 @@ pub trait LedgerTables {
     /// # Errors
     /// The database's.
     fn register(&mut self, store: &StoreId) -> StoreResult<()>;
-    /// All registered stores, in order.
+    /// The registered stores of groups `first..=last`, in order.
     ///
     /// # Errors
     /// The database's.
-    fn registered(&mut self) -> StoreResult<Vec<StoreId>>;
+    fn registered(&mut self, first: u64, last: u64) -> StoreResult<Vec<StoreId>>;
+    /// A store of a time group ended (1 row, or none if it is not registered).
+    ///
+    /// # Errors
+    /// The database's.
+    fn unregister(&mut self, store: &StoreId) -> StoreResult<()>;
+    /// Records what a store forgot uncollected (1 row); the last word counts.
+    ///
+    /// # Errors
+    /// The database's.
+    fn put_expired(&mut self, store: &StoreId, epoch: u32, uncollected: u64) -> StoreResult<()>;
+    /// Reports forgotten uncollected, over all stores.
+    ///
+    /// # Errors
+    /// The database's.
+    fn expired_total(&mut self) -> StoreResult<u64>;
+    /// Creates the table of jobs deleted in an epoch.
+    ///
+    /// # Errors
+    /// The database's.
+    fn create_released(&mut self, epoch: u32) -> StoreResult<()>;
+    /// Drops it.
+    ///
+    /// # Errors
+    /// The database's.
+    fn drop_released(&mut self, epoch: u32) -> StoreResult<()>;
     /// Records that the leader deleted a job (1 row, or none if recorded).
     ///
     /// # Errors
     /// The database's.
-    fn release(&mut self, job: &AggregationJobId, at: Time) -> StoreResult<()>;
+    fn release(&mut self, epoch: u32, job: &AggregationJobId) -> StoreResult<()>;
+    /// Which of these jobs the leader deleted in an epoch.
+    ///
+    /// # Errors
+    /// The database's.
+    fn released(
+        &mut self,
+        epoch: u32,
+        jobs: &[AggregationJobId],
+    ) -> StoreResult<Vec<AggregationJobId>>;
     /// The attempt under way, if any.
     ///
     /// # Errors
@@ -208,20 +328,49 @@ pub trait LedgerTables {
     /// # Errors
     /// The database's.
     fn update_collection(&mut self, row: &CollectionRow) -> StoreResult<()>;
+    /// How many collections were decided, and of how many reports.
+    ///
+    /// # Errors
+    /// The database's.
+    fn collected_totals(&mut self) -> StoreResult<(u64, u64)>;
 }
 
-/// Tables of one `JobStore`.
+/// What a `JobStore` keeps of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// SHA-256 of its request.
+    pub digest: RequestDigest,
+    /// Reports refused without asking their owners.
+    pub unasked: Vec<(ReportId, ReportError)>,
+}
+
+/// Tables of one `JobStore`, one per epoch.
 pub trait JobTables {
+    /// The epochs that have a table, oldest first, each with the time at which it is forgotten.
+    ///
+    /// # Errors
+    /// The database's.
+    fn epochs(&mut self) -> StoreResult<Vec<(u32, Time)>>;
+    /// Creates the table of an epoch (and 1 row).
+    ///
+    /// # Errors
+    /// The database's.
+    fn create_epoch(&mut self, epoch: u32, forget_at: Time) -> StoreResult<()>;
+    /// Drops it (and 1 row).
+    ///
+    /// # Errors
+    /// The database's.
+    fn drop_epoch(&mut self, epoch: u32) -> StoreResult<()>;
     /// The body a job id is bound to.
     ///
     /// # Errors
     /// The database's.
-    fn claim(&mut self, job: &AggregationJobId) -> StoreResult<Option<RequestDigest>>;
+    fn claim(&mut self, epoch: u32, job: &AggregationJobId) -> StoreResult<Option<Claim>>;
     /// Binds a job id (1 row).
     ///
     /// # Errors
     /// The database's.
-    fn put_claim(&mut self, job: &AggregationJobId, digest: &RequestDigest) -> StoreResult<()>;
+    fn put_claim(&mut self, epoch: u32, job: &AggregationJobId, claim: &Claim) -> StoreResult<()>;
 }
 
 /// A call to an object has no known outcome: it may or may not have been carried out.

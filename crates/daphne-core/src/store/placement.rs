@@ -30,7 +30,15 @@ pub struct Placement {
     pub buckets_per_group: u32,
     /// Version of the root key that the shard key is derived from.
     pub shard_key_version: u32,
+    /// Reports older than this are refused, so what protects them against replays may be forgotten some time
+    /// after it.
+    pub retention: Duration,
 }
+
+/// Clocks, and the reports a task tolerates ahead of them, may be this far off.
+const TIME_MARGIN: Duration = Duration::from_seconds(86_400);
+/// A shorter epoch would only make more tables.
+const EPOCH_LENGTH_MIN_S: u64 = 86_400;
 
 /// A run of neighbouring batch buckets, or the whole task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -115,6 +123,44 @@ impl Placement {
         (hasher.finish() % u64::from(self.shards.max(1))) as u16
     }
 
+    /// The numbers of the groups that can hold a bucket of `range`, first and last; `None` for the whole task.
+    pub fn groups_meeting(&self, range: &BucketRange) -> Option<(u64, u64)> {
+        let (run, BucketRange::Windows(interval)) = (self.run_length()?, range) else {
+            return None;
+        };
+        let last = interval.end().as_seconds().saturating_sub(1);
+        Some((interval.start().as_seconds() / run, last / run))
+    }
+
+    /// From when on nothing in a group's objects can matter: every report in it has been too old for a day. `None` for
+    /// the whole task, which ends epoch by epoch.
+    pub fn group_deadline(&self, group: Group) -> Option<Time> {
+        let BucketRange::Windows(held) = self.group_range(group)? else {
+            return None;
+        };
+        Some(held.end().saturating_add(self.retention).saturating_add(TIME_MARGIN))
+    }
+
+    /// The epoch of what arrives now: where state is not kept by report time, it is kept, and dropped, by epochs of
+    /// arrival.
+    pub fn epoch(&self, now: Time) -> u32 {
+        u32::try_from(now.as_seconds() / self.epoch_length_s()).unwrap_or(u32::MAX)
+    }
+
+    /// From when on nothing that arrived in an epoch can matter: its reports, which were at most a margin ahead of their
+    /// time, have been too old for a day.
+    pub fn epoch_deadline(&self, epoch: u32) -> Time {
+        let end = Time::from_seconds((u64::from(epoch) + 1).saturating_mul(self.epoch_length_s()));
+        let group = Duration::from_seconds(self.run_length().unwrap_or(0));
+        [TIME_MARGIN, group, self.retention, TIME_MARGIN]
+            .into_iter()
+            .fold(end, Time::saturating_add)
+    }
+
+    fn epoch_length_s(&self) -> u64 {
+        self.retention.as_seconds().max(EPOCH_LENGTH_MIN_S)
+    }
+
     fn run_length(&self) -> Option<u64> {
         match u64::from(self.buckets_per_group).checked_mul(self.time_precision.as_seconds()) {
             Some(0) => None,
@@ -172,6 +218,7 @@ mod tests {
             shards,
             buckets_per_group,
             shard_key_version: 1,
+            retention: Duration::from_seconds(14 * 86_400),
         }
     }
 
@@ -184,6 +231,31 @@ mod tests {
         let owner = p.owner(&key, &bucket, &ReportId::new([3; 16]));
         assert_eq!(p.store_name(&owner), "v1/BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc/19675/2");
         assert_eq!(p.home(&key, &AggregationJobId::new([3; 16])), 3);
+    }
+
+    #[test]
+    fn deadlines_come_after_the_last_report_is_too_old() {
+        const DAY: u64 = 86_400;
+        let p = placement(288, 1);
+        let day_two = Group::Run(2);
+        assert_eq!(p.group_deadline(day_two), Some(Time::from_seconds((3 + 14 + 1) * DAY)));
+        assert_eq!(p.group_deadline(Group::Whole), None);
+        let whole = placement(0, 1);
+        assert_eq!(whole.epoch(Time::from_seconds(28 * DAY)), 2);
+        // Whatever arrives at the end of an epoch, a day ahead of its time, and is asked about with a clock a day late.
+        assert_eq!(whole.epoch_deadline(2), Time::from_seconds((42 + 1 + 14 + 1) * DAY));
+        let brief = Placement { retention: Duration::from_seconds(60), ..whole };
+        assert_eq!(brief.epoch(Time::from_seconds(DAY - 1)), 0);
+        let endless = placement(u32::MAX, 1);
+        assert!(
+            endless.group_deadline(Group::Run(u64::MAX)).is_none_or(|t| t.as_seconds() == u64::MAX)
+        );
+        assert_eq!(
+            p.groups_meeting(&BucketRange::Windows(
+                Interval::new(Time::from_seconds(DAY), Duration::from_seconds(DAY)).unwrap()
+            )),
+            Some((1, 1))
+        );
     }
 
     #[test]

@@ -13,7 +13,8 @@ use crate::{
         Objects,
         message::{
             AggregateStoreRequest, AggregateStoreResponse as Answer, Collect, Commit, Content,
-            JobStoreRequest, JobStoreResponse, LedgerRequest, LedgerResponse, Slice, StoreAction,
+            JobStoreRequest, JobStoreResponse, JobsInRange, LedgerRequest, LedgerResponse, Slice,
+            StoreAction,
         },
         placement::{Group, Placement, StoreId},
     },
@@ -84,7 +85,20 @@ pub fn commit(job_number: u8, slices: Vec<Slice>) -> Commit {
         slices,
         refused: Vec::new(),
         open: Some(Vec::new()),
+        readmit: Vec::new(),
     }
+}
+
+/// Replays of reports, each in a job whose fate is open.
+pub fn soft(replays: &[(u8, u8)]) -> Answer {
+    let soft = replays.iter().map(|(r, j)| (report(*r), job(*j))).collect();
+    Answer::Replayed { soft, hard: Vec::new() }
+}
+
+/// Replays of reports that count for good.
+pub fn hard(reports: &[u8]) -> Answer {
+    let hard = reports.iter().map(|r| report(*r)).collect();
+    Answer::Replayed { soft: Vec::new(), hard }
 }
 
 /// The only store of a task with one group and one shard.
@@ -104,6 +118,8 @@ impl<'a, O: Objects> Subject<'a, O> {
                 shards,
                 buckets_per_group: buckets,
                 shard_key_version: 1,
+                // The suite's reports are all from the year 1970.
+                retention: Duration::from_seconds(1 << 40),
             },
             // Unwrap safety: 32 bytes are enough.
             collector: HpkeKeypair::derive(HpkeConfigId(9), HpkeKem::X25519HkdfSha256, &[3; 32])
@@ -113,7 +129,8 @@ impl<'a, O: Objects> Subject<'a, O> {
 
     /// Asks a store.
     pub async fn ask(&self, store: StoreId, action: StoreAction) -> Answer {
-        let request = AggregateStoreRequest { placement: self.placement, field: FIELD, action };
+        let request =
+            AggregateStoreRequest { placement: self.placement, store, field: FIELD, action };
         self.objects.store(&store, request).await.expect("the store answers")
     }
 
@@ -131,9 +148,23 @@ impl<'a, O: Objects> Subject<'a, O> {
     pub async fn gather(&self, store: StoreId, range: BucketRange) -> Content {
         let action = StoreAction::Gather { range, param: Vec::new(), exclude: Vec::new() };
         match self.ask(store, action).await {
-            Answer::Gathered(content) => content,
+            Answer::Gathered { content, .. } => content,
             other => panic!("a gathering was answered with {other:?}"),
         }
+    }
+
+    /// What the jobs of a store hold in a range.
+    pub async fn jobs(&self, store: StoreId, range: BucketRange) -> JobsInRange {
+        match self.ask(store, StoreAction::GatherJobs { range, param: Vec::new() }).await {
+            Answer::Jobs(jobs) => jobs,
+            other => panic!("a gathering of jobs was answered with {other:?}"),
+        }
+    }
+
+    /// Deletes a job, as the leader does.
+    pub async fn release(&self, number: u8) {
+        let release = LedgerRequest::Release { placement: self.placement, job: job(number) };
+        assert_eq!(self.ask_ledger(release).await, LedgerResponse::Done);
     }
 
     /// Freezes a range as gathered just before.
@@ -253,7 +284,7 @@ pub async fn a_replay_writes_nothing(objects: &impl Objects) {
     let first = commit(1, vec![slice(BatchBucket::Batch(a), &[1, 2])]);
     assert_eq!(s.commit(ONLY, first).await, Answer::Committed(vec![]));
     let again = commit(2, vec![slice(BatchBucket::Batch(b), &[2, 3, 1])]);
-    let replayed = Answer::Replayed(vec![report(1), report(2)]);
+    let replayed = soft(&[(1, 1), (2, 1)]);
     assert_eq!(s.commit(ONLY, again).await, replayed);
     assert_eq!(s.gather(ONLY, BucketRange::Batch(b)).await, Content::default());
     assert_eq!(s.ask(ONLY, StoreAction::KnowsJob(job(2))).await, Answer::Known(false));
@@ -321,9 +352,223 @@ pub async fn an_excluded_slice_frees_its_reports(objects: &impl Objects) {
     assert_eq!(s.gather(ONLY, windows(0, 1)).await.share, 3u64.to_le_bytes());
     assert_eq!(s.gather(ONLY, windows(5, 1)).await.share, 2u64.to_le_bytes());
     let again = commit(3, vec![slice(window(6), &[1, 2])]);
-    assert_eq!(s.commit(ONLY, again).await, Answer::Replayed(vec![report(2)]));
+    assert_eq!(s.commit(ONLY, again).await, soft(&[(2, 1)]));
     let free = commit(3, vec![slice(window(6), &[1])]);
     assert_eq!(s.commit(ONLY, free).await, Answer::Committed(vec![]));
+}
+
+/// A report of a job that the leader deleted may come again in another job; a collection decides which of the two
+/// counts, and the store lets none decide for both (I1).
+pub async fn a_deleted_jobs_report_is_readmitted(objects: &impl Objects) {
+    let s = Subject::new(objects, "readmit", BatchMode::LeaderSelected, 1, 0);
+    let (a, b) = (BatchId::new([1; 32]), BatchId::new([2; 32]));
+    let (in_a, in_b) = (BatchBucket::Batch(a), BatchBucket::Batch(b));
+    s.commit(ONLY, commit(1, vec![slice(in_a, &[1, 2])])).await;
+    let mut second = commit(2, vec![slice(in_a, &[1, 3])]);
+    assert_eq!(s.commit(ONLY, second.clone()).await, soft(&[(1, 1)]));
+    second.readmit = vec![job(9)];
+    assert_eq!(s.commit(ONLY, second.clone()).await, soft(&[(1, 1)]), "another job was deleted");
+    second.readmit = vec![job(1)];
+    assert_eq!(s.commit(ONLY, second.clone()).await, Answer::Committed(vec![]));
+    let mut third = commit(3, vec![slice(in_b, &[2, 4])]);
+    // The owner yields already: nobody is asked twice.
+    assert_eq!(s.commit(ONLY, third.clone()).await, Answer::Committed(vec![]));
+    third.digest = [99; 32];
+    assert_eq!(s.commit(ONLY, third).await, Answer::Conflict);
+    let fourth = commit(4, vec![slice(in_b, &[1])]);
+    assert_eq!(s.commit(ONLY, fourth).await, soft(&[(1, 2)]), "who took it over owns it");
+    let jobs = s.jobs(ONLY, BucketRange::Batch(a)).await;
+    assert_eq!(jobs.conflicts, [(job(1), job(2))]);
+    let yields: Vec<_> = jobs.jobs.iter().map(|j| (j.job, j.report_count, j.yields)).collect();
+    assert_eq!(yields, [(job(2), 2, false), (job(1), 2, true)], "newest first");
+    // Both at once: a report would count twice.
+    assert_eq!(s.freeze(ONLY, 1, BucketRange::Batch(a)).await, Answer::Moved);
+    // While it is being decided, neither answer is true.
+    let exclude = vec![job(1)];
+    let gather = StoreAction::Gather {
+        range: BucketRange::Batch(a),
+        param: vec![],
+        exclude: exclude.clone(),
+    };
+    let Answer::Gathered { content, contested } = s.ask(ONLY, gather).await else {
+        panic!("no content")
+    };
+    assert_eq!((content.report_count, contested), (2, false));
+    let freeze = StoreAction::Freeze {
+        attempt: 2,
+        range: BucketRange::Batch(a),
+        param: vec![],
+        exclude: exclude.clone(),
+        version: content.version(),
+    };
+    assert_eq!(s.ask(ONLY, freeze).await, Answer::Frozen);
+    let fifth = commit(5, vec![slice(in_b, &[2])]);
+    assert_eq!(s.commit(ONLY, fifth).await, Answer::Busy(2));
+    assert_eq!(s.seal(ONLY, 2, BucketRange::Batch(a), exclude).await, Answer::Done);
+    let sixth = commit(6, vec![slice(in_b, &[1, 2, 3])]);
+    let replayed =
+        Answer::Replayed { soft: vec![(report(2), job(3))], hard: vec![report(1), report(3)] };
+    assert_eq!(s.commit(ONLY, sixth).await, replayed);
+    assert_eq!(s.gather(ONLY, BucketRange::Batch(b)).await.report_count, 2);
+}
+
+/// A kept slice that had yielded takes its reports back from the jobs that took them over, in whatever batch (I1).
+pub async fn what_a_collection_keeps_is_taken_from_all_others(objects: &impl Objects) {
+    let s = Subject::new(objects, "taken back", BatchMode::LeaderSelected, 1, 0);
+    let (a, b) = (BatchId::new([1; 32]), BatchId::new([2; 32]));
+    s.commit(ONLY, commit(1, vec![slice(BatchBucket::Batch(a), &[1, 2])])).await;
+    let mut second = commit(2, vec![slice(BatchBucket::Batch(b), &[2, 3])]);
+    second.readmit = vec![job(1)];
+    assert_eq!(s.commit(ONLY, second).await, Answer::Committed(vec![]));
+    s.commit(ONLY, commit(3, vec![slice(BatchBucket::Batch(b), &[4])])).await;
+    assert_eq!(s.freeze(ONLY, 1, BucketRange::Batch(a)).await, Answer::Frozen);
+    assert_eq!(s.seal(ONLY, 1, BucketRange::Batch(a), vec![]).await, Answer::Done);
+    assert_eq!(s.gather(ONLY, BucketRange::Batch(b)).await.share, 4u64.to_le_bytes());
+    // What only the excluded slice held is free, what it shared is not.
+    let mut again = commit(4, vec![slice(BatchBucket::Batch(b), &[2, 3])]);
+    assert_eq!(s.commit(ONLY, again.clone()).await, hard(&[2]));
+    again.slices = vec![slice(BatchBucket::Batch(b), &[3])];
+    assert_eq!(s.commit(ONLY, again).await, Answer::Committed(vec![]));
+    // And once it is taken, it is taken.
+    let fifth = commit(5, vec![slice(BatchBucket::Batch(b), &[3])]);
+    assert_eq!(s.commit(ONLY, fifth).await, soft(&[(3, 4)]));
+    // The other way round: the successor is kept, the yielding slice elsewhere gives way.
+    let (c, d) = (BatchId::new([3; 32]), BatchId::new([4; 32]));
+    s.commit(ONLY, commit(6, vec![slice(BatchBucket::Batch(c), &[11, 12])])).await;
+    let mut seventh = commit(7, vec![slice(BatchBucket::Batch(d), &[12])]);
+    seventh.readmit = vec![job(6)];
+    assert_eq!(s.commit(ONLY, seventh).await, Answer::Committed(vec![]));
+    assert_eq!(s.freeze(ONLY, 2, BucketRange::Batch(d)).await, Answer::Frozen);
+    assert_eq!(s.seal(ONLY, 2, BucketRange::Batch(d), vec![]).await, Answer::Done);
+    assert_eq!(s.gather(ONLY, BucketRange::Batch(c)).await.report_count, 0);
+    let eighth = commit(8, vec![slice(BatchBucket::Batch(c), &[11, 12])]);
+    assert_eq!(s.commit(ONLY, eighth).await, hard(&[12]));
+}
+
+/// The leader's count and checksum choose the jobs: an abandoned one is left out, whether or not its deletion
+/// arrived; a deleted one that was finished is kept.
+pub async fn the_leaders_checksum_chooses_the_jobs(objects: &impl Objects) {
+    for (n, delete_abandoned) in [(0, false), (1, true)] {
+        let case = format!("choice {n}");
+        let s = Subject::new(objects, &case, BatchMode::TimeInterval, 2, 0);
+        let other = StoreId { group: Group::Whole, shard: 1 };
+        for (number, here, there) in [(1u8, 10u8, 15u8), (2, 20, 25), (3, 30, 35)] {
+            let c = commit(number, vec![slice(window(0), &[here, here + 1])]);
+            s.commit(ONLY, c).await;
+            let c =
+                commit(number, vec![slice(window(0), &[there]), slice(window(3), &[there + 1])]);
+            s.commit(other, c).await;
+        }
+        s.release(1).await; // Finished, and tidied up.
+        if delete_abandoned {
+            s.release(2).await;
+        }
+        let mut small = s.collection(1, windows(0, 1), &[10, 11, 15]);
+        small.min_batch_size = 4;
+        assert_eq!(refused(&s.collect(&small).await), AbortKind::InvalidBatchSize, "what is kept");
+        let odd = s.collection(2, windows(0, 1), &[10, 11, 15, 30, 31]);
+        assert_eq!(refused(&s.collect(&odd).await), AbortKind::BatchMismatch, "half a job");
+        let right = s.collection(3, windows(0, 1), &[10, 11, 15, 30, 31, 35]);
+        let answer = s.collect(&right).await;
+        assert_eq!(s.open(&right, &answer), 132);
+        assert_eq!(s.collect(&right).await, answer);
+        // Left out in this batch, the job's slice in another is untouched, and its reports are free here.
+        let rest = s.collection(4, windows(3, 1), &[16, 26, 36]);
+        let answer = s.collect(&rest).await;
+        assert_eq!(s.open(&rest, &answer), 78);
+        let again = commit(4, vec![slice(window(7), &[20, 21])]);
+        assert_eq!(s.commit(ONLY, again).await, Answer::Committed(vec![]));
+    }
+}
+
+/// A job that was given up, and whose reports came again in another job of the same batch, is left out although the
+/// sums alone cannot tell the two apart.
+pub async fn equal_jobs_count_once(objects: &impl Objects) {
+    let s = Subject::new(objects, "equal", BatchMode::TimeInterval, 1, 0);
+    s.commit(ONLY, commit(1, vec![slice(window(0), &[1, 2])])).await;
+    s.release(1).await;
+    let mut second = commit(2, vec![slice(window(0), &[1, 2])]);
+    second.readmit = vec![job(1)];
+    assert_eq!(s.commit(ONLY, second).await, Answer::Committed(vec![]));
+    let twice = s.collection(1, windows(0, 1), &[1, 2, 1, 2]);
+    assert_eq!(refused(&s.collect(&twice).await), AbortKind::BatchMismatch);
+    let once = s.collection(2, windows(0, 1), &[1, 2]);
+    let answer = s.collect(&once).await;
+    assert_eq!(s.open(&once, &answer), 3);
+    let third = commit(3, vec![slice(window(1), &[1])]);
+    assert_eq!(s.commit(ONLY, third).await, hard(&[1]));
+}
+
+/// Which jobs were deleted, as far as the ledger was told.
+pub async fn the_ledger_knows_deleted_jobs(objects: &impl Objects) {
+    let s = Subject::new(objects, "released", BatchMode::TimeInterval, 1, 0);
+    let ask = LedgerRequest::Released(vec![job(1), job(2), job(3)]);
+    assert_eq!(s.ask_ledger(ask.clone()).await, LedgerResponse::Released(vec![]));
+    s.release(3).await;
+    s.release(1).await;
+    s.release(1).await;
+    assert_eq!(s.ask_ledger(ask).await, LedgerResponse::Released(vec![job(1), job(3)]));
+    let many = LedgerRequest::Released((0..=255).map(job).collect());
+    assert_eq!(s.ask_ledger(many).await, LedgerResponse::Released(vec![job(1), job(3)]));
+}
+
+/// A batch collected under one aggregation parameter takes, under another, only the reports it had. DAP-09 §4.5.1.4.
+pub async fn a_second_parameter_takes_the_same_reports(objects: &impl Objects) {
+    let s = Subject::new(objects, "parameters", BatchMode::TimeInterval, 1, 0);
+    let under = |number: u8, param: u8, reports: &[u8]| Commit {
+        param: vec![param],
+        ..commit(number, vec![slice(window(0), reports)])
+    };
+    let collect = |request: u8, param: u8, reports: &[u8], n: u64| Collect {
+        param: vec![param],
+        max_batch_query_count: 2,
+        ..s.collection(request, windows(0, n), reports)
+    };
+    assert_eq!(s.commit(ONLY, under(1, 7, &[1, 2, 3])).await, Answer::Committed(vec![]));
+    assert_eq!(s.commit(ONLY, under(2, 8, &[1, 2])).await, Answer::Committed(vec![]));
+    assert_eq!(s.commit(ONLY, under(3, 7, &[1])).await, soft(&[(1, 1)]));
+    let first = collect(1, 7, &[1, 2, 3], 1);
+    let answer = s.collect(&first).await;
+    assert_eq!(s.open(&first, &answer), 6);
+    assert_eq!(s.commit(ONLY, under(4, 7, &[4])).await, Answer::Collected(vec![report(4)]));
+    assert_eq!(s.commit(ONLY, under(5, 8, &[3, 4])).await, Answer::Collected(vec![report(4)]));
+    assert_eq!(s.commit(ONLY, under(5, 8, &[3])).await, Answer::Committed(vec![]));
+    let wider = collect(2, 8, &[1, 2, 3], 2);
+    assert_eq!(refused(&s.collect(&wider).await), AbortKind::BatchOverlap);
+    let other_sum = collect(3, 7, &[1, 2], 1);
+    assert_eq!(refused(&s.collect(&other_sum).await), AbortKind::BatchMismatch);
+    let second = collect(4, 8, &[1, 2, 3], 1);
+    let answer = s.collect(&second).await;
+    assert_eq!(s.open(&second, &answer), 6);
+    assert_eq!(s.collect(&second).await, answer, "a repeat counts no query");
+    let third = collect(5, 9, &[1, 2], 1);
+    assert_eq!(refused(&s.collect(&third).await), AbortKind::BatchQueriedTooManyTimes);
+}
+
+/// A task that is gone leaves nothing.
+pub async fn a_purged_task_is_forgotten(objects: &impl Objects) {
+    for (n, buckets) in [(0u8, 0), (1, 10)] {
+        let case = format!("purge {n}");
+        let s = Subject::new(objects, &case, BatchMode::TimeInterval, 2, buckets);
+        let group = if buckets == 0 { Group::Whole } else { Group::Run(0) };
+        let store = StoreId { group, shard: 1 };
+        if buckets != 0 {
+            s.open_store(store).await;
+        }
+        s.commit(store, commit(1, vec![slice(window(0), &[1, 2])])).await;
+        let collect = s.collection(1, windows(0, 1), &[1, 2]);
+        let answer = s.collect(&collect).await;
+        assert_eq!(s.open(&collect, &answer), 3);
+        let purge = LedgerRequest::Purge { placement: s.placement, field: FIELD };
+        assert_eq!(s.ask_ledger(purge.clone()).await, LedgerResponse::Done);
+        assert_eq!(s.ask_ledger(purge).await, LedgerResponse::Done, "again");
+        let known = StoreAction::KnowsJob(job(1));
+        assert_eq!(s.ask(store, known).await, Answer::Known(false));
+        let LedgerResponse::Status(status) = s.ask_ledger(LedgerRequest::Status).await else {
+            panic!("no status")
+        };
+        assert_eq!(status, Default::default());
+    }
 }
 
 /// A store with other frozen numbers than the sender's refuses: a wrong shard count must not become a new shard.
@@ -432,7 +677,7 @@ pub async fn overlapping_intervals_are_refused(objects: &impl Objects) {
 pub async fn deleting_a_job_keeps_its_reports(objects: &impl Objects) {
     let s = Subject::new(objects, "delete", BatchMode::TimeInterval, 1, 0);
     s.commit(ONLY, commit(1, vec![slice(window(0), &[1, 2])])).await;
-    let release = LedgerRequest::Release { job: job(1), at: Time::from_seconds(5) };
+    let release = LedgerRequest::Release { placement: s.placement, job: job(1) };
     assert_eq!(s.ask_ledger(release.clone()).await, LedgerResponse::Done);
     assert_eq!(s.ask_ledger(release).await, LedgerResponse::Done, "again");
     let collect = s.collection(1, windows(0, 1), &[1, 2]);
@@ -464,11 +709,19 @@ pub async fn a_claim_binds_one_body(objects: &impl Objects) {
     let ask = |request| async {
         objects.job_store(&s.placement, 0, request).await.expect("the job store answers")
     };
-    let claim = |digest| JobStoreRequest::Claim { job: job(1), digest: [digest; 32] };
+    let unasked = vec![(report(9), ReportError::ReportTooEarly)];
+    let claim = |digest, unasked: &[_]| JobStoreRequest::Claim {
+        placement: s.placement,
+        job: job(1),
+        digest: [digest; 32],
+        unasked: unasked.to_vec(),
+    };
     assert_eq!(ask(JobStoreRequest::Knows(job(1))).await, JobStoreResponse::Known(false));
-    assert_eq!(ask(claim(1)).await, JobStoreResponse::Claimed);
-    assert_eq!(ask(claim(1)).await, JobStoreResponse::Claimed);
-    assert_eq!(ask(claim(2)).await, JobStoreResponse::Conflict);
+    let claimed = JobStoreResponse::Claimed(unasked.clone());
+    assert_eq!(ask(claim(1, &unasked)).await, claimed);
+    // Later, when no report is far off any more: what was recorded counts.
+    assert_eq!(ask(claim(1, &[])).await, claimed);
+    assert_eq!(ask(claim(2, &unasked)).await, JobStoreResponse::Conflict);
     assert_eq!(ask(JobStoreRequest::Knows(job(1))).await, JobStoreResponse::Known(true));
 }
 
@@ -511,6 +764,13 @@ cases!(
     frozen_is_busy_and_sealed_is_collected,
     a_freeze_is_of_what_was_gathered,
     an_excluded_slice_frees_its_reports,
+    a_deleted_jobs_report_is_readmitted,
+    what_a_collection_keeps_is_taken_from_all_others,
+    the_leaders_checksum_chooses_the_jobs,
+    equal_jobs_count_once,
+    the_ledger_knows_deleted_jobs,
+    a_second_parameter_takes_the_same_reports,
+    a_purged_task_is_forgotten,
     a_wrong_placement_is_refused,
     a_store_is_registered_before_its_first_commit,
     a_wrong_request_burns_nothing,

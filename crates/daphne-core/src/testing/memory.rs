@@ -10,19 +10,21 @@ use crate::{
     batch::{BatchBucket, BucketRange},
     ids::{AggregationJobId, TaskId},
     store::{
-        AggregateTables, CallError, Database, JobTables, LedgerTables, Objects, RecordedJob,
-        StoreError, StoreResult, VisitJob, VisitJobIds,
-        aggregate_store::{AggregateStore, JobRow, SealedRange, SliceHead, StoreMeta},
+        AggregateTables, CallError, Claim, Database, JobTables, LedgerTables, Objects, RecordedJob,
+        StoreError, StoreResult, VisitJob, VisitJobIds, VisitMerged,
+        aggregate_store::{AggregateStore, JobHead, JobRow, SealedRange, StoreMeta},
         config_store::{ConfigTables, TaskEntry},
         job_store,
         ledger::{CollectionRow, Ledger, LedgerHost, LedgerMeta, Pending},
         message::{
-            AggregateStoreRequest, AggregateStoreResponse, JobStoreRequest, JobStoreResponse,
-            LedgerRequest, LedgerResponse, RequestDigest,
+            AggregateStoreRequest, AggregateStoreResponse, Content, JobStoreRequest,
+            JobStoreResponse, LedgerRequest, LedgerResponse, RequestDigest,
         },
-        placement::{Placement, StoreId},
+        placement::{Group, Placement, StoreId},
+        replay::{Run, RunTables},
     },
-    time::Time,
+    testing::runs::MemoryRuns,
+    time::{Duration, Time},
 };
 
 /// A database whose tables are a value: a failed transaction restores the copy taken before.
@@ -68,13 +70,49 @@ impl<T: Clone> Database for Rc<MemoryDatabase<T>> {
     }
 }
 
-/// Tables of one `AggregateStore`.
+/// Tables of one `AggregateStore`. Using a table that was not created, or was dropped, is an error.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryAggregateTables {
-    meta: Option<StoreMeta>,
+    /// The meta row.
+    pub meta: Option<StoreMeta>,
     sealed: Vec<SealedRange>,
-    /// One entry per job.
-    pub jobs: BTreeMap<AggregationJobId, JobRow>,
+    /// Jobs by generation.
+    pub generations: BTreeMap<u32, BTreeMap<AggregationJobId, JobRow>>,
+    /// What is packed, by epoch.
+    pub epochs: BTreeMap<u32, PackedEpoch>,
+    /// The replay index.
+    pub runs: MemoryRuns,
+}
+
+/// What is packed of one epoch.
+#[derive(Clone, Debug, Default)]
+pub struct PackedEpoch {
+    /// Repeats of these are answered.
+    pub jobs: BTreeMap<AggregationJobId, RecordedJob>,
+    /// Merged slices.
+    pub merged: BTreeMap<(BatchBucket, Vec<u8>), Content>,
+}
+
+fn no_table<T>(found: Option<T>) -> StoreResult<T> {
+    found.ok_or_else(|| StoreError("no such table".to_owned()))
+}
+
+impl MemoryAggregateTables {
+    fn generation(
+        &mut self,
+        generation: u32,
+    ) -> StoreResult<&mut BTreeMap<AggregationJobId, JobRow>> {
+        no_table(self.generations.get_mut(&generation))
+    }
+
+    fn epoch(&mut self, epoch: u32) -> StoreResult<&mut PackedEpoch> {
+        no_table(self.epochs.get_mut(&epoch))
+    }
+
+    /// All jobs whose slices are separate.
+    pub fn jobs(&self) -> impl Iterator<Item = &JobRow> {
+        self.generations.values().flat_map(BTreeMap::values)
+    }
 }
 
 impl AggregateTables for MemoryAggregateTables {
@@ -102,42 +140,148 @@ impl AggregateTables for MemoryAggregateTables {
         Ok(())
     }
 
-    fn job(&mut self, job: &AggregationJobId) -> StoreResult<Option<RecordedJob>> {
-        Ok(self
-            .jobs
-            .get(job)
-            .map(|row| RecordedJob { digest: row.digest, refused: row.refused.clone() }))
+    fn forget_sealed_before(&mut self, end: Time) -> StoreResult<()> {
+        self.sealed.retain(|s| match s.range {
+            BucketRange::Windows(interval) => interval.end() >= end,
+            BucketRange::Batch(_) => true,
+        });
+        Ok(())
     }
 
-    fn insert_job(&mut self, row: &JobRow) -> StoreResult<()> {
-        match self.jobs.insert(row.job, row.clone()) {
+    fn create_generation(&mut self, generation: u32) -> StoreResult<()> {
+        match self.generations.insert(generation, BTreeMap::new()) {
+            None => Ok(()),
+            Some(_) => Err(StoreError("a generation was created twice".to_owned())),
+        }
+    }
+
+    fn drop_generation(&mut self, generation: u32) -> StoreResult<()> {
+        no_table(self.generations.remove(&generation)).map(|_| ())
+    }
+
+    fn job(&mut self, generation: u32, job: &AggregationJobId) -> StoreResult<Option<RecordedJob>> {
+        Ok(self.generation(generation)?.get(job).map(|row| row.recorded.clone()))
+    }
+
+    fn insert_job(&mut self, generation: u32, row: &JobRow) -> StoreResult<()> {
+        match self.generation(generation)?.insert(row.head.job, row.clone()) {
             None => Ok(()),
             Some(_) => Err(StoreError("a job was inserted twice".to_owned())),
         }
     }
 
-    fn put_heads(&mut self, job: &AggregationJobId, heads: &[SliceHead]) -> StoreResult<()> {
-        let row = self.jobs.get_mut(job).ok_or_else(|| StoreError("no such job".to_owned()))?;
-        row.heads = heads.to_vec();
+    fn put_slices(
+        &mut self,
+        generation: u32,
+        head: &JobHead,
+        ids: Option<&[u8]>,
+    ) -> StoreResult<()> {
+        let row = no_table(self.generation(generation)?.get_mut(&head.job))?;
+        row.head = head.clone();
+        if let Some(ids) = ids {
+            row.ids = ids.to_vec();
+        }
         Ok(())
     }
 
-    fn each_job(&mut self, visit: &mut VisitJob<'_>) -> StoreResult<()> {
-        self.jobs.values().try_for_each(|row| visit(row.job, &row.param, row.heads.clone()))
+    fn each_job(&mut self, generation: u32, visit: &mut VisitJob<'_>) -> StoreResult<()> {
+        self.generation(generation)?.values().try_for_each(|row| visit(row.head.clone()))
     }
 
-    fn each_job_ids(&mut self, visit: &mut VisitJobIds<'_>) -> StoreResult<()> {
-        self.jobs
-            .values()
-            .try_for_each(|row| visit(row.job, &row.param, row.heads.clone(), &row.ids))
+    fn each_job_ids(&mut self, generation: u32, visit: &mut VisitJobIds<'_>) -> StoreResult<()> {
+        self.generation(generation)?.values().try_for_each(|row| visit(row.head.clone(), &row.ids))
     }
 
-    fn ids(&mut self, job: &AggregationJobId) -> StoreResult<Vec<u8>> {
-        Ok(self.jobs.get(job).map(|row| row.ids.clone()).unwrap_or_default())
+    fn shares(&mut self, generation: u32, job: &AggregationJobId) -> StoreResult<Vec<u8>> {
+        no_table(self.generation(generation)?.get(job)).map(|row| row.shares.clone())
     }
 
-    fn shares(&mut self, job: &AggregationJobId) -> StoreResult<Vec<u8>> {
-        Ok(self.jobs.get(job).map(|row| row.shares.clone()).unwrap_or_default())
+    fn create_epoch(&mut self, epoch: u32) -> StoreResult<()> {
+        match self.epochs.insert(epoch, PackedEpoch::default()) {
+            None => Ok(()),
+            Some(_) => Err(StoreError("an epoch was created twice".to_owned())),
+        }
+    }
+
+    fn drop_epoch(&mut self, epoch: u32) -> StoreResult<()> {
+        no_table(self.epochs.remove(&epoch)).map(|_| ())
+    }
+
+    fn put_packed_jobs(
+        &mut self,
+        epoch: u32,
+        _generation: u32,
+        jobs: &[(AggregationJobId, RecordedJob)],
+    ) -> StoreResult<()> {
+        self.epoch(epoch)?.jobs.extend(jobs.iter().cloned());
+        Ok(())
+    }
+
+    fn packed_job(
+        &mut self,
+        epoch: u32,
+        job: &AggregationJobId,
+    ) -> StoreResult<Option<RecordedJob>> {
+        Ok(self.epoch(epoch)?.jobs.get(job).cloned())
+    }
+
+    fn merged(
+        &mut self,
+        epoch: u32,
+        bucket: &BatchBucket,
+        param: &[u8],
+    ) -> StoreResult<Option<Content>> {
+        Ok(self.epoch(epoch)?.merged.get(&(*bucket, param.to_vec())).cloned())
+    }
+
+    fn put_merged(
+        &mut self,
+        epoch: u32,
+        bucket: &BatchBucket,
+        param: &[u8],
+        content: &Content,
+    ) -> StoreResult<()> {
+        self.epoch(epoch)?.merged.insert((*bucket, param.to_vec()), content.clone());
+        Ok(())
+    }
+
+    fn each_merged(
+        &mut self,
+        epoch: u32,
+        range: Option<&BucketRange>,
+        visit: &mut VisitMerged<'_>,
+    ) -> StoreResult<()> {
+        self.epoch(epoch)?
+            .merged
+            .iter()
+            .filter(|((bucket, _), _)| range.is_none_or(|r| r.contains(bucket)))
+            .try_for_each(|((bucket, param), content)| visit(*bucket, param, content.clone()))
+    }
+}
+
+impl RunTables for MemoryAggregateTables {
+    fn create_run(&mut self, run: u32) -> StoreResult<()> {
+        self.runs.create_run(run)
+    }
+
+    fn drop_run(&mut self, run: u32) -> StoreResult<()> {
+        self.runs.drop_run(run)
+    }
+
+    fn put_part(&mut self, run: &Run, part: u32, fingerprints: &[u64]) -> StoreResult<()> {
+        self.runs.put_part(run, part, fingerprints)
+    }
+
+    fn part(&mut self, run: &Run, part: u32) -> StoreResult<Vec<u64>> {
+        self.runs.part(run, part)
+    }
+
+    fn last_part(&mut self, run: &Run) -> StoreResult<Option<u32>> {
+        self.runs.last_part(run)
+    }
+
+    fn present(&mut self, run: &Run, sorted: &[u64]) -> StoreResult<Vec<u64>> {
+        self.runs.present(run, sorted)
     }
 }
 
@@ -146,7 +290,8 @@ impl AggregateTables for MemoryAggregateTables {
 pub struct MemoryLedgerTables {
     meta: LedgerMeta,
     registered: BTreeSet<StoreId>,
-    released: BTreeMap<AggregationJobId, Time>,
+    expired: BTreeMap<(StoreId, u32), u64>,
+    released: BTreeMap<u32, BTreeSet<AggregationJobId>>,
     pending: Option<Pending>,
     collections: BTreeMap<RequestDigest, CollectionRow>,
     answers: BTreeMap<RequestDigest, Vec<u8>>,
@@ -167,13 +312,48 @@ impl LedgerTables for MemoryLedgerTables {
         Ok(())
     }
 
-    fn registered(&mut self) -> StoreResult<Vec<StoreId>> {
-        Ok(self.registered.iter().copied().collect())
+    fn registered(&mut self, first: u64, last: u64) -> StoreResult<Vec<StoreId>> {
+        let in_range = |s: &&StoreId| matches!(s.group, Group::Run(n) if first <= n && n <= last);
+        Ok(self.registered.iter().filter(in_range).copied().collect())
     }
 
-    fn release(&mut self, job: &AggregationJobId, at: Time) -> StoreResult<()> {
-        self.released.entry(*job).or_insert(at);
+    fn unregister(&mut self, store: &StoreId) -> StoreResult<()> {
+        self.registered.remove(store);
         Ok(())
+    }
+
+    fn put_expired(&mut self, store: &StoreId, epoch: u32, uncollected: u64) -> StoreResult<()> {
+        self.expired.insert((*store, epoch), uncollected);
+        Ok(())
+    }
+
+    fn expired_total(&mut self) -> StoreResult<u64> {
+        Ok(self.expired.values().sum())
+    }
+
+    fn create_released(&mut self, epoch: u32) -> StoreResult<()> {
+        match self.released.insert(epoch, BTreeSet::new()) {
+            None => Ok(()),
+            Some(_) => Err(StoreError("a table was created twice".to_owned())),
+        }
+    }
+
+    fn drop_released(&mut self, epoch: u32) -> StoreResult<()> {
+        no_table(self.released.remove(&epoch)).map(|_| ())
+    }
+
+    fn release(&mut self, epoch: u32, job: &AggregationJobId) -> StoreResult<()> {
+        no_table(self.released.get_mut(&epoch))?.insert(*job);
+        Ok(())
+    }
+
+    fn released(
+        &mut self,
+        epoch: u32,
+        jobs: &[AggregationJobId],
+    ) -> StoreResult<Vec<AggregationJobId>> {
+        let released = no_table(self.released.get(&epoch))?;
+        Ok(jobs.iter().filter(|j| released.contains(j)).copied().collect())
     }
 
     fn pending(&mut self) -> StoreResult<Option<Pending>> {
@@ -213,19 +393,37 @@ impl LedgerTables for MemoryLedgerTables {
         self.collections.insert(row.digest, row.clone());
         Ok(())
     }
+
+    fn collected_totals(&mut self) -> StoreResult<(u64, u64)> {
+        let reports = self.collections.values().map(|c| c.report_count).sum();
+        Ok((self.collections.len() as u64, reports))
+    }
 }
 
 /// Tables of one `JobStore`.
 #[derive(Clone, Debug, Default)]
-pub struct MemoryJobTables(BTreeMap<AggregationJobId, RequestDigest>);
+pub struct MemoryJobTables(BTreeMap<u32, (Time, BTreeMap<AggregationJobId, Claim>)>);
 
 impl JobTables for MemoryJobTables {
-    fn claim(&mut self, job: &AggregationJobId) -> StoreResult<Option<RequestDigest>> {
-        Ok(self.0.get(job).copied())
+    fn epochs(&mut self) -> StoreResult<Vec<(u32, Time)>> {
+        Ok(self.0.iter().map(|(epoch, (forget_at, _))| (*epoch, *forget_at)).collect())
     }
 
-    fn put_claim(&mut self, job: &AggregationJobId, digest: &RequestDigest) -> StoreResult<()> {
-        self.0.insert(*job, *digest);
+    fn create_epoch(&mut self, epoch: u32, forget_at: Time) -> StoreResult<()> {
+        self.0.insert(epoch, (forget_at, BTreeMap::new()));
+        Ok(())
+    }
+
+    fn drop_epoch(&mut self, epoch: u32) -> StoreResult<()> {
+        no_table(self.0.remove(&epoch)).map(|_| ())
+    }
+
+    fn claim(&mut self, epoch: u32, job: &AggregationJobId) -> StoreResult<Option<Claim>> {
+        Ok(no_table(self.0.get(&epoch))?.1.get(job).cloned())
+    }
+
+    fn put_claim(&mut self, epoch: u32, job: &AggregationJobId, claim: &Claim) -> StoreResult<()> {
+        no_table(self.0.get_mut(&epoch))?.1.insert(*job, claim.clone());
         Ok(())
     }
 }
@@ -278,7 +476,9 @@ pub enum Fate {
     AnswerLost,
 }
 
-type StoreCell = RefCell<AggregateStore<MemoryDatabase<MemoryAggregateTables>>>;
+type StoreDatabase = Rc<MemoryDatabase<MemoryAggregateTables>>;
+
+type StoreObject = AggregateStore<StoreDatabase>;
 
 type LedgerDatabase = Rc<MemoryDatabase<MemoryLedgerTables>>;
 
@@ -295,7 +495,7 @@ type Hook = Box<dyn FnOnce(&MemoryCluster)>;
 /// All objects in memory. Calls between them are numbered, and the fate of each can be set.
 #[derive(Default)]
 pub struct MemoryCluster {
-    stores: RefCell<BTreeMap<(TaskId, StoreId), Rc<StoreCell>>>,
+    stores: RefCell<BTreeMap<(TaskId, StoreId), Rc<StoreObject>>>,
     ledgers: RefCell<BTreeMap<TaskId, LedgerCell>>,
     jobs: RefCell<HashMap<(TaskId, u16), MemoryDatabase<MemoryJobTables>>>,
     calls: Cell<u64>,
@@ -338,9 +538,8 @@ impl MemoryCluster {
 
     /// Every store loses what is only in memory.
     pub fn reset_stores(&self) {
-        for store in self.stores.borrow().values() {
-            let tables = RefCell::new(store.borrow().database().snapshot());
-            *store.borrow_mut() = AggregateStore::new(MemoryDatabase { tables });
+        for store in self.stores.borrow_mut().values_mut() {
+            *store = Rc::new(AggregateStore::new(store.database().clone()));
         }
     }
 
@@ -350,7 +549,7 @@ impl MemoryCluster {
             .borrow()
             .iter()
             .filter(|((of, _), _)| of == task)
-            .map(|((_, id), store)| (*id, store.borrow().database().snapshot()))
+            .map(|((_, id), store)| (*id, store.database().snapshot()))
             .collect()
     }
 
@@ -365,6 +564,35 @@ impl MemoryCluster {
     /// The database's.
     pub async fn run_alarm(&self, task: &TaskId) -> StoreResult<bool> {
         self.ledger_object(task).tidy(self, self).await
+    }
+
+    /// Runs the alarms of a task's stores, whether they are due or not, as often as they ask for it to be done soon.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn run_store_alarms(&self, task: &TaskId) -> StoreResult<()> {
+        let ids: Vec<StoreId> =
+            self.stores.borrow().keys().filter(|(of, _)| of == task).map(|(_, id)| *id).collect();
+        for id in ids {
+            loop {
+                let key = (*task, id);
+                let Some(store) = self.stores.borrow().get(&key).cloned() else { break };
+                let alarmed = store.alarm(self, self.now()).await?;
+                if alarmed.erase {
+                    self.stores.borrow_mut().remove(&key);
+                }
+                let soon = self.now().saturating_add(Duration::from_seconds(10));
+                if alarmed.wake.is_none_or(|at| at > soon) {
+                    break;
+                }
+            }
+        }
+        for ((of, _), database) in &*self.jobs.borrow() {
+            if of == task {
+                job_store::alarm(database, self.now())?;
+            }
+        }
+        Ok(())
     }
 
     fn ledger_object(&self, task: &TaskId) -> Rc<Ledger<LedgerDatabase>> {
@@ -405,17 +633,19 @@ impl Objects for MemoryCluster {
         request: AggregateStoreRequest,
     ) -> Result<AggregateStoreResponse, CallError> {
         self.call(|| {
-            let cell = self
+            let key = (request.placement.task_id, *store);
+            let object = self
                 .stores
                 .borrow_mut()
-                .entry((request.placement.task_id, *store))
-                .or_insert_with(|| {
-                    Rc::new(RefCell::new(AggregateStore::new(MemoryDatabase::default())))
-                })
+                .entry(key)
+                .or_insert_with(|| Rc::new(AggregateStore::new(StoreDatabase::default())))
                 .clone();
             let entropy = [store.shard as u8; 16];
-            let mut store = cell.borrow_mut();
-            store.handle(request, entropy).map_err(failed)
+            let handled = object.handle(request, self.now(), entropy).map_err(failed)?;
+            if handled.erase {
+                self.stores.borrow_mut().remove(&key);
+            }
+            Ok(handled.response)
         })
     }
 
@@ -430,7 +660,11 @@ impl Objects for MemoryCluster {
             return Err(lost());
         }
         let ledger = self.ledger_object(task);
+        let is_purge = matches!(request, LedgerRequest::Purge { .. });
         let answer = ledger.handle(self, self, request).await.map_err(failed)?;
+        if is_purge && answer == LedgerResponse::Done {
+            self.ledgers.borrow_mut().remove(task);
+        }
         if matches!(answer, LedgerResponse::Share(_)) {
             ledger.tidy(self, self).await.map_err(failed)?;
         }
@@ -445,8 +679,13 @@ impl Objects for MemoryCluster {
     ) -> Result<JobStoreResponse, CallError> {
         self.call(|| {
             let mut jobs = self.jobs.borrow_mut();
-            job_store::handle(&*jobs.entry((placement.task_id, shard)).or_default(), request)
-                .map_err(failed)
+            let key = (placement.task_id, shard);
+            let handled = job_store::handle(&*jobs.entry(key).or_default(), request, self.now())
+                .map_err(failed)?;
+            if handled.erase {
+                jobs.remove(&key);
+            }
+            Ok(handled.response)
         })
     }
 }

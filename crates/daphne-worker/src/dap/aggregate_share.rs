@@ -45,9 +45,13 @@ pub async fn post(
         Ok(LedgerResponse::Busy) => {
             Err(Internal::Unavailable("another collection is under way".to_owned()).into())
         }
-        Ok(LedgerResponse::Opened(_) | LedgerResponse::Done) => {
-            Err(Internal::Broken("a collection was answered out of turn".to_owned()).into())
-        }
+        Ok(
+            LedgerResponse::Opened(_)
+            | LedgerResponse::Done
+            | LedgerResponse::Expired
+            | LedgerResponse::Released(_)
+            | LedgerResponse::Status(_),
+        ) => Err(Internal::Broken("a collection was answered out of turn".to_owned()).into()),
         Err(e) => Err(Internal::Unavailable(e.0).into()),
     }
 }

@@ -95,7 +95,7 @@ pub async fn delete(
     outcome: &mut Outcome,
 ) -> Result<Response, Error> {
     let (task, job) = leaders_job(context, request, found, outcome).await?;
-    let release = LedgerRequest::Release { job, at: context.now };
+    let release = LedgerRequest::Release { placement: task.parameters.placement(), job };
     match ObjectCaller::new(context.env.clone()).ledger(task.id(), release).await {
         Ok(LedgerResponse::Done) => respond::empty(204),
         Ok(_) => Err(Internal::Broken("a release was answered out of turn".to_owned()).into()),

@@ -1,0 +1,232 @@
+//! What a store does in the background: merges its index, packs finished jobs, and forgets what is too old.
+//!
+//! Each step is a transaction of its own, and the alarm may be cut off between any two.
+
+use std::collections::BTreeSet;
+
+use super::{
+    AggregateStore, AggregateTables, Database, StoreMeta, StoreResult, forgets_at_once,
+    pack::{self, Fate, Full},
+};
+use crate::{
+    ids::AggregationJobId,
+    store::{
+        Objects,
+        message::{LedgerRequest, LedgerResponse},
+        replay::MergeStep,
+    },
+    time::{Duration, Time},
+};
+
+/// Steps in one run of the alarm: about a second of work.
+const STEPS_MAX: usize = 64;
+/// Generations looked at in one run.
+const GENERATIONS_MAX: usize = 8;
+/// When to go on if there is more to do.
+const SOON: Duration = Duration::from_seconds(1);
+/// When to try again if something was in the way.
+const LATER: Duration = Duration::from_seconds(300);
+
+/// The outcome of an alarm, for the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Alarmed {
+    /// Call again at this time, or earlier.
+    pub wake: Option<Time>,
+    /// Delete everything stored, and the object's memory of it.
+    pub erase: bool,
+}
+
+/// When the store next has something to forget.
+pub(super) fn deadline(meta: &StoreMeta) -> Option<Time> {
+    if forgets_at_once(&meta.store) {
+        meta.placement.group_deadline(meta.store.group)
+    } else {
+        meta.epochs.first().map(|e| meta.placement.epoch_deadline(e.number))
+    }
+}
+
+impl<D: Database> AggregateStore<D>
+where
+    D::Tables: AggregateTables,
+{
+    /// Does what is due in the background. Safe to be called at any time, and to be cut off.
+    ///
+    /// # Errors
+    /// The database's; call it again.
+    pub async fn alarm(&self, objects: &impl Objects, now: Time) -> StoreResult<Alarmed> {
+        let Some(meta) = self.transaction(|t, _| t.meta())? else {
+            return Ok(Alarmed { wake: None, erase: false });
+        };
+        let at = |wake: Time| Ok(Alarmed { wake: Some(wake), erase: false });
+        if deadline(&meta).is_some_and(|d| d <= now) {
+            return match self.forget(objects, &meta, now).await? {
+                Forgotten::All => {
+                    self.erased();
+                    Ok(Alarmed { wake: None, erase: true })
+                }
+                Forgotten::Epoch => at(now.saturating_add(SOON)),
+                Forgotten::NotYet => at(now.saturating_add(LATER)),
+            };
+        }
+        if self.merge()? || self.pack_settled()? || self.pack_under_pressure(objects, &meta).await?
+        {
+            return at(now.saturating_add(SOON));
+        }
+        Ok(Alarmed { wake: deadline(&meta), erase: false })
+    }
+
+    /// Merges runs of the replay index. Returns whether there is more to do.
+    fn merge(&self) -> StoreResult<bool> {
+        for _ in 0..STEPS_MAX {
+            let did = self.transaction(|tables, _| {
+                let Some(mut meta) = tables.meta()? else { return Ok(false) };
+                for n in 0..meta.epochs.len() {
+                    let Some(epoch) = meta.epochs.get_mut(n) else { continue };
+                    match epoch.runs.merge_step(tables, &mut meta.next_table)? {
+                        MergeStep::Idle => {}
+                        MergeStep::Progress => return Ok(true),
+                        MergeStep::Finished => {
+                            tables.put_meta(&meta)?;
+                            return Ok(true);
+                        }
+                    }
+                }
+                Ok(false)
+            })?;
+            if !did {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Packs generations about all of whose jobs a collection decided. Returns whether there may be more to do.
+    fn pack_settled(&self) -> StoreResult<bool> {
+        self.transaction(|tables, _| {
+            let Some(mut meta) = tables.meta()? else { return Ok(false) };
+            for full in pack::full_generations(&meta).into_iter().take(GENERATIONS_MAX) {
+                let fates = pack::fates(tables, &meta, full.table)?;
+                if fates.values().any(|f| *f == Fate::Undecided) {
+                    continue;
+                }
+                let keep =
+                    fates.into_iter().filter(|(_, f)| *f == Fate::Kept).map(|(j, _)| j).collect();
+                pack::pack(tables, &mut meta, full, &keep)?;
+                return Ok(true);
+            }
+            Ok(false)
+        })
+    }
+
+    /// Packs the oldest generation although no collection decided about it, but for jobs that the leader deleted: what
+    /// is packed can no longer be left out. Returns whether there may be more to do.
+    async fn pack_under_pressure(
+        &self,
+        objects: &impl Objects,
+        meta: &StoreMeta,
+    ) -> StoreResult<bool> {
+        if !pack::is_under_pressure(meta) {
+            return Ok(false);
+        }
+        for full in pack::full_generations(meta).into_iter().take(GENERATIONS_MAX) {
+            let jobs = self.transaction(|tables, _| undecided(tables, full))?;
+            let ask = LedgerRequest::Released(jobs.clone());
+            let answer = objects.ledger(&meta.placement.task_id, ask).await;
+            let Ok(LedgerResponse::Released(released)) = answer else {
+                return Ok(false);
+            };
+            // A leader that deletes what it has finished: nothing would be won by moving its jobs.
+            if released.len() * 2 > jobs.len() {
+                continue;
+            }
+            return self.transaction(|tables, _| {
+                let Some(mut meta) = tables.meta()? else { return Ok(false) };
+                if !pack::full_generations(&meta).contains(&full) {
+                    return Ok(true);
+                }
+                let keep: BTreeSet<AggregationJobId> = pack::fates(tables, &meta, full.table)?
+                    .into_iter()
+                    .filter(|(_, fate)| *fate == Fate::Kept)
+                    .map(|(job, _)| job)
+                    .chain(released)
+                    .collect();
+                pack::pack(tables, &mut meta, full, &keep)?;
+                Ok(true)
+            });
+        }
+        Ok(false)
+    }
+
+    async fn forget(
+        &self,
+        objects: &impl Objects,
+        meta: &StoreMeta,
+        now: Time,
+    ) -> StoreResult<Forgotten> {
+        let counted = self.transaction(|tables, _| {
+            let Some(mut meta) = tables.meta()? else { return Ok(None) };
+            if meta.frozen.is_some() {
+                return Ok(None);
+            }
+            let mut uncollected = 0;
+            let mut number = 0;
+            for epoch in &meta.epochs {
+                uncollected += pack::uncollected(tables, epoch)?;
+                number = epoch.number;
+                if !forgets_at_once(&meta.store) {
+                    break;
+                }
+            }
+            if forgets_at_once(&meta.store) && !meta.closing {
+                meta.closing = true;
+                tables.put_meta(&meta)?;
+            }
+            Ok(Some((number, uncollected)))
+        })?;
+        let Some((epoch, uncollected)) = counted else {
+            return Ok(Forgotten::NotYet);
+        };
+        // The ledger first: what is lost is to be known, even if this is cut off and done again.
+        let tell = LedgerRequest::Expired { store: meta.store, epoch, uncollected };
+        if objects.ledger(&meta.placement.task_id, tell).await != Ok(LedgerResponse::Done) {
+            return Ok(Forgotten::NotYet);
+        }
+        if forgets_at_once(&meta.store) {
+            return Ok(Forgotten::All);
+        }
+        self.transaction(|tables, live| {
+            let Some(mut meta) = tables.meta()? else { return Ok(Forgotten::NotYet) };
+            if meta.frozen.is_some() {
+                return Ok(Forgotten::NotYet);
+            }
+            *live = None;
+            pack::forget(tables, &mut meta, epoch)?;
+            // Its reports are too old, and what arrived of them was forgotten with its epoch.
+            let oldest = meta.placement.epoch_deadline(meta.placement.epoch(now));
+            let lifetime = oldest.as_seconds().saturating_sub(now.as_seconds()).saturating_mul(2);
+            tables.forget_sealed_before(now.saturating_sub(Duration::from_seconds(lifetime)))?;
+            Ok(Forgotten::Epoch)
+        })
+    }
+}
+
+enum Forgotten {
+    /// Everything: the host erases the store.
+    All,
+    /// One epoch.
+    Epoch,
+    /// Something was in the way.
+    NotYet,
+}
+
+/// The jobs of a generation that have slices which count.
+fn undecided(tables: &mut impl AggregateTables, full: Full) -> StoreResult<Vec<AggregationJobId>> {
+    let mut jobs = Vec::new();
+    tables.each_job(full.table, &mut |head| {
+        if head.slices.iter().any(|s| !s.excluded) {
+            jobs.push(head.job);
+        }
+        Ok(())
+    })?;
+    Ok(jobs)
+}

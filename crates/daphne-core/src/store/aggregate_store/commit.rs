@@ -1,0 +1,336 @@
+//! Recording a job, or saying why not.
+
+use std::collections::BTreeSet;
+
+use super::{
+    AggregateTables, Digest, JobHead, JobRow, Live, RecordedJob, Refused, Response, SliceHead,
+    StoreError, StoreMeta, StoreResult, ids_by_slice, pack, report_ids, sealed_buckets, strike_out,
+};
+use crate::{
+    ids::{AggregationJobId, ReportId},
+    store::{
+        message::{Commit, Slice},
+        placement::Group,
+    },
+    time::Time,
+};
+
+/// Records a job's fate. The order of the checks is part of the protocol. Returns also whether a generation became
+/// full, so that there is something to do in the background.
+pub(super) fn commit_job<T: AggregateTables>(
+    tables: &mut T,
+    live: &mut Option<Live>,
+    meta: &mut StoreMeta,
+    commit: Commit,
+    now: Time,
+) -> StoreResult<(Response, bool)> {
+    let not_now = |response| Ok((response, false));
+    if !meta.open && commit.open.is_none() {
+        return not_now(Response::NotOpen);
+    }
+    // A repeat is answered from the row, and nothing else is looked at.
+    let live_now = pack::load(tables, live, meta)?;
+    let mut asked: Vec<u64> =
+        all_ids(&commit.slices).map(|id| live_now.recent.fingerprint(&commit.param, &id)).collect();
+    asked.push(live_now.recent.fingerprint_job(&commit.job));
+    asked.sort_unstable();
+    let held = pack::present(tables, live_now, meta, &asked)?;
+    if held.binary_search(&live_now.recent.fingerprint_job(&commit.job)).is_ok()
+        && let Some(recorded) = find_job(tables, meta, &commit.job)?
+    {
+        return not_now(repeat(recorded, &commit.digest));
+    }
+    if meta.closing {
+        return not_now(Response::Expired);
+    }
+    let mut must_write = false;
+    if let (false, Some(sealed)) = (meta.open, &commit.open) {
+        meta.open = true;
+        must_write = true;
+        for (range, param) in sealed {
+            let (range, param) = (*range, param.clone());
+            tables.put_sealed(&super::SealedRange { range, param, attempt: 0 })?;
+        }
+    }
+    if let Some(frozen) = &meta.frozen
+        && commit.slices.iter().any(|s| frozen.range.contains(&s.bucket))
+    {
+        return not_now(Response::Busy(frozen.attempt));
+    }
+    let collected = collected(tables, live_now, meta, &commit)?;
+    if !collected.is_empty() {
+        return not_now(Response::Collected(collected));
+    }
+    let suspects: BTreeSet<ReportId> = all_ids(&commit.slices)
+        .filter(|id| {
+            let fingerprint = live_now.recent.fingerprint(&commit.param, id);
+            held.binary_search(&fingerprint).is_ok()
+        })
+        .collect();
+    if !suspects.is_empty()
+        && let Some(refusal) = take_over(tables, meta, &commit, &suspects)?
+    {
+        return not_now(refusal);
+    }
+    must_write |= pack::begin_generation(tables, live, meta, epoch(meta, now))?;
+    let live = pack::load(tables, live, meta)?;
+    let row = job_row(commit, live.rows)?;
+    tables.insert_job(pack::newest(meta)?, &row)?;
+    live.add(&row.head, &row.ids);
+    let refused = row.recorded.refused;
+    let full = live.is_full();
+    if full {
+        pack::end_generation(tables, live, meta)?;
+        must_write = true;
+    }
+    if must_write {
+        tables.put_meta(meta)?;
+    }
+    Ok((Response::Committed(refused), full))
+}
+
+/// A job's recorded fate, wherever it is kept.
+pub(super) fn recorded(
+    tables: &mut impl AggregateTables,
+    live: &mut Option<Live>,
+    meta: &StoreMeta,
+    job: &AggregationJobId,
+) -> StoreResult<Option<RecordedJob>> {
+    let live = pack::load(tables, live, meta)?;
+    let fingerprint = live.recent.fingerprint_job(job);
+    if pack::present(tables, live, meta, &[fingerprint])?.is_empty() {
+        return Ok(None);
+    }
+    find_job(tables, meta, job)
+}
+
+fn find_job(
+    tables: &mut impl AggregateTables,
+    meta: &StoreMeta,
+    job: &AggregationJobId,
+) -> StoreResult<Option<RecordedJob>> {
+    for table in meta.job_tables().rev() {
+        if let Some(recorded) = tables.job(table, job)? {
+            return Ok(Some(recorded));
+        }
+    }
+    for epoch in meta.epochs.iter().rev() {
+        if let Some(recorded) = tables.packed_job(epoch.number, job)? {
+            return Ok(Some(recorded));
+        }
+    }
+    Ok(None)
+}
+
+fn repeat(recorded: RecordedJob, digest: &Digest) -> Response {
+    if recorded.digest == *digest {
+        Response::Committed(recorded.refused)
+    } else {
+        Response::Conflict
+    }
+}
+
+/// The epoch of what arrives now. A store of a time group has only one: it ends as a whole.
+fn epoch(meta: &StoreMeta, now: Time) -> u32 {
+    match meta.store.group {
+        Group::Whole => meta.placement.epoch(now),
+        Group::Run(_) => 0,
+    }
+}
+
+fn all_ids(slices: &[Slice]) -> impl Iterator<Item = ReportId> + '_ {
+    slices.iter().flat_map(|s| report_ids(&s.ids))
+}
+
+/// The reports whose batches are collected. A batch that was collected with other aggregation parameters only takes
+/// the reports that it had then: DAP-09 §4.5.1.4.
+fn collected(
+    tables: &mut impl AggregateTables,
+    live: &Live,
+    meta: &StoreMeta,
+    commit: &Commit,
+) -> StoreResult<Vec<ReportId>> {
+    let mut out = Vec::new();
+    for slice in &commit.slices {
+        let sealed: Vec<Vec<u8>> = tables
+            .sealed_near(&slice.bucket)?
+            .into_iter()
+            .filter(|s| s.range.contains(&slice.bucket))
+            .map(|s| s.param)
+            .collect();
+        if sealed.contains(&commit.param) {
+            out.extend(report_ids(&slice.ids));
+            continue;
+        }
+        let ids: BTreeSet<ReportId> = report_ids(&slice.ids).collect();
+        let mut missing = BTreeSet::new();
+        for param in &sealed {
+            let kept = kept_under(tables, live, meta, param, &ids)?;
+            missing.extend(ids.difference(&kept).copied());
+        }
+        out.extend(missing);
+    }
+    Ok(out)
+}
+
+/// Which of these reports count under another aggregation parameter.
+fn kept_under(
+    tables: &mut impl AggregateTables,
+    live: &Live,
+    meta: &StoreMeta,
+    param: &[u8],
+    ids: &BTreeSet<ReportId>,
+) -> StoreResult<BTreeSet<ReportId>> {
+    let fingerprint = |id: &ReportId| live.recent.fingerprint(param, id);
+    let mut asked: Vec<u64> = ids.iter().map(fingerprint).collect();
+    asked.sort_unstable();
+    let held = pack::present(tables, live, meta, &asked)?;
+    let mut kept: BTreeSet<ReportId> =
+        ids.iter().filter(|id| held.binary_search(&fingerprint(id)).is_ok()).copied().collect();
+    let mut alive = BTreeSet::new();
+    let mut excluded = BTreeSet::new();
+    for holder in holders(tables, meta, param, &kept)? {
+        for (slice, id) in holder.hits {
+            match holder.head.slices.get(slice) {
+                Some(s) if !s.excluded => alive.insert(id),
+                _ => excluded.insert(id),
+            };
+        }
+    }
+    // What is in no row was packed, and only what counts is packed.
+    kept.retain(|id| alive.contains(id) || !excluded.contains(id));
+    Ok(kept)
+}
+
+/// A job that holds some of the reports asked about.
+pub(super) struct Holder {
+    pub(super) table: u32,
+    pub(super) head: JobHead,
+    pub(super) ids: Vec<u8>,
+    /// Number of the slice, and the report.
+    pub(super) hits: Vec<(usize, ReportId)>,
+}
+
+/// The jobs whose slices are separate and hold some of `wanted`. Reads all ids: only for what is rare.
+pub(super) fn holders(
+    tables: &mut impl AggregateTables,
+    meta: &StoreMeta,
+    param: &[u8],
+    wanted: &BTreeSet<ReportId>,
+) -> StoreResult<Vec<Holder>> {
+    let mut out = Vec::new();
+    if wanted.is_empty() {
+        return Ok(out);
+    }
+    for table in meta.job_tables() {
+        tables.each_job_ids(table, &mut |head, ids| {
+            if head.param != param {
+                return Ok(());
+            }
+            let mut hits = Vec::new();
+            for (n, (_, mine)) in ids_by_slice(&head.slices, ids)?.into_iter().enumerate() {
+                hits.extend(report_ids(mine).filter(|id| wanted.contains(id)).map(|id| (n, id)));
+            }
+            if !hits.is_empty() {
+                out.push(Holder { table, head, ids: ids.to_vec(), hits });
+            }
+            Ok(())
+        })?;
+    }
+    Ok(out)
+}
+
+/// Has the job take over those of its reports that other jobs hold, or says why it cannot; then nothing was written.
+fn take_over(
+    tables: &mut impl AggregateTables,
+    meta: &StoreMeta,
+    commit: &Commit,
+    suspects: &BTreeSet<ReportId>,
+) -> StoreResult<Option<Response>> {
+    let holders = holders(tables, meta, &commit.param, suspects)?;
+    let heads: Vec<JobHead> = holders.iter().map(|h| h.head.clone()).collect();
+    let sealed = sealed_buckets(tables, &heads)?;
+    // A report in no separate slice is in a merged one, which counts for good.
+    let mut hard = suspects.clone();
+    let mut soft = Vec::new();
+    let mut busy = None;
+    for holder in &holders {
+        for (n, id) in &holder.hits {
+            let Some(slice) = holder.head.slices.get(*n) else { continue };
+            hard.remove(id);
+            if slice.excluded {
+                continue;
+            }
+            match &meta.frozen {
+                // Whether this slice counts is being decided: neither "replayed" nor "free" is true yet.
+                Some(f) if f.range.contains(&slice.bucket) => busy = Some(f.attempt),
+                _ if sealed.contains(&(slice.bucket, commit.param.clone())) => {
+                    soft.push((*id, None))
+                }
+                _ if slice.yields || commit.readmit.contains(&holder.head.job) => {}
+                _ => soft.push((*id, Some(holder.head.job))),
+            }
+        }
+    }
+    if let Some(attempt) = busy {
+        return Ok(Some(Response::Busy(attempt)));
+    }
+    hard.extend(soft.iter().filter(|(_, job)| job.is_none()).map(|(id, _)| *id));
+    let mut soft: Vec<(ReportId, AggregationJobId)> = soft
+        .into_iter()
+        .filter(|(id, _)| !hard.contains(id))
+        .filter_map(|(id, job)| Some((id, job?)))
+        .collect();
+    soft.sort_unstable();
+    if !hard.is_empty() || !soft.is_empty() {
+        return Ok(Some(Response::Replayed { soft, hard: hard.into_iter().collect() }));
+    }
+    for holder in holders {
+        let (table, mut head, mut ids) = (holder.table, holder.head, holder.ids);
+        let before = head.clone();
+        let slices: BTreeSet<usize> = holder.hits.iter().map(|(n, _)| *n).collect();
+        for n in slices {
+            match head.slices.get_mut(n) {
+                Some(slice) if slice.excluded => {
+                    ids = strike_out(&mut head, &ids, n, suspects)?;
+                }
+                Some(slice) => slice.yields = true,
+                None => {}
+            }
+        }
+        if head != before {
+            tables.put_slices(table, &head, Some(&ids))?;
+        }
+    }
+    Ok(None)
+}
+
+fn job_row(commit: Commit, seq: u32) -> StoreResult<JobRow> {
+    let (mut slices, mut ids, mut shares) = (Vec::new(), Vec::new(), Vec::new());
+    for slice in commit.slices {
+        let malformed = || StoreError("malformed slice".to_owned());
+        if slice.ids.is_empty() || !slice.ids.len().is_multiple_of(ReportId::LEN) {
+            return Err(malformed());
+        }
+        slices.push(SliceHead {
+            bucket: slice.bucket,
+            report_count: u32::try_from(slice.ids.len() / ReportId::LEN)
+                .map_err(|_| malformed())?,
+            checksum: slice.checksum,
+            min_time: slice.min_time,
+            max_time: slice.max_time,
+            share_len: u32::try_from(slice.share.len()).map_err(|_| malformed())?,
+            excluded: false,
+            yields: false,
+        });
+        ids.extend_from_slice(&slice.ids);
+        shares.extend_from_slice(&slice.share);
+    }
+    let refused: Refused = commit.refused;
+    Ok(JobRow {
+        head: JobHead { job: commit.job, param: commit.param, seq, slices },
+        recorded: RecordedJob { digest: commit.digest, refused },
+        ids,
+        shares,
+    })
+}

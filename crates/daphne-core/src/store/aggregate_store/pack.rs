@@ -1,0 +1,339 @@
+//! Generations of jobs: where the newest jobs are, when a generation is full, and how finished ones shrink.
+//!
+//! A generation ends when its ids fill the part of the replay index that is in memory. What is left of a job once
+//! it is packed: its slices, merged into the sums of their buckets; digest and refusals, for a repeat; its ids'
+//! fingerprints, in the index. Slices that may still have to be told apart are not packed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    AggregateTables, Epoch, Generation, JobHead, JobRow, Live, RecordedJob, SliceHead, StoreError,
+    StoreMeta, StoreResult, collection, is_sealed, report_ids, shares_by_slice,
+};
+use crate::{
+    batch::BatchBucket,
+    ids::{AggregationJobId, ReportId},
+    store::{
+        message::Content,
+        replay::{Recent, Runs},
+    },
+};
+
+/// Jobs in a generation, however small: so many rows are read when the object wakes up, and by what is rare.
+const ROWS_MAX: u32 = 2_048;
+/// Bytes of shares in a generation, so that packing it fits in memory.
+const SHARE_BYTES_MAX: u64 = 16 << 20;
+/// Separate jobs in full generations before the oldest are packed although no collection decided about them.
+const PRESSURE_ROWS: u64 = 4_096;
+/// Bytes of their shares.
+const PRESSURE_SHARE_BYTES: u64 = 64 << 20;
+
+impl Live {
+    fn new(key: [u8; 16]) -> Self {
+        Self { recent: Recent::new(key), rows: 0, share_bytes: 0 }
+    }
+
+    /// Takes note of a job in the newest generation.
+    pub(super) fn add(&mut self, head: &JobHead, ids: &[u8]) {
+        self.recent.insert_job(&head.job);
+        self.recent.insert_all(&head.param, ids);
+        self.rows += 1;
+        self.share_bytes += head.slices.iter().map(|s| u64::from(s.share_len)).sum::<u64>();
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.recent.is_full() || self.rows >= ROWS_MAX || self.share_bytes >= SHARE_BYTES_MAX
+    }
+}
+
+/// What is kept in memory, read again if it was lost.
+pub(super) fn load<'a>(
+    tables: &mut impl AggregateTables,
+    live: &'a mut Option<Live>,
+    meta: &StoreMeta,
+) -> StoreResult<&'a mut Live> {
+    if live.is_none() {
+        let mut loaded = Live::new(meta.fingerprint_key);
+        if let Some(generation) = meta.epochs.last().and_then(|e| e.generations.last()) {
+            tables.each_job_ids(generation.table, &mut |head, ids| {
+                loaded.add(&head, ids);
+                Ok(())
+            })?;
+        }
+        *live = Some(loaded);
+    }
+    live.as_mut().ok_or_else(|| StoreError("nothing was loaded".to_owned()))
+}
+
+/// Which of `asked` (ascending) the store has seen, ascending.
+pub(super) fn present(
+    tables: &mut impl AggregateTables,
+    live: &Live,
+    meta: &StoreMeta,
+    asked: &[u64],
+) -> StoreResult<Vec<u64>> {
+    let mut found: Vec<u64> = asked.iter().copied().filter(|f| live.recent.contains(*f)).collect();
+    for epoch in &meta.epochs {
+        found.extend(epoch.runs.present(tables, asked)?);
+    }
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
+}
+
+/// Table of the newest generation.
+pub(super) fn newest(meta: &StoreMeta) -> StoreResult<u32> {
+    meta.epochs
+        .last()
+        .and_then(|e| e.generations.last())
+        .map(|g| g.table)
+        .ok_or_else(|| StoreError("a store has no generation".to_owned()))
+}
+
+/// Makes sure that there is a generation of this epoch for a new job. Returns whether the meta row changed.
+pub(super) fn begin_generation(
+    tables: &mut impl AggregateTables,
+    live: &mut Option<Live>,
+    meta: &mut StoreMeta,
+    epoch: u32,
+) -> StoreResult<bool> {
+    // A clock that went back does not bring an old epoch back.
+    if meta.epochs.last().is_some_and(|e| e.number >= epoch && !e.generations.is_empty()) {
+        return Ok(false);
+    }
+    if meta.epochs.last().is_some_and(|e| !e.generations.is_empty()) {
+        let live = load(tables, live, meta)?;
+        flush(tables, live, meta)?;
+    }
+    tables.create_epoch(epoch)?;
+    let table = meta.take_table();
+    tables.create_generation(table)?;
+    meta.epochs.push(Epoch {
+        number: epoch,
+        runs: Runs::default(),
+        generations: vec![Generation { table, rows: 0, share_bytes: 0 }],
+        remnant: None,
+    });
+    *live = Some(Live::new(meta.fingerprint_key));
+    Ok(true)
+}
+
+/// The newest generation is full: its ids go to the index, and a new one begins. The caller writes the meta row.
+pub(super) fn end_generation(
+    tables: &mut impl AggregateTables,
+    live: &mut Live,
+    meta: &mut StoreMeta,
+) -> StoreResult<()> {
+    flush(tables, live, meta)?;
+    let table = meta.take_table();
+    tables.create_generation(table)?;
+    if let Some(epoch) = meta.epochs.last_mut() {
+        epoch.generations.push(Generation { table, rows: 0, share_bytes: 0 });
+    }
+    *live = Live::new(meta.fingerprint_key);
+    Ok(())
+}
+
+fn flush(
+    tables: &mut impl AggregateTables,
+    live: &mut Live,
+    meta: &mut StoreMeta,
+) -> StoreResult<()> {
+    let Some(epoch) = meta.epochs.last_mut() else { return Ok(()) };
+    epoch.runs.flush(tables, &mut meta.next_table, &live.recent.take_sorted())?;
+    if let Some(generation) = epoch.generations.last_mut() {
+        generation.rows = live.rows;
+        generation.share_bytes = live.share_bytes;
+    }
+    Ok(())
+}
+
+/// A full generation: epoch and table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Full {
+    pub(super) epoch: u32,
+    pub(super) table: u32,
+}
+
+/// The full generations, oldest first.
+pub(super) fn full_generations(meta: &StoreMeta) -> Vec<Full> {
+    let mut full: Vec<Full> = meta
+        .epochs
+        .iter()
+        .flat_map(|e| e.generations.iter().map(|g| Full { epoch: e.number, table: g.table }))
+        .collect();
+    full.pop();
+    full
+}
+
+/// Whether so much is kept apart that undecided slices should be merged, too.
+pub(super) fn is_under_pressure(meta: &StoreMeta) -> bool {
+    let generations = || meta.epochs.iter().flat_map(|e| e.generations.iter());
+    generations().map(|g| u64::from(g.rows)).sum::<u64>() > PRESSURE_ROWS
+        || generations().map(|g| g.share_bytes).sum::<u64>() > PRESSURE_SHARE_BYTES
+}
+
+/// What becomes of a job when its generation is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// All its slices are decided.
+    Settled,
+    /// A slice counts, and no collection decided about it.
+    Undecided,
+    /// A slice must stay apart: it is frozen, yields, shares a report with one that yields, or names reports that are
+    /// free.
+    Kept,
+}
+
+/// The fate of each job of a generation.
+pub(super) fn fates(
+    tables: &mut impl AggregateTables,
+    meta: &StoreMeta,
+    table: u32,
+) -> StoreResult<BTreeMap<AggregationJobId, Fate>> {
+    let mut heads = Vec::new();
+    tables.each_job(table, &mut |head| {
+        heads.push(head);
+        Ok(())
+    })?;
+    let params: BTreeSet<Vec<u8>> = heads.iter().map(|h| h.param.clone()).collect();
+    let mut contested: BTreeSet<(Vec<u8>, ReportId)> = BTreeSet::new();
+    for param in &params {
+        let ids = collection::ids_where(tables, meta, param, |_, s| !s.excluded && s.yields)?;
+        contested.extend(ids.into_iter().map(|id| (param.clone(), id)));
+    }
+    let mut fates = BTreeMap::new();
+    for head in &heads {
+        let mut fate = Fate::Settled;
+        for slice in &head.slices {
+            let frozen = meta.frozen.as_ref().is_some_and(|f| f.range.contains(&slice.bucket));
+            if frozen || slice.yields || (slice.excluded && slice.report_count > 0) {
+                fate = Fate::Kept;
+                break;
+            }
+            if !slice.excluded && !is_sealed(tables, &slice.bucket, &head.param)? {
+                fate = Fate::Undecided;
+            }
+        }
+        fates.insert(head.job, fate);
+    }
+    if !contested.is_empty() {
+        tables.each_job_ids(table, &mut |head, ids| {
+            if report_ids(ids).any(|id| contested.contains(&(head.param.clone(), id))) {
+                fates.insert(head.job, Fate::Kept);
+            }
+            Ok(())
+        })?;
+    }
+    Ok(fates)
+}
+
+/// Packs a generation but for the jobs in `keep`, which move to the epoch's remnant. One transaction.
+pub(super) fn pack(
+    tables: &mut impl AggregateTables,
+    meta: &mut StoreMeta,
+    full: Full,
+    keep: &BTreeSet<AggregationJobId>,
+) -> StoreResult<()> {
+    let mut heads = Vec::new();
+    tables.each_job_ids(full.table, &mut |head, ids| {
+        let ids = if keep.contains(&head.job) { ids.to_vec() } else { Vec::new() };
+        heads.push((head, ids));
+        Ok(())
+    })?;
+    let mut sums: BTreeMap<(BatchBucket, Vec<u8>), Content> = BTreeMap::new();
+    let mut packed: Vec<(AggregationJobId, RecordedJob)> = Vec::new();
+    for (head, ids) in heads {
+        let recorded = tables
+            .job(full.table, &head.job)?
+            .ok_or_else(|| StoreError("a job is gone".to_owned()))?;
+        let shares = tables.shares(full.table, &head.job)?;
+        if keep.contains(&head.job) {
+            let remnant = remnant(tables, meta, full.epoch)?;
+            tables.insert_job(remnant, &JobRow { head, recorded, ids, shares })?;
+            continue;
+        }
+        for (slice, share) in shares_by_slice(&head.slices, &shares)? {
+            if !slice.excluded {
+                let key = (slice.bucket, head.param.clone());
+                sums.entry(key).or_default().add(meta.field, slice, share)?;
+            }
+        }
+        packed.push((head.job, recorded));
+    }
+    for ((bucket, param), content) in sums {
+        let mut sum = tables.merged(full.epoch, &bucket, &param)?.unwrap_or_default();
+        sum.merge(meta.field, &content)?;
+        tables.put_merged(full.epoch, &bucket, &param, &sum)?;
+    }
+    packed.sort_unstable_by_key(|(job, _)| *job);
+    tables.put_packed_jobs(full.epoch, full.table, &packed)?;
+    tables.drop_generation(full.table)?;
+    for epoch in &mut meta.epochs {
+        epoch.generations.retain(|g| g.table != full.table);
+    }
+    tables.put_meta(meta)
+}
+
+fn remnant(
+    tables: &mut impl AggregateTables,
+    meta: &mut StoreMeta,
+    epoch: u32,
+) -> StoreResult<u32> {
+    let table = meta.next_table;
+    let epoch = meta
+        .epochs
+        .iter_mut()
+        .find(|e| e.number == epoch)
+        .ok_or_else(|| StoreError("an epoch is gone".to_owned()))?;
+    if let Some(table) = epoch.remnant {
+        return Ok(table);
+    }
+    epoch.remnant = Some(table);
+    meta.next_table += 1;
+    tables.create_generation(table)?;
+    Ok(table)
+}
+
+/// Reports in an epoch that no collection asked for.
+pub(super) fn uncollected(tables: &mut impl AggregateTables, epoch: &Epoch) -> StoreResult<u64> {
+    let mut open: BTreeMap<(BatchBucket, Vec<u8>), u64> = BTreeMap::new();
+    tables.each_merged(epoch.number, None, &mut |bucket, param, merged| {
+        *open.entry((bucket, param.to_vec())).or_default() += merged.report_count;
+        Ok(())
+    })?;
+    for table in epoch.job_tables() {
+        tables.each_job(table, &mut |head| {
+            for SliceHead { bucket, report_count, .. } in head.slices.iter().filter(|s| !s.excluded)
+            {
+                *open.entry((*bucket, head.param.clone())).or_default() += u64::from(*report_count);
+            }
+            Ok(())
+        })?;
+    }
+    let mut total = 0;
+    for ((bucket, param), reports) in open {
+        if !is_sealed(tables, &bucket, &param)? {
+            total += reports;
+        }
+    }
+    Ok(total)
+}
+
+/// Forgets an epoch.
+pub(super) fn forget(
+    tables: &mut impl AggregateTables,
+    meta: &mut StoreMeta,
+    number: u32,
+) -> StoreResult<()> {
+    let Some(at) = meta.epochs.iter().position(|e| e.number == number) else {
+        return Ok(());
+    };
+    let epoch = meta.epochs.remove(at);
+    for table in epoch.job_tables() {
+        tables.drop_generation(table)?;
+    }
+    epoch.runs.drop_all(tables)?;
+    tables.drop_epoch(number)?;
+    tables.put_meta(meta)
+}
