@@ -105,11 +105,11 @@ impl Tables for AggregateSql {
 
 /// What the `heads` column of a job holds.
 #[derive(Serialize)]
-struct HeadsRef<'a>(u32, &'a [SliceHead]);
+struct HeadsRef<'a>(u64, &'a [SliceHead]);
 
 /// The same, read.
 #[derive(Deserialize)]
-struct Heads(u32, Vec<SliceHead>);
+struct Heads(u64, Vec<SliceHead>);
 
 fn job_id(row: &mut Row) -> StoreResult<AggregationJobId> {
     row.array().map(AggregationJobId::new)

@@ -12,7 +12,7 @@ use crate::{
     store::{
         AggregateTables, CallError, Claim, Database, JobTables, LedgerTables, Objects, RecordedJob,
         StoreError, StoreResult, VisitJob, VisitJobIds, VisitMerged,
-        aggregate_store::{AggregateStore, JobHead, JobRow, SealedRange, StoreMeta},
+        aggregate_store::{AggregateStore, JobHead, JobRow, Limits, SealedRange, StoreMeta},
         config_store::{ConfigTables, TaskEntry},
         job_store,
         ledger::{CollectionRow, Ledger, LedgerHost, LedgerMeta, Pending},
@@ -493,8 +493,8 @@ struct LedgerCell {
 type Hook = Box<dyn FnOnce(&MemoryCluster)>;
 
 /// All objects in memory. Calls between them are numbered, and the fate of each can be set.
-#[derive(Default)]
 pub struct MemoryCluster {
+    limits: Limits,
     stores: RefCell<BTreeMap<(TaskId, StoreId), Rc<StoreObject>>>,
     ledgers: RefCell<BTreeMap<TaskId, LedgerCell>>,
     jobs: RefCell<HashMap<(TaskId, u16), MemoryDatabase<MemoryJobTables>>>,
@@ -505,10 +505,31 @@ pub struct MemoryCluster {
     alarm: Cell<bool>,
 }
 
+impl Default for MemoryCluster {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl MemoryCluster {
     /// No objects yet.
     pub fn new() -> Self {
-        Self::default()
+        Self::with_limits(Limits::DEFAULT)
+    }
+
+    /// No objects yet; stores will have these limits.
+    pub fn with_limits(limits: Limits) -> Self {
+        Self {
+            limits,
+            stores: RefCell::default(),
+            ledgers: RefCell::default(),
+            jobs: RefCell::default(),
+            calls: Cell::default(),
+            fates: RefCell::default(),
+            hooks: RefCell::default(),
+            clock: Cell::default(),
+            alarm: Cell::default(),
+        }
     }
 
     /// Sets the clock, in seconds since the Unix epoch.
@@ -539,7 +560,7 @@ impl MemoryCluster {
     /// Every store loses what is only in memory.
     pub fn reset_stores(&self) {
         for store in self.stores.borrow_mut().values_mut() {
-            *store = Rc::new(AggregateStore::new(store.database().clone()));
+            *store = Rc::new(AggregateStore::with_limits(store.database().clone(), self.limits));
         }
     }
 
@@ -638,7 +659,9 @@ impl Objects for MemoryCluster {
                 .stores
                 .borrow_mut()
                 .entry(key)
-                .or_insert_with(|| Rc::new(AggregateStore::new(StoreDatabase::default())))
+                .or_insert_with(|| {
+                    Rc::new(AggregateStore::with_limits(StoreDatabase::default(), self.limits))
+                })
                 .clone();
             let entropy = [store.shard as u8; 16];
             let handled = object.handle(request, self.now(), entropy).map_err(failed)?;

@@ -2,7 +2,7 @@
 //!
 //! Each step is a transaction of its own, and the alarm may be cut off between any two.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     AggregateStore, AggregateTables, Database, StoreMeta, StoreResult, forgets_at_once,
@@ -106,11 +106,10 @@ where
             let Some(mut meta) = tables.meta()? else { return Ok(false) };
             for full in pack::full_generations(&meta).into_iter().take(GENERATIONS_MAX) {
                 let fates = pack::fates(tables, &meta, full.table)?;
-                if fates.values().any(|f| *f == Fate::Undecided) {
+                if fates.values().any(|f| f.is_undecided) || fates.values().all(|f| f.must_stay) {
                     continue;
                 }
-                let keep =
-                    fates.into_iter().filter(|(_, f)| *f == Fate::Kept).map(|(j, _)| j).collect();
+                let keep = staying(fates).collect();
                 pack::pack(tables, &mut meta, full, &keep)?;
                 return Ok(true);
             }
@@ -125,7 +124,7 @@ where
         objects: &impl Objects,
         meta: &StoreMeta,
     ) -> StoreResult<bool> {
-        if !pack::is_under_pressure(meta) {
+        if !pack::is_under_pressure(meta, &self.limits) {
             return Ok(false);
         }
         for full in pack::full_generations(meta).into_iter().take(GENERATIONS_MAX) {
@@ -135,24 +134,24 @@ where
             let Ok(LedgerResponse::Released(released)) = answer else {
                 return Ok(false);
             };
-            // A leader that deletes what it has finished: nothing would be won by moving its jobs.
-            if released.len() * 2 > jobs.len() {
-                continue;
-            }
-            return self.transaction(|tables, _| {
+            let packed = self.transaction(|tables, _| {
                 let Some(mut meta) = tables.meta()? else { return Ok(false) };
                 if !pack::full_generations(&meta).contains(&full) {
                     return Ok(true);
                 }
-                let keep: BTreeSet<AggregationJobId> = pack::fates(tables, &meta, full.table)?
-                    .into_iter()
-                    .filter(|(_, fate)| *fate == Fate::Kept)
-                    .map(|(job, _)| job)
-                    .chain(released)
-                    .collect();
+                let fates = pack::fates(tables, &meta, full.table)?;
+                let rows = fates.len();
+                let keep: BTreeSet<AggregationJobId> = staying(fates).chain(released).collect();
+                // A leader that deletes what it has finished: nothing would be won by moving its jobs.
+                if keep.len() * 2 > rows {
+                    return Ok(false);
+                }
                 pack::pack(tables, &mut meta, full, &keep)?;
                 Ok(true)
-            });
+            })?;
+            if packed {
+                return Ok(true);
+            }
         }
         Ok(false)
     }
@@ -208,6 +207,11 @@ where
             Ok(Forgotten::Epoch)
         })
     }
+}
+
+/// The jobs that stay apart when their generation is packed.
+fn staying(fates: BTreeMap<AggregationJobId, Fate>) -> impl Iterator<Item = AggregationJobId> {
+    fates.into_iter().filter(|(_, fate)| fate.must_stay).map(|(job, _)| job)
 }
 
 enum Forgotten {

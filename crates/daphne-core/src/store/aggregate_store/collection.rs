@@ -122,8 +122,8 @@ pub(super) fn jobs_in(
     let index = Recent::new(meta.fingerprint_key);
     // Ids that two slices may hold: those of slices that yield.
     let mut contested: BTreeMap<ReportId, BTreeSet<AggregationJobId>> = BTreeMap::new();
-    for table in meta.job_tables().rev() {
-        let mut found = Vec::new();
+    let mut found = Vec::new();
+    for table in meta.job_tables() {
         tables.each_job_ids(table, &mut |head, ids| {
             if head.param != param || !head.slices.iter().any(|s| counts_in(s, range)) {
                 return Ok(());
@@ -153,9 +153,9 @@ pub(super) fn jobs_in(
             found.push((head.seq, job));
             Ok(())
         })?;
-        found.sort_unstable_by_key(|(seq, _)| std::cmp::Reverse(*seq));
-        out.jobs.extend(found.into_iter().map(|(_, job)| job));
     }
+    found.sort_unstable_by_key(|(seq, _)| std::cmp::Reverse(*seq));
+    out.jobs = found.into_iter().map(|(_, job)| job).collect();
     let wanted: BTreeSet<ReportId> = contested.keys().copied().collect();
     for holder in commit::holders(tables, meta, param, &wanted)? {
         for (n, id) in &holder.hits {

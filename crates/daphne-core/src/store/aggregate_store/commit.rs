@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::{
-    AggregateTables, Digest, JobHead, JobRow, Live, RecordedJob, Refused, Response, SliceHead,
-    StoreError, StoreMeta, StoreResult, ids_by_slice, pack, report_ids, sealed_buckets, strike_out,
+    AggregateTables, Digest, JobHead, JobRow, Limits, Live, RecordedJob, Refused, Response,
+    SliceHead, StoreError, StoreMeta, StoreResult, ids_by_slice, pack, report_ids, sealed_buckets,
+    strike_out,
 };
 use crate::{
     ids::{AggregationJobId, ReportId},
@@ -23,6 +24,7 @@ pub(super) fn commit_job<T: AggregateTables>(
     meta: &mut StoreMeta,
     commit: Commit,
     now: Time,
+    limits: &Limits,
 ) -> StoreResult<(Response, bool)> {
     let not_now = |response| Ok((response, false));
     if !meta.open && commit.open.is_none() {
@@ -74,11 +76,12 @@ pub(super) fn commit_job<T: AggregateTables>(
     }
     must_write |= pack::begin_generation(tables, live, meta, epoch(meta, now))?;
     let live = pack::load(tables, live, meta)?;
-    let row = job_row(commit, live.rows)?;
-    tables.insert_job(pack::newest(meta)?, &row)?;
+    let generation = pack::newest(meta)?;
+    let row = job_row(commit, (u64::from(generation) << 32) | u64::from(live.rows))?;
+    tables.insert_job(generation, &row)?;
     live.add(&row.head, &row.ids);
     let refused = row.recorded.refused;
-    let full = live.is_full();
+    let full = live.is_full(limits);
     if full {
         pack::end_generation(tables, live, meta)?;
         must_write = true;
@@ -305,7 +308,7 @@ fn take_over(
     Ok(None)
 }
 
-fn job_row(commit: Commit, seq: u32) -> StoreResult<JobRow> {
+fn job_row(commit: Commit, seq: u64) -> StoreResult<JobRow> {
     let (mut slices, mut ids, mut shares) = (Vec::new(), Vec::new(), Vec::new());
     for slice in commit.slices {
         let malformed = || StoreError("malformed slice".to_owned());

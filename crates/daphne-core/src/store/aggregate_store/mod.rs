@@ -20,8 +20,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub use self::alarm::Alarmed;
 pub(crate) use self::collection::merge_share;
+pub use self::{alarm::Alarmed, pack::Limits};
 use super::{
     AggregateTables, Database, RecordedJob, StoreError, StoreResult,
     message::{
@@ -142,8 +142,8 @@ pub struct JobHead {
     pub job: AggregationJobId,
     /// The aggregation parameter.
     pub param: Vec<u8>,
-    /// Its place among the jobs of its table, in the order of arrival.
-    pub seq: u32,
+    /// Its place among the store's jobs, in the order of arrival; there are gaps.
+    pub seq: u64,
     /// Its slices.
     pub slices: Vec<SliceHead>,
 }
@@ -186,6 +186,7 @@ pub struct AggregateStore<D> {
     db: D,
     live: RefCell<Option<Live>>,
     was_woken: Cell<bool>,
+    limits: Limits,
 }
 
 impl<D: Database> AggregateStore<D>
@@ -194,7 +195,12 @@ where
 {
     /// The store in `db`. Reads nothing yet.
     pub fn new(db: D) -> Self {
-        Self { db, live: RefCell::new(None), was_woken: Cell::new(false) }
+        Self::with_limits(db, Limits::DEFAULT)
+    }
+
+    /// The store in `db`, with other limits than a deployment has.
+    pub fn with_limits(db: D, limits: Limits) -> Self {
+        Self { db, live: RefCell::new(None), was_woken: Cell::new(false), limits }
     }
 
     /// The database.
@@ -244,7 +250,8 @@ where
             });
             let response = match action {
                 StoreAction::Commit(c) => {
-                    let (response, full) = commit::commit_job(tables, live, &mut meta, c, now)?;
+                    let (response, full) =
+                        commit::commit_job(tables, live, &mut meta, c, now, &self.limits)?;
                     filled.set(full);
                     response
                 }

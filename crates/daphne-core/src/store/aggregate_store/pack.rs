@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     AggregateTables, Epoch, Generation, JobHead, JobRow, Live, RecordedJob, SliceHead, StoreError,
-    StoreMeta, StoreResult, collection, is_sealed, report_ids, shares_by_slice,
+    StoreMeta, StoreResult, collection, is_sealed, report_ids, sealed_buckets, shares_by_slice,
 };
 use crate::{
     batch::BatchBucket,
@@ -19,14 +19,32 @@ use crate::{
     },
 };
 
-/// Jobs in a generation, however small: so many rows are read when the object wakes up, and by what is rare.
-const ROWS_MAX: u32 = 2_048;
-/// Bytes of shares in a generation, so that packing it fits in memory.
-const SHARE_BYTES_MAX: u64 = 16 << 20;
-/// Separate jobs in full generations before the oldest are packed although no collection decided about them.
-const PRESSURE_ROWS: u64 = 4_096;
-/// Bytes of their shares.
-const PRESSURE_SHARE_BYTES: u64 = 64 << 20;
+/// When a generation is full, and when so much is kept apart that undecided slices are merged, too. A deployment has
+/// [`Limits::DEFAULT`]; tests have smaller ones.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Jobs in a generation, however small: so many rows are read when the object wakes up, and by what is rare.
+    pub generation_rows: u32,
+    /// Ids in a generation: what the replay index holds in memory.
+    pub generation_ids: usize,
+    /// Bytes of shares in a generation, so that packing it fits in memory.
+    pub generation_share_bytes: u64,
+    /// Separate jobs in full generations before the oldest are packed although no collection decided about them.
+    pub pressure_rows: u64,
+    /// Bytes of their shares.
+    pub pressure_share_bytes: u64,
+}
+
+impl Limits {
+    /// What a deployment has.
+    pub const DEFAULT: Self = Self {
+        generation_rows: 2_048,
+        generation_ids: 131_072,
+        generation_share_bytes: 16 << 20,
+        pressure_rows: 4_096,
+        pressure_share_bytes: 64 << 20,
+    };
+}
 
 impl Live {
     fn new(key: [u8; 16]) -> Self {
@@ -41,8 +59,10 @@ impl Live {
         self.share_bytes += head.slices.iter().map(|s| u64::from(s.share_len)).sum::<u64>();
     }
 
-    pub(super) fn is_full(&self) -> bool {
-        self.recent.is_full() || self.rows >= ROWS_MAX || self.share_bytes >= SHARE_BYTES_MAX
+    pub(super) fn is_full(&self, limits: &Limits) -> bool {
+        self.recent.len() >= limits.generation_ids
+            || self.rows >= limits.generation_rows
+            || self.share_bytes >= limits.generation_share_bytes
     }
 }
 
@@ -167,22 +187,20 @@ pub(super) fn full_generations(meta: &StoreMeta) -> Vec<Full> {
 }
 
 /// Whether so much is kept apart that undecided slices should be merged, too.
-pub(super) fn is_under_pressure(meta: &StoreMeta) -> bool {
+pub(super) fn is_under_pressure(meta: &StoreMeta, limits: &Limits) -> bool {
     let generations = || meta.epochs.iter().flat_map(|e| e.generations.iter());
-    generations().map(|g| u64::from(g.rows)).sum::<u64>() > PRESSURE_ROWS
-        || generations().map(|g| g.share_bytes).sum::<u64>() > PRESSURE_SHARE_BYTES
+    generations().map(|g| u64::from(g.rows)).sum::<u64>() > limits.pressure_rows
+        || generations().map(|g| g.share_bytes).sum::<u64>() > limits.pressure_share_bytes
 }
 
-/// What becomes of a job when its generation is packed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// All its slices are decided.
-    Settled,
+/// What stands against packing a job.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Fate {
     /// A slice counts, and no collection decided about it.
-    Undecided,
+    pub(super) is_undecided: bool,
     /// A slice must stay apart: it is frozen, yields, shares a report with one that yields, or names reports that are
     /// free.
-    Kept,
+    pub(super) must_stay: bool,
 }
 
 /// The fate of each job of a generation.
@@ -196,31 +214,28 @@ pub(super) fn fates(
         heads.push(head);
         Ok(())
     })?;
+    let sealed = sealed_buckets(tables, &heads)?;
     let params: BTreeSet<Vec<u8>> = heads.iter().map(|h| h.param.clone()).collect();
     let mut contested: BTreeSet<(Vec<u8>, ReportId)> = BTreeSet::new();
     for param in &params {
         let ids = collection::ids_where(tables, meta, param, |_, s| !s.excluded && s.yields)?;
         contested.extend(ids.into_iter().map(|id| (param.clone(), id)));
     }
-    let mut fates = BTreeMap::new();
+    let mut fates: BTreeMap<AggregationJobId, Fate> = BTreeMap::new();
     for head in &heads {
-        let mut fate = Fate::Settled;
+        let fate = fates.entry(head.job).or_default();
         for slice in &head.slices {
-            let frozen = meta.frozen.as_ref().is_some_and(|f| f.range.contains(&slice.bucket));
-            if frozen || slice.yields || (slice.excluded && slice.report_count > 0) {
-                fate = Fate::Kept;
-                break;
-            }
-            if !slice.excluded && !is_sealed(tables, &slice.bucket, &head.param)? {
-                fate = Fate::Undecided;
-            }
+            let is_frozen = meta.frozen.as_ref().is_some_and(|f| f.range.contains(&slice.bucket));
+            let names_free_ids = slice.excluded && slice.report_count > 0;
+            let is_sealed = sealed.contains(&(slice.bucket, head.param.clone()));
+            fate.must_stay |= is_frozen || slice.yields || names_free_ids;
+            fate.is_undecided |= !slice.excluded && !is_sealed;
         }
-        fates.insert(head.job, fate);
     }
     if !contested.is_empty() {
         tables.each_job_ids(table, &mut |head, ids| {
             if report_ids(ids).any(|id| contested.contains(&(head.param.clone(), id))) {
-                fates.insert(head.job, Fate::Kept);
+                fates.entry(head.job).or_default().must_stay = true;
             }
             Ok(())
         })?;

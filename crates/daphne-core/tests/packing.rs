@@ -1,0 +1,243 @@
+//! Packing changes where things are kept, and nothing else: sums, verdicts of repeats, and what counts as a replay.
+#![cfg(not(target_arch = "wasm32"))]
+
+use daphne_core::{
+    batch::{BatchBucket, BatchMode, BucketRange},
+    error::ReportError,
+    ids::{BatchId, TaskId},
+    store::{
+        CallError, Objects,
+        aggregate_store::Limits,
+        message::{
+            AggregateStoreRequest, AggregateStoreResponse as Answer, JobStoreRequest,
+            JobStoreResponse, LedgerRequest, LedgerResponse, StoreAction,
+        },
+        placement::{Placement, StoreId},
+    },
+    testing::{
+        conformance::{
+            self, ONLY, Subject, commit, hard, job, report, slice, soft, window, windows,
+        },
+        memory::MemoryCluster,
+    },
+};
+use futures::executor::block_on;
+
+/// A generation is one job, and nothing is merged before it is decided.
+const TINY: Limits = Limits {
+    generation_rows: 1,
+    generation_ids: usize::MAX,
+    generation_share_bytes: u64::MAX,
+    pressure_rows: u64::MAX,
+    pressure_share_bytes: u64::MAX,
+};
+
+/// The same, and everything undecided is merged as soon as possible.
+const PRESSED: Limits = Limits { pressure_rows: 0, ..TINY };
+
+/// A cluster whose stores do all their background work after every call, and forget what they had in memory.
+struct Busy(MemoryCluster);
+
+impl Busy {
+    async fn work(&self, task: &TaskId) {
+        self.0.run_store_alarms(task).await.expect("the alarms run");
+        self.0.reset_stores();
+    }
+}
+
+impl Objects for Busy {
+    async fn store(
+        &self,
+        store: &StoreId,
+        request: AggregateStoreRequest,
+    ) -> Result<Answer, CallError> {
+        let task = request.placement.task_id;
+        let answer = self.0.store(store, request).await;
+        self.work(&task).await;
+        answer
+    }
+
+    async fn ledger(
+        &self,
+        task: &TaskId,
+        request: LedgerRequest,
+    ) -> Result<LedgerResponse, CallError> {
+        let answer = self.0.ledger(task, request).await;
+        self.work(task).await;
+        answer
+    }
+
+    async fn job_store(
+        &self,
+        placement: &Placement,
+        shard: u16,
+        request: JobStoreRequest,
+    ) -> Result<JobStoreResponse, CallError> {
+        let answer = self.0.job_store(placement, shard, request).await;
+        self.work(&placement.task_id).await;
+        answer
+    }
+}
+
+#[test]
+fn objects_conform_while_they_pack_all_the_time() {
+    let cluster = Busy(MemoryCluster::with_limits(TINY));
+    for case in conformance::CASES {
+        println!("{case}");
+        block_on(conformance::run(case, &cluster));
+    }
+}
+
+fn pack(cluster: &MemoryCluster, s: &Subject<'_, MemoryCluster>) {
+    block_on(cluster.run_store_alarms(&s.placement.task_id)).unwrap();
+}
+
+fn separate_jobs(cluster: &MemoryCluster, s: &Subject<'_, MemoryCluster>) -> usize {
+    let stores = cluster.stores_of(&s.placement.task_id);
+    stores.iter().map(|(_, tables)| tables.jobs().count()).sum()
+}
+
+/// Whatever is packed when: the content of every range stays what it was, to the bit.
+#[test]
+fn packing_leaves_every_version_as_it_was() {
+    let cluster = MemoryCluster::with_limits(PRESSED);
+    let s = Subject::new(&cluster, "versions", BatchMode::TimeInterval, 1, 0);
+    for n in 0..40u8 {
+        let slices = vec![
+            slice(window(u64::from(n) % 3), &[4 * n, 4 * n + 1]),
+            slice(window(5), &[4 * n + 2]),
+        ];
+        assert_eq!(block_on(s.commit(ONLY, commit(n, slices))), Answer::Committed(vec![]));
+    }
+    let ranges = [windows(0, 1), windows(1, 2), windows(0, 6), windows(5, 1), windows(9, 1)];
+    let before: Vec<_> = ranges.iter().map(|r| block_on(s.gather(ONLY, *r))).collect();
+    assert_eq!(separate_jobs(&cluster, &s), 40);
+    pack(&cluster, &s);
+    assert_eq!(separate_jobs(&cluster, &s), 0);
+    cluster.reset_stores();
+    let after: Vec<_> = ranges.iter().map(|r| block_on(s.gather(ONLY, *r))).collect();
+    assert_eq!(before, after);
+    let jobs = block_on(s.jobs(ONLY, windows(0, 6)));
+    assert_eq!((jobs.packed_count, jobs.jobs.len()), (120, 0));
+    // And it can be collected, also half merged and half not.
+    for n in 40..44u8 {
+        block_on(s.commit(ONLY, commit(n, vec![slice(window(5), &[4 * n + 2])])));
+    }
+    let reports: Vec<u8> = (0..44).map(|n| 4 * n + 2).collect();
+    let collect = s.collection(1, windows(5, 1), &reports);
+    let answer = block_on(s.collect(&collect));
+    assert_eq!(s.open(&collect, &answer), reports.iter().map(|n| u64::from(*n)).sum::<u64>());
+}
+
+/// A repeat is answered alike before and after its job was packed, while its batch is frozen and once it is sealed.
+#[test]
+fn a_repeat_of_a_packed_job_is_answered_as_before() {
+    let cluster = MemoryCluster::with_limits(PRESSED);
+    let s = Subject::new(&cluster, "repeats", BatchMode::TimeInterval, 1, 0);
+    let mut first = commit(1, vec![slice(window(0), &[1, 2])]);
+    first.refused = vec![(report(3), ReportError::ReportTooEarly)];
+    let expected = Answer::Committed(first.refused.clone());
+    let mut other = first.clone();
+    other.digest = [99; 32];
+    let check = |when: &str| {
+        for _ in 0..2 {
+            assert_eq!(block_on(s.commit(ONLY, first.clone())), expected, "{when}");
+            assert_eq!(block_on(s.commit(ONLY, other.clone())), Answer::Conflict, "{when}");
+            assert_eq!(block_on(s.ask(ONLY, StoreAction::KnowsJob(job(1)))), Answer::Known(true));
+            cluster.reset_stores();
+        }
+    };
+    check("new");
+    block_on(s.commit(ONLY, commit(2, vec![slice(window(1), &[4])])));
+    pack(&cluster, &s);
+    assert_eq!(separate_jobs(&cluster, &s), 0);
+    check("packed");
+    assert_eq!(block_on(s.freeze(ONLY, 1, windows(0, 1))), Answer::Frozen);
+    check("frozen");
+    assert_eq!(block_on(s.seal(ONLY, 1, windows(0, 1), vec![])), Answer::Done);
+    check("sealed");
+    pack(&cluster, &s);
+    check("packed again");
+    block_on(s.release(1));
+    check("deleted");
+}
+
+/// What is packed counts for good: its reports are replays for ever, whatever the leader deletes.
+#[test]
+fn a_packed_report_stays_counted() {
+    let cluster = MemoryCluster::with_limits(PRESSED);
+    let s = Subject::new(&cluster, "hard", BatchMode::LeaderSelected, 1, 0);
+    let bucket = |n| BatchBucket::Batch(BatchId::new([n; 32]));
+    block_on(s.commit(ONLY, commit(1, vec![slice(bucket(1), &[1, 2])])));
+    let mut second = commit(2, vec![slice(bucket(2), &[1, 3])]);
+    second.readmit = vec![job(1)];
+    let pressed = block_on(s.commit(ONLY, commit(9, vec![slice(bucket(9), &[9])])));
+    assert_eq!(pressed, Answer::Committed(vec![]));
+    pack(&cluster, &s);
+    assert_eq!(block_on(s.commit(ONLY, second)), hard(&[1]));
+}
+
+/// Jobs that the leader deleted are not merged, nor what yields, what shares a report with it, and what is frozen.
+#[test]
+fn what_may_have_to_be_told_apart_is_not_packed() {
+    let cluster = MemoryCluster::with_limits(PRESSED);
+    let s = Subject::new(&cluster, "kept", BatchMode::LeaderSelected, 1, 0);
+    let bucket = |n| BatchBucket::Batch(BatchId::new([n; 32]));
+    for n in 1..=6u8 {
+        block_on(s.commit(ONLY, commit(n, vec![slice(bucket(n % 2), &[10 * n, 10 * n + 1])])));
+    }
+    block_on(s.release(1));
+    let mut heir = commit(7, vec![slice(bucket(1), &[10, 70])]);
+    heir.readmit = vec![job(1)];
+    assert_eq!(block_on(s.commit(ONLY, heir)), Answer::Committed(vec![]));
+    block_on(s.release(2));
+    block_on(s.commit(ONLY, commit(8, vec![slice(bucket(3), &[80])])));
+    assert_eq!(
+        block_on(s.freeze(ONLY, 1, BucketRange::Batch(BatchId::new([3; 32])))),
+        Answer::Frozen
+    );
+    pack(&cluster, &s);
+    let mut left: Vec<_> =
+        cluster.stores_of(&s.placement.task_id)[0].1.jobs().map(|row| row.head.job).collect();
+    left.sort_unstable();
+    // Generations of only deleted jobs stay as they are.
+    assert_eq!(left, [1, 2, 7, 8].map(job));
+    block_on(s.ask(ONLY, StoreAction::Thaw { attempt: 1 }));
+    // The leader counts the heir: the deleted one is left out, although the others are merged.
+    let reports = [30, 31, 50, 51, 10, 70];
+    let collect = s.collection(1, BucketRange::Batch(BatchId::new([1; 32])), &reports);
+    // The ledger's first attempt has the number that was used here already.
+    assert_eq!(block_on(s.collect(&collect)), LedgerResponse::Busy);
+    let answer = block_on(s.collect(&collect));
+    assert_eq!(s.open(&collect, &answer), 242);
+    // What it shared with its heir is taken; the rest is free.
+    pack(&cluster, &s);
+    cluster.reset_stores();
+    let late = commit(20, vec![slice(bucket(5), &[10, 11, 70])]);
+    assert_eq!(block_on(s.commit(ONLY, late)), hard(&[10, 70]));
+    let late = commit(20, vec![slice(bucket(5), &[11])]);
+    assert_eq!(block_on(s.commit(ONLY, late)), Answer::Committed(vec![]));
+    let again = commit(21, vec![slice(bucket(5), &[11])]);
+    assert_eq!(block_on(s.commit(ONLY, again)), soft(&[(11, 20)]));
+}
+
+/// 193 jobs given up are more than a checksum can tell apart; once they are deleted they need not be.
+#[test]
+fn many_abandoned_jobs_are_collectable_once_they_are_deleted() {
+    let cluster = MemoryCluster::new();
+    let s = Subject::new(&cluster, "many", BatchMode::TimeInterval, 1, 0);
+    for n in 0..193u8 {
+        block_on(s.commit(ONLY, commit(n, vec![slice(window(0), &[n])])));
+    }
+    block_on(s.commit(ONLY, commit(193, vec![slice(window(0), &[200, 201])])));
+    // The one that counts is the oldest but one: no unknown.
+    let collect = s.collection(1, windows(0, 1), &[200, 201]);
+    let refused = block_on(s.collect(&collect));
+    assert!(
+        matches!(&refused, LedgerResponse::Refused(a) if a.detail.contains("194 jobs")),
+        "{refused:?}"
+    );
+    (0..193u8).for_each(|n| block_on(s.release(n)));
+    let answer = block_on(s.collect(&collect));
+    assert_eq!(s.open(&collect, &answer), 401);
+}
