@@ -48,6 +48,6 @@ pub async fn post(
         Ok(LedgerResponse::Opened(_) | LedgerResponse::Done) => {
             Err(Internal::Broken("a collection was answered out of turn".to_owned()).into())
         }
-        Err(e) => Err(Internal::Unavailable(e.0).into()),
+        Err(e) => Err(Internal::from(e).into()),
     }
 }
