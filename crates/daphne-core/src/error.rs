@@ -149,6 +149,9 @@ pub enum Internal {
     /// Something we depend on did not answer, or is busy: the same request will succeed later.
     #[error("unavailable: {0}")]
     Unavailable(String),
+    /// Something we depend on has more to do than it can: the same request will succeed later, but not at once.
+    #[error("overloaded: {0}")]
+    Overloaded(String),
     /// A defect or broken state; the text is for our own log.
     #[error("internal error: {0}")]
     Broken(String),

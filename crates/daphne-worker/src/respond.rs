@@ -1,17 +1,23 @@
 //! Results and errors as HTTP responses.
 
+use std::ops::RangeInclusive;
+
 use daphne_core::{
     error::{Error, Internal},
     ids::TaskId,
     problem::{self, problem},
     version::{DapVersion, Message},
 };
+use storage_proxy::random;
 use worker::{Headers, Request, Response, console_error};
 
 /// How long clients and browsers may keep our HPKE configurations, in seconds.
 const HPKE_CONFIG_MAX_AGE_S: u32 = 86_400;
-/// When to come again after a 503, in seconds.
-const RETRY_AFTER_S: u32 = 1;
+/// When to come again if something did not answer or was held for a moment, in seconds.
+const RETRY_AFTER_S: u64 = 1;
+/// When to come again if something is overloaded, in seconds: at random, so that leaders who were sent away together do
+/// not come back together.
+const OVERLOADED_RETRY_AFTER_S: RangeInclusive<u64> = 5..=30;
 
 fn platform(e: worker::Error) -> Error {
     Internal::Broken(e.to_string()).into()
@@ -69,7 +75,9 @@ pub fn error(
         Error::Internal(internal) => {
             console_error!("{internal}");
             let (status, title) = match internal {
-                Internal::Unavailable(_) => {
+                // A 503 also for overload, and no 429: it is not the leader who sent too much, and a leader that
+                // takes any 4xx as final would abandon the job.
+                Internal::Unavailable(_) | Internal::Overloaded(_) => {
                     (503, "Come again: the same request will succeed later.")
                 }
                 Internal::Broken(_) => (500, "Something is wrong on our side."),
@@ -81,10 +89,22 @@ pub fn error(
     };
     let mut response = Response::from_bytes(body)?.with_status(status);
     response.headers_mut().set("Content-Type", problem::MEDIA_TYPE)?;
-    if status == 503 {
-        response.headers_mut().set("Retry-After", &RETRY_AFTER_S.to_string())?;
+    if let Some(seconds) = retry_after_s(error) {
+        response.headers_mut().set("Retry-After", &seconds.to_string())?;
     }
     Ok(response)
+}
+
+/// When to come again, if the same request will succeed then.
+fn retry_after_s(error: &Error) -> Option<u64> {
+    match error {
+        Error::Internal(Internal::Unavailable(_)) => Some(RETRY_AFTER_S),
+        Error::Internal(Internal::Overloaded(_)) => {
+            let (first, last) = OVERLOADED_RETRY_AFTER_S.into_inner();
+            Some(first + random::below(last - first + 1))
+        }
+        Error::Internal(Internal::Broken(_)) | Error::Abort(_) => None,
+    }
 }
 
 /// Lets pages of any origin read our HPKE configurations, and caches keep them.

@@ -84,5 +84,5 @@ async fn read<T: DeserializeOwned>(request: &mut Request) -> Result<T, Error> {
 }
 
 fn unavailable(e: CallError) -> Error {
-    Internal::Unavailable(e.0).into()
+    Internal::from(e).into()
 }

@@ -20,7 +20,6 @@ use daphne_core::{
     ids::{HpkeConfigId, TaskId},
     seal::RootKeys,
     store::{
-        CallError,
         config_store::{ConfigRequest, ConfigResponse},
         placement::CONFIG_STORE_NAME,
     },
@@ -93,10 +92,6 @@ fn hpke_label(id: HpkeConfigId) -> String {
 
 fn broken(what: &str, why: impl std::fmt::Display) -> Internal {
     Internal::Broken(format!("{what}: {why}"))
-}
-
-fn unavailable(e: CallError) -> Internal {
-    Internal::Unavailable(e.0)
 }
 
 fn unexpected(answer: &ConfigResponse) -> Internal {
@@ -411,7 +406,7 @@ async fn ask(env: &Env, request: &ConfigRequest) -> Result<ConfigResponse, Inter
     ObjectCaller::new(env.clone())
         .call(CONFIG_STORE, CONFIG_STORE_NAME, CONFIG_TIMEOUT, request)
         .await
-        .map_err(unavailable)
+        .map_err(Internal::from)
 }
 
 /// KV is a cache: whatever goes wrong with it is a miss.

@@ -1,14 +1,14 @@
 //! Calls that fail on purpose, for tests in the real runtime. Only in builds with the feature `test-routes`.
 //!
-//! Calls to objects are numbered from the moment a plan is set. Local runtimes keep Workers and objects in one
+//! Calls to objects are numbered from the moment a plan is set, each try by itself. Local runtimes keep Workers and objects in one
 //! isolate, so one plan covers the calls of both.
 
 use std::{cell::RefCell, collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use worker::Delay;
+use worker::{Delay, js_sys, wasm_bindgen::JsValue};
 
-use crate::objects::CallFailure;
+use crate::retry::CallFailure;
 
 /// What goes wrong with one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,12 @@ pub enum Fault {
     HoldAnswer,
     /// The caller panics before the request is sent.
     Panic,
+    /// The request never arrives, and the platform says that the object is overloaded.
+    Overloaded,
+    /// The request never arrives, and the platform says that trying again makes sense.
+    Retryable,
+    /// The request is carried out, its answer is lost, and the platform says that trying again makes sense.
+    RetryableAnswer,
 }
 
 /// Which calls fail, by number from 0, and how.
@@ -58,8 +64,16 @@ pub fn log() -> Vec<String> {
 #[derive(Clone, Copy, Debug)]
 pub struct Rest(Option<Fault>);
 
-fn lost() -> CallFailure {
-    CallFailure { reason: "lost on purpose".to_owned(), may_retry: false }
+/// What a stub throws, with these properties set, and as calls see it.
+fn lost(properties: &[&str]) -> CallFailure {
+    let error = js_sys::Error::new("lost on purpose");
+    for property in properties {
+        // Unwrap safety: a new object takes any property.
+        #[allow(clippy::expect_used)]
+        js_sys::Reflect::set(&error, &JsValue::from_str(property), &JsValue::TRUE)
+            .expect("a property that can be set");
+    }
+    worker::Error::from(error).into()
 }
 
 const HOLD: Duration = Duration::from_secs(60);
@@ -78,7 +92,9 @@ pub async fn next_call(binding: &str) -> Result<Rest, CallFailure> {
         state.plan.calls.get(&number).copied()
     });
     match fault {
-        Some(Fault::LoseRequest) => Err(lost()),
+        Some(Fault::LoseRequest) => Err(lost(&[])),
+        Some(Fault::Overloaded) => Err(lost(&["overloaded"])),
+        Some(Fault::Retryable) => Err(lost(&["retryable"])),
         Some(Fault::HoldRequest) => {
             Delay::from(HOLD).await;
             Ok(Rest(None))
@@ -95,7 +111,8 @@ impl Rest {
     /// As planned.
     pub async fn after_answer(self) -> Result<(), CallFailure> {
         match self.0 {
-            Some(Fault::LoseAnswer) => Err(lost()),
+            Some(Fault::LoseAnswer) => Err(lost(&[])),
+            Some(Fault::RetryableAnswer) => Err(lost(&["retryable"])),
             Some(Fault::HoldAnswer) => {
                 Delay::from(HOLD).await;
                 Ok(())

@@ -1,7 +1,4 @@
-//! Calls to Durable Objects.
-//!
-//! All messages are idempotent, so a call whose outcome is unknown may be repeated. It is repeated only where the
-//! platform says that this makes sense, a few times, with a new stub each time: a stub stays broken after an error.
+//! Calls to Durable Objects, each with a timeout; [`crate::retry`] decides how often one is tried.
 
 use std::time::Duration;
 
@@ -16,11 +13,17 @@ use daphne_core::{
         placement::{Placement, StoreId, ledger_name},
     },
 };
-use futures::future::{Either, select};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use worker::{Delay, Env, Error, Method, Request, RequestInit, wasm_bindgen::JsValue};
+use worker::{
+    Date, Delay, Env, Error, Method, Request, RequestInit,
+    js_sys::{Reflect, Uint8Array},
+    wasm_bindgen::JsValue,
+};
 
-use crate::random;
+use crate::{
+    random,
+    requests::ObjectRequest,
+    retry::{self, CallFailure, FailureClass, Timer, Transport},
+};
 
 /// Binding of the `AggregateStore` class.
 pub const AGGREGATE_STORE: &str = "AGGREGATE_STORE";
@@ -31,8 +34,6 @@ pub const JOB_STORE: &str = "JOB_STORE";
 /// Binding of the `ConfigStore` class.
 pub const CONFIG_STORE: &str = "CONFIG_STORE";
 
-const TRIES_MAX: u32 = 3;
-const BACKOFF_MS: u64 = 50;
 /// A store answers in milliseconds; one that does not answer at all must not hold the leader's request.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// A collection calls all of a task's stores in several rounds.
@@ -50,66 +51,57 @@ impl ObjectCaller {
         Self { env }
     }
 
-    /// Calls the object `name` of the class bound as `binding`.
+    /// Calls the object `name` of the class bound as `binding`, as often as [`retry`] allows, in `timeout` altogether.
     ///
     /// # Errors
     /// [`CallError`]: the outcome is unknown.
-    pub async fn call<Q: Serialize, A: DeserializeOwned>(
+    pub async fn call<Q: ObjectRequest>(
         &self,
         binding: &str,
         name: &str,
         timeout: Duration,
         request: &Q,
-    ) -> Result<A, CallError> {
-        let body = message::encode(request).map_err(|e| CallError(e.to_string()))?;
-        let deadline = Delay::from(timeout);
-        let answer = Box::pin(self.call_until_answered(binding, name, &body));
-        match select(answer, deadline).await {
-            Either::Left((answer, _)) => {
-                message::decode(&answer?).map_err(|e| CallError(format!("{binding}: {e}")))
+    ) -> Result<Q::Answer, CallError> {
+        let body = message::encode(request).map_err(|e| CallError::Unanswered(e.to_string()))?;
+        let object = Object { env: &self.env, binding, name, body: &body };
+        let answer = retry::call(&object, &Platform, timeout, request.idempotence()).await;
+        let answer = answer.map_err(|CallFailure { reason, class }| {
+            let reason = format!("{binding}: {reason}");
+            match class {
+                FailureClass::Overloaded => CallError::Overloaded(reason),
+                FailureClass::Retryable
+                | FailureClass::Status(_)
+                | FailureClass::TimedOut
+                | FailureClass::Permanent => CallError::Unanswered(reason),
             }
-            Either::Right(_) => Err(CallError(format!("{binding} did not answer in time"))),
-        }
+        })?;
+        message::decode(&answer).map_err(|e| CallError::Unanswered(format!("{binding}: {e}")))
     }
+}
 
-    async fn call_until_answered(
-        &self,
-        binding: &str,
-        name: &str,
-        body: &[u8],
-    ) -> Result<Vec<u8>, CallError> {
-        let mut tries = 1;
-        loop {
-            match self.call_once(binding, name, body).await {
-                Ok(answer) => return Ok(answer),
-                Err(failure) if failure.may_retry && tries < TRIES_MAX => {
-                    let wait = (BACKOFF_MS << tries) + random::jitter_ms(BACKOFF_MS << tries);
-                    Delay::from(Duration::from_millis(wait)).await;
-                    tries += 1;
-                }
-                Err(failure) => return Err(CallError(format!("{binding}: {}", failure.reason))),
-            }
-        }
-    }
+/// One call's object and message.
+struct Object<'a> {
+    env: &'a Env,
+    binding: &'a str,
+    name: &'a str,
+    body: &'a [u8],
+}
 
-    async fn call_once(
-        &self,
-        binding: &str,
-        name: &str,
-        body: &[u8],
-    ) -> Result<Vec<u8>, CallFailure> {
+impl Transport for Object<'_> {
+    async fn attempt(&self) -> Result<Vec<u8>, CallFailure> {
         #[cfg(feature = "test-routes")]
-        let fault = crate::faults::next_call(binding).await?;
-        let stub = self.env.durable_object(binding)?.get_by_name(name)?;
+        let fault = crate::faults::next_call(self.binding).await?;
+        let stub = self.env.durable_object(self.binding)?.get_by_name(self.name)?;
         let mut init = RequestInit::new();
-        let bytes = worker::js_sys::Uint8Array::from(body);
+        let bytes = Uint8Array::from(self.body);
         init.with_method(Method::Post).with_body(Some(bytes.into()));
         let mut response =
             stub.fetch_with_request(Request::new_with_init("https://object/", &init)?).await?;
-        if response.status_code() != 200 {
+        let status = response.status_code();
+        if status != 200 {
             return Err(CallFailure {
-                reason: format!("answered with status {}", response.status_code()),
-                may_retry: false,
+                reason: format!("answered with status {status}"),
+                class: FailureClass::Status(status),
             });
         }
         let answer = response.bytes().await?;
@@ -119,41 +111,45 @@ impl ObjectCaller {
     }
 }
 
-/// A call that failed.
-#[derive(Debug)]
-pub struct CallFailure {
-    /// For the log.
-    pub reason: String,
-    /// Whether the platform says that trying again at once makes sense.
-    pub may_retry: bool,
-}
+/// The runtime's clock and chance.
+struct Platform;
 
-/// What the platform says about an error thrown by a stub.
-#[derive(Deserialize)]
-struct StubError {
-    #[serde(default)]
-    retryable: bool,
-    #[serde(default)]
-    overloaded: bool,
+impl Timer for Platform {
+    fn now(&self) -> Duration {
+        // It stands still while code runs, and has moved on whenever something was waited for.
+        Duration::from_millis(Date::now().as_millis())
+    }
+
+    async fn sleep(&self, time: Duration) {
+        Delay::from(time).await;
+    }
+
+    fn random_below(&self, window: Duration) -> Duration {
+        Duration::from_millis(random::below(window.as_millis() as u64))
+    }
 }
 
 impl From<Error> for CallFailure {
     fn from(error: Error) -> Self {
-        let may_retry = match &error {
-            Error::UnknownJsError { original, .. } => {
-                let said = properties_of(original);
-                said.retryable && !said.overloaded
+        let class = match &error {
+            // What a stub throws. The second form is of an `Error` from another realm.
+            Error::UnknownJsError { original, .. } | Error::Internal(original) => {
+                FailureClass::of_stub_error(
+                    says(original, "retryable"),
+                    says(original, "overloaded"),
+                )
             }
-            _ => false,
+            _ => FailureClass::Permanent,
         };
-        Self { reason: error.to_string(), may_retry }
+        Self { reason: error.to_string(), class }
     }
 }
 
-fn properties_of(error: &JsValue) -> StubError {
-    // An `Error`'s own properties are read one by one: it is not a plain object.
-    serde_wasm_bindgen::from_value(error.clone())
-        .unwrap_or(StubError { retryable: false, overloaded: false })
+/// Whether an error has this property, and it is true. Each is read by itself: a strange value of one must not hide the
+/// others.
+fn says(error: &JsValue, property: &str) -> bool {
+    Reflect::get(error, &JsValue::from_str(property))
+        .is_ok_and(|value| serde_wasm_bindgen::from_value(value).unwrap_or(false))
 }
 
 impl Objects for ObjectCaller {

@@ -12,7 +12,7 @@ pub fn bytes<const N: usize>() -> [u8; N] {
     out
 }
 
-/// A random duration in `[0, max_ms)`, to spread retries.
-pub fn jitter_ms(max_ms: u64) -> u64 {
-    u64::from_le_bytes(bytes()) % max_ms.max(1)
+/// A random number in `[0, end)`, to spread what would otherwise come at once; 0 if `end` is 0.
+pub fn below(end: u64) -> u64 {
+    u64::from_le_bytes(bytes()) % end.max(1)
 }

@@ -26,11 +26,11 @@ impl RemoteObjects {
         let answer = self
             .0
             .send("POST", &path, &[], Some(body.as_bytes()))
-            .map_err(|e| CallError(e.to_string()))?;
+            .map_err(|e| CallError::Unanswered(e.to_string()))?;
         if answer.status != 200 {
-            return Err(CallError(format!("{}: {}", answer.status, answer.text())));
+            return Err(CallError::Unanswered(format!("{}: {}", answer.status, answer.text())));
         }
-        serde_json::from_slice(&answer.body).map_err(|e| CallError(e.to_string()))
+        serde_json::from_slice(&answer.body).map_err(|e| CallError::Unanswered(e.to_string()))
     }
 }
 

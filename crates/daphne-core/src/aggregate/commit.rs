@@ -462,7 +462,7 @@ impl<O: Objects> Committer<'_, O> {
 }
 
 fn unavailable(e: CallError) -> Error {
-    Internal::Unavailable(e.0).into()
+    Internal::from(e).into()
 }
 
 fn out_of_turn() -> Error {

@@ -38,7 +38,7 @@ use self::{
 };
 use crate::{
     batch::{BatchBucket, BucketRange},
-    error::ReportError,
+    error::{Internal, ReportError},
     ids::{AggregationJobId, ReportId, TaskId},
     time::Time,
 };
@@ -375,11 +375,26 @@ pub trait JobTables {
 
 /// A call to an object has no known outcome: it may or may not have been carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("call: {0}")]
-pub struct CallError(pub String);
+pub enum CallError {
+    /// There was no answer, or none that we understand.
+    #[error("call: {0}")]
+    Unanswered(String),
+    /// The object has more to do than it can: whoever asks again soon makes it worse.
+    #[error("call: overloaded: {0}")]
+    Overloaded(String),
+}
 
-/// Calls to a task's objects. An implementation applies a timeout to each call; it may repeat a call, because all
-/// messages are idempotent.
+impl From<CallError> for Internal {
+    fn from(e: CallError) -> Self {
+        match e {
+            CallError::Unanswered(why) => Self::Unavailable(why),
+            CallError::Overloaded(why) => Self::Overloaded(why),
+        }
+    }
+}
+
+/// Calls to a task's objects. An implementation applies a timeout to each call; it may repeat a call whose message is
+/// idempotent.
 #[allow(
     async_fn_in_trait,
     reason = "futures on Workers are not Send, and no caller needs them to be"

@@ -624,7 +624,7 @@ impl MemoryCluster {
     }
 
     fn call<R>(&self, carry_out: impl FnOnce() -> Result<R, CallError>) -> Result<R, CallError> {
-        let lost = || CallError("lost".to_owned());
+        let lost = || CallError::Unanswered("lost".to_owned());
         match self.next_fate() {
             Fate::Delivered => carry_out(),
             Fate::RequestLost => Err(lost()),
@@ -644,7 +644,7 @@ impl MemoryCluster {
 }
 
 fn failed(e: StoreError) -> CallError {
-    CallError(e.to_string())
+    CallError::Unanswered(e.to_string())
 }
 
 impl Objects for MemoryCluster {
@@ -678,7 +678,7 @@ impl Objects for MemoryCluster {
         request: LedgerRequest,
     ) -> Result<LedgerResponse, CallError> {
         let fate = self.next_fate();
-        let lost = || CallError("lost".to_owned());
+        let lost = || CallError::Unanswered("lost".to_owned());
         if fate == Fate::RequestLost {
             return Err(lost());
         }

@@ -52,6 +52,6 @@ pub async fn post(
             | LedgerResponse::Released(_)
             | LedgerResponse::Status(_),
         ) => Err(Internal::Broken("a collection was answered out of turn".to_owned()).into()),
-        Err(e) => Err(Internal::Unavailable(e.0).into()),
+        Err(e) => Err(Internal::from(e).into()),
     }
 }

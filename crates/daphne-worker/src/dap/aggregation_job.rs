@@ -99,6 +99,6 @@ pub async fn delete(
     match ObjectCaller::new(context.env.clone()).ledger(task.id(), release).await {
         Ok(LedgerResponse::Done) => respond::empty(204),
         Ok(_) => Err(Internal::Broken("a release was answered out of turn".to_owned()).into()),
-        Err(e) => Err(Internal::Unavailable(e.0).into()),
+        Err(e) => Err(Internal::from(e).into()),
     }
 }

@@ -1,0 +1,101 @@
+//! What may be sent to an object: its answer, and whether it may be sent again.
+//!
+//! Each message is judged by name, so that a new one does not compile until somebody has said what a repeat of it does.
+
+use daphne_core::store::{
+    config_store::{ConfigRequest, ConfigResponse},
+    message::{
+        AggregateStoreRequest, AggregateStoreResponse, JobStoreRequest, JobStoreResponse,
+        LedgerRequest, LedgerResponse, StoreAction,
+    },
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::retry::Idempotence;
+
+/// A message to an object.
+pub trait ObjectRequest: Serialize {
+    /// What the object answers.
+    type Answer: DeserializeOwned;
+
+    /// Whether this message may be carried out more than once.
+    fn idempotence(&self) -> Idempotence;
+}
+
+impl ObjectRequest for AggregateStoreRequest {
+    type Answer = AggregateStoreResponse;
+
+    fn idempotence(&self) -> Idempotence {
+        match &self.action {
+            // The row of the job id and digest answers a repeat.
+            StoreAction::Commit(_) => Idempotence::Idempotent,
+            // They only read.
+            StoreAction::Gather { .. }
+            | StoreAction::GatherJobs { .. }
+            | StoreAction::KnowsJob(_) => Idempotence::Idempotent,
+            // The attempt that holds the range is told "frozen" again, and one that has ended stays ended.
+            StoreAction::Freeze { .. } => Idempotence::Idempotent,
+            // What is sealed or thawed stays so.
+            StoreAction::Seal { .. } | StoreAction::Thaw { .. } => Idempotence::Idempotent,
+            // What is forgotten stays forgotten.
+            StoreAction::Purge => Idempotence::Idempotent,
+        }
+    }
+}
+
+impl ObjectRequest for LedgerRequest {
+    type Answer = LedgerResponse;
+
+    fn idempotence(&self) -> Idempotence {
+        match self {
+            // A store is registered once.
+            Self::Open { .. } => Idempotence::Idempotent,
+            // It names an attempt, which ends once.
+            Self::Settle { .. } => Idempotence::Idempotent,
+            // The first deletion of a job is the one that is kept.
+            Self::Release { .. } => Idempotence::Idempotent,
+            // They only read.
+            Self::Released(_) | Self::Status => Idempotence::Idempotent,
+            // The last word about a store and an epoch counts.
+            Self::Expired { .. } => Idempotence::Idempotent,
+            // What is forgotten stays forgotten.
+            Self::Purge { .. } => Idempotence::Idempotent,
+            // A decision is kept by the request's digest and answers a repeat; one that comes earlier is told "busy".
+            Self::Collect(_) => Idempotence::Idempotent,
+        }
+    }
+}
+
+impl ObjectRequest for JobStoreRequest {
+    type Answer = JobStoreResponse;
+
+    fn idempotence(&self) -> Idempotence {
+        match self {
+            // The same body claims the same id again.
+            Self::Claim { .. } => Idempotence::Idempotent,
+            // It only reads.
+            Self::Knows(_) => Idempotence::Idempotent,
+            // What is forgotten stays forgotten.
+            Self::Purge => Idempotence::Idempotent,
+        }
+    }
+}
+
+impl ObjectRequest for ConfigRequest {
+    type Answer = ConfigResponse;
+
+    fn idempotence(&self) -> Idempotence {
+        match self {
+            // They only read.
+            Self::GetTask(_) | Self::ListTasks { .. } | Self::ListHpkeKeys => {
+                Idempotence::Idempotent
+            }
+            // The same parameters again are told "created".
+            Self::CreateTask { .. } => Idempotence::Idempotent,
+            // A deleted task stays deleted. A repeat says that it did not exist, which the operator can bear.
+            Self::DeleteTask(_) => Idempotence::Idempotent,
+            // The same record again is told "added".
+            Self::AddHpkeKey { .. } => Idempotence::Idempotent,
+        }
+    }
+}
