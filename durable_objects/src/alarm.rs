@@ -8,8 +8,8 @@ use daphne_core::{
 };
 use worker::{Date, ScheduledTime, State, js_sys};
 
-/// The last moment that JavaScript's `Date` can express.
-const LATEST_MS: u64 = 8_640_000_000_000_000;
+/// The beginning of 2189: the runtime refuses alarms after that year.
+const LATEST_MS: u64 = 6_911_136_000_000;
 
 /// The clock.
 pub fn now() -> Time {
@@ -65,7 +65,7 @@ impl Alarm {
         let armed = armed.and_then(|ms| u64::try_from(ms / 1_000).ok()).map(Time::from_seconds);
         // Setting an alarm bills a row, and setting it again would put it off.
         if armed.is_none_or(|armed| armed > wake) {
-            // Beyond what JavaScript's `Date` can express, no alarm is ever due.
+            // What is due later than that is looked at then.
             let ms = wake.as_seconds().saturating_mul(1_000).min(LATEST_MS) as f64;
             let at = ScheduledTime::new(js_sys::Date::new(&ms.into()));
             storage.set_alarm(at).await.map_err(failed)?;

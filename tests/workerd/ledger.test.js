@@ -3,7 +3,7 @@
 import { abortAllDurableObjects, evictDurableObject, runDurableObjectAlarm } from "cloudflare:test";
 import { afterEach, describe, expect, it, vi } from "vitest";
 
-import { Task, base64url, calls, commit, jobId, plan, reportId, send, slice, windows } from "./messages.js";
+import { Task, base64url, calls, commit, jobId, plan, reportId, send, slice, soft, windows } from "./messages.js";
 import { alarm, rows, select } from "./objects.js";
 
 const json = JSON.stringify;
@@ -134,6 +134,7 @@ describe("a released job", () => {
     const task = new Task("unused");
     const parameters = JSON.parse(created.text);
     for (const name of Object.keys(task.placement)) task.placement[name] = parameters[name];
+    task.placement.retention = parameters.report_expiry_age;
     const slices = [{ ...(await slice(0, [1, 2])), bucket: { Batch: base64url(new Uint8Array(32).fill(1)) } }];
     expect(await task.commit(commit(1, slices))).toBe(json({ Committed: [] }));
 
@@ -142,11 +143,12 @@ describe("a released job", () => {
       const { status, text } = await send("DELETE", path, undefined, { authorization: `Bearer ${token}` });
       expect(status, text).toBe(204);
     }
-    expect(await rows(task.ledgerStub())).toEqual({ released: 1 });
-    const released = await select(task.ledgerStub(), "SELECT hex(job) AS job FROM released");
+    const table = `released_${Math.floor(Date.now() / 1000 / parameters.report_expiry_age)}`;
+    expect(await rows(task.ledgerStub())).toEqual({ meta: 1, [table]: 1 });
+    const released = await select(task.ledgerStub(), `SELECT hex(job) AS job FROM ${table}`);
     expect(released).toEqual([{ job: "01".repeat(16) }]);
     // Its reports stay counted: only a collection may leave it out.
     expect(await task.commit(commit(1, slices))).toBe(json({ Committed: [] }));
-    expect(await task.commit(commit(2, slices))).toBe(json({ Replayed: [reportId(1), reportId(2)] }));
+    expect(await task.commit(commit(2, slices))).toBe(soft([1, 1], [2, 1]));
   });
 });

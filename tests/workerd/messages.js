@@ -52,7 +52,14 @@ export const commit = (n, slices) => ({
   slices,
   refused: [],
   open: [],
+  readmit: [],
 });
+
+/** The answer to a commit of reports that jobs of an open fate hold: pairs of report and job. */
+export const soft = (...pairs) =>
+  JSON.stringify({ Replayed: { soft: pairs.map(([report, job]) => [reportId(report), jobId(job)]), hard: [] } });
+/** The same for reports that count for good. */
+export const hard = (...reports) => JSON.stringify({ Replayed: { soft: [], hard: reports.map(reportId) } });
 
 /** Sends a request to the Worker; the whole answer is read, as eviction waits for answers. */
 export async function send(method, path, body, headers) {
@@ -84,6 +91,7 @@ export class Task {
       shards,
       buckets_per_group: bucketsPerGroup,
       shard_key_version: 1,
+      retention: 2 ** 40, // the reports of these tests are all from 1970
     };
   }
 
@@ -93,8 +101,8 @@ export class Task {
   #stub = (namespace, name) => namespace.get(namespace.idFromName(`v1/${this.placement.task_id}/${name}`));
 
   store(action, shard = 0) {
-    const request = { placement: this.placement, field: "F64", action };
-    return ask("store", { store: { group: "Whole", shard }, request });
+    const store = { group: "Whole", shard };
+    return ask("store", { store, request: { placement: this.placement, store, field: "F64", action } });
   }
 
   commit = (commit, shard) => this.store({ Commit: commit }, shard);
@@ -102,7 +110,7 @@ export class Task {
 
   /** Freezes a range as gathered just before. */
   async freeze(attempt, range) {
-    const { Gathered: content } = JSON.parse(await this.gather(range));
+    const { content } = JSON.parse(await this.gather(range)).Gathered;
     const share = Uint8Array.fromBase64(content.share, { alphabet: "base64url" });
     const version = [...u64(content.report_count, false), ...content.checksum, ...share];
     const digest = [...(await sha256(new Uint8Array(version)))];

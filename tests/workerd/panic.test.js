@@ -17,7 +17,7 @@ it("in the Worker harms no request in flight", async () => {
   for (const { status } of await Promise.all(sleeping)) expect(status).toBe(204);
   // Nor what objects keep.
   expect(await task.commit(commit(1, [await slice(0, [1])]))).toBe(json({ Committed: [] }));
-  expect(JSON.parse(await task.gather(windows(0, 1))).Gathered.share).toBe(share(1));
+  expect(JSON.parse(await task.gather(windows(0, 1))).Gathered.content.share).toBe(share(1));
 });
 
 it("in the ledger harms no request in flight and leaves the batch collectable", async () => {

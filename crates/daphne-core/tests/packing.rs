@@ -177,6 +177,36 @@ fn a_packed_report_stays_counted() {
     assert_eq!(block_on(s.commit(ONLY, second)), hard(&[1]));
 }
 
+/// Of a job's reports, exactly the replays are called so, wherever the store finds them: in memory, in separate jobs of
+/// older generations, merged.
+#[test]
+fn replays_are_blamed_on_the_right_reports() {
+    let cluster = MemoryCluster::with_limits(Limits { generation_rows: 3, ..PRESSED });
+    let s = Subject::new(&cluster, "blame", BatchMode::LeaderSelected, 1, 0);
+    let bucket = BatchBucket::Batch(BatchId::new([1; 32]));
+    for n in 0..8u8 {
+        block_on(s.commit(ONLY, commit(n, vec![slice(bucket, &[10 * n, 10 * n + 1])])));
+        if n == 3 {
+            pack(&cluster, &s);
+        }
+    }
+    assert_eq!(separate_jobs(&cluster, &s), 5, "three are merged, three in a full generation");
+    for forget in [false, true] {
+        if forget {
+            cluster.reset_stores();
+        }
+        let mixed: Vec<u8> = (0..8).flat_map(|n| [10 * n + 1, 10 * n + 5]).collect();
+        let replayed = Answer::Replayed {
+            soft: (3..8).map(|n| (report(10 * n + 1), job(n))).collect(),
+            hard: (0..3).map(|n| report(10 * n + 1)).collect(),
+        };
+        assert_eq!(block_on(s.commit(ONLY, commit(100, vec![slice(bucket, &mixed)]))), replayed);
+    }
+    let fresh: Vec<u8> = (0..8).map(|n| 10 * n + 5).collect();
+    let c = commit(100, vec![slice(bucket, &fresh)]);
+    assert_eq!(block_on(s.commit(ONLY, c)), Answer::Committed(vec![]));
+}
+
 /// Jobs that the leader deleted are not merged, nor what yields, what shares a report with it, and what is frozen.
 #[test]
 fn what_may_have_to_be_told_apart_is_not_packed() {

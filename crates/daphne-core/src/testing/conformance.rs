@@ -299,6 +299,45 @@ pub async fn a_replay_writes_nothing(objects: &impl Objects) {
     assert_eq!(s.gather(ONLY, BucketRange::Batch(b)).await.report_count, 2);
 }
 
+/// Asking again does not wear a refusal down: a job with a replay is refused it each time, and recorded with it (I1, I4).
+pub async fn a_replay_is_refused_on_every_attempt(objects: &impl Objects) {
+    let s = Subject::new(objects, "persistence", BatchMode::LeaderSelected, 1, 0);
+    let bucket = |n| BatchBucket::Batch(BatchId::new([n; 32]));
+    s.commit(ONLY, commit(1, vec![slice(bucket(1), &[1, 2])])).await;
+    let mut second = commit(2, vec![slice(bucket(2), &[2, 3])]);
+    for _ in 0..3 {
+        assert_eq!(s.commit(ONLY, second.clone()).await, soft(&[(2, 1)]));
+    }
+    second.slices = vec![slice(bucket(2), &[3])];
+    second.refused = vec![(report(2), ReportError::ReportReplayed)];
+    let recorded = Answer::Committed(second.refused.clone());
+    assert_eq!(s.commit(ONLY, second.clone()).await, recorded);
+    // The whole job again, as its Worker first sends it.
+    second.slices = vec![slice(bucket(2), &[2, 3])];
+    second.refused.clear();
+    for _ in 0..3 {
+        assert_eq!(s.commit(ONLY, second.clone()).await, recorded);
+    }
+    assert_eq!(s.gather(ONLY, BucketRange::Batch(BatchId::new([2; 32]))).await.report_count, 1);
+    // The same reports under another id are the same reports.
+    let copy = commit(3, vec![slice(bucket(1), &[1, 2])]);
+    assert_eq!(s.commit(ONLY, copy).await, soft(&[(1, 1), (2, 1)]));
+}
+
+/// A batch whose reports all fell to some of the shards is as good as any.
+pub async fn a_batch_need_not_fill_all_shards(objects: &impl Objects) {
+    let s = Subject::new(objects, "shards", BatchMode::LeaderSelected, 4, 0);
+    let batch = BatchId::new([1; 32]);
+    let store = StoreId { group: Group::Whole, shard: 2 };
+    s.commit(store, commit(1, vec![slice(BatchBucket::Batch(batch), &[5, 6])])).await;
+    let collect = s.collection(1, BucketRange::Batch(batch), &[5, 6]);
+    let answer = s.collect(&collect).await;
+    assert_eq!(s.open(&collect, &answer), 11);
+    // It is closed in all of them.
+    let late = commit(2, vec![slice(BatchBucket::Batch(batch), &[7])]);
+    assert_eq!(s.commit(ONLY, late).await, Answer::Collected(vec![report(7)]));
+}
+
 /// Frozen answers Busy, never "collected"; sealed answers "collected"; a thaw takes all of it back (I3, I5, I6).
 pub async fn frozen_is_busy_and_sealed_is_collected(objects: &impl Objects) {
     let s = Subject::new(objects, "freeze", BatchMode::TimeInterval, 1, 0);
@@ -761,6 +800,8 @@ macro_rules! cases {
 cases!(
     a_repeat_is_answered_from_the_row,
     a_replay_writes_nothing,
+    a_replay_is_refused_on_every_attempt,
+    a_batch_need_not_fill_all_shards,
     frozen_is_busy_and_sealed_is_collected,
     a_freeze_is_of_what_was_gathered,
     an_excluded_slice_frees_its_reports,
