@@ -1,5 +1,6 @@
-//! In-memory twins of what the platform provides, and the suite of tests that every implementation of the storage
-//! protocol must pass, for tests and simulation.
+//! In-memory twins of what the platform provides, faults around them, and the suite of tests that every implementation
+//! of the storage protocol must pass, for tests and simulation.
 
 pub mod conformance;
+pub mod faulty;
 pub mod memory;

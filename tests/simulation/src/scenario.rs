@@ -1,0 +1,202 @@
+//! What a schedule is about: the task, the leader's jobs and collections, and how much may go wrong. Drawn from a seed,
+//! written as JSON in reproductions.
+
+use daphne_core::batch::BatchMode;
+use serde::{Deserialize, Serialize};
+
+use crate::{choices::Choices, reports};
+
+/// Whether leaders may abandon jobs, send their reports again and claim what they abandoned.
+///
+/// Off: a collection does not choose among jobs yet, so an abandoned job that was counted makes the right request a
+/// mismatch for ever.
+pub const ABANDONMENT: bool = false;
+
+/// A schedule's task, leader and budget of faults.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scenario {
+    /// The task's batch mode.
+    pub mode: BatchMode,
+    /// Its shards.
+    pub shards: u16,
+    /// Its buckets per group, 0 for one group.
+    pub buckets_per_group: u32,
+    /// Its smallest batch.
+    pub min_batch_size: u64,
+    /// The leader's jobs.
+    pub jobs: Vec<JobPlan>,
+    /// The leader's collections.
+    pub collections: Vec<CollectionPlan>,
+    /// The leader deletes jobs that are finished.
+    pub tidies: bool,
+    /// Tries after which the leader abandons a job.
+    pub patience: Option<u32>,
+    /// The leader claims abandoned jobs, too.
+    pub cheats: bool,
+    /// Faults that may happen.
+    pub faults: u32,
+}
+
+/// A job that the leader sends until it is answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobPlan {
+    /// Its id. Two plans with one id have two bodies.
+    pub id: u8,
+    /// Its reports: bit n stands for [`reports::ALL`]`[n]`.
+    pub reports: u16,
+    /// Its batch, if the leader selects batches.
+    pub batch: u8,
+    /// It is sent when the collections are done.
+    pub late: bool,
+}
+
+/// A collection that the leader asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CollectionPlan {
+    /// What is special about it.
+    pub kind: CollectionKind,
+    /// The first bucket, of [`reports::BUCKETS`]; or the batch.
+    pub first: u8,
+    /// Number of buckets; 1 if the leader selects batches.
+    pub count: u8,
+}
+
+/// What is special about a collection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CollectionKind {
+    /// Asked for when all jobs are done, until it is answered for good.
+    Right,
+    /// Asked for at any time, with what the leader counts then.
+    Eager,
+    /// The count is one too many.
+    WrongCount,
+    /// One bit of the checksum is wrong.
+    WrongChecksum,
+    /// The interval does not begin at a bucket's start. Time-interval tasks only.
+    BadInterval,
+}
+
+impl Scenario {
+    /// The scenario that a seed names.
+    pub fn draw(seed: u64) -> Self {
+        // Apart from the decisions of the schedule itself.
+        let mut c = Choices::seeded(!seed);
+        let mode = [BatchMode::TimeInterval, BatchMode::LeaderSelected][c.below(2)];
+        let buckets = 1 + c.below(reports::BUCKETS);
+        let tidies = c.one_in(3);
+        let patience = (ABANDONMENT && c.one_in(2)).then(|| 1 + c.below(3) as u32);
+        let cheats = patience.is_some() && c.one_in(4);
+        let mut scenario = Self {
+            mode,
+            shards: 1 + c.below(3) as u16,
+            buckets_per_group: match mode {
+                BatchMode::TimeInterval => [0, 1, 2, 1][c.below(4)],
+                BatchMode::LeaderSelected => 0,
+            },
+            min_batch_size: [1, 1, 2, 3][c.below(4)],
+            jobs: Vec::new(),
+            collections: Vec::new(),
+            tidies,
+            patience,
+            cheats,
+            faults: c.below(16) as u32,
+        };
+        scenario.draw_jobs(&mut c, buckets);
+        scenario.draw_collections(&mut c, buckets);
+        scenario
+    }
+
+    fn draw_jobs(&mut self, c: &mut Choices, buckets: usize) {
+        let jobs = 1 + c.below(3) as u8;
+        let mut taken = 0u16;
+        for id in 0..jobs {
+            let mut plan = JobPlan {
+                id,
+                reports: draw_reports(c, buckets),
+                batch: c.below(buckets) as u8,
+                late: id > 0 && c.one_in(5),
+            };
+            if self.tidies && self.patience.is_some() {
+                // A leader that deletes what is finished and what it abandons may not have one report in two jobs.
+                plan.reports &= !taken;
+            }
+            taken |= plan.reports;
+            self.jobs.push(plan);
+        }
+        if c.one_in(4) {
+            let mut other = JobPlan { late: false, ..self.jobs[0].clone() };
+            other.reports = draw_reports(c, buckets);
+            if self.mode == BatchMode::LeaderSelected && c.one_in(2) {
+                other.batch = c.below(buckets) as u8;
+            }
+            self.jobs.push(other);
+        }
+        self.jobs.retain(|plan| plan.reports != 0);
+    }
+
+    fn draw_collections(&mut self, c: &mut Choices, buckets: usize) {
+        use CollectionKind::{BadInterval, Eager, Right, WrongChecksum, WrongCount};
+        for n in 0..1 + c.below(4) {
+            let kind = match n {
+                0 => Right,
+                _ => {
+                    [Right, Right, Eager, Eager, WrongCount, WrongChecksum, BadInterval][c.below(7)]
+                }
+            };
+            let first = c.below(buckets) as u8;
+            let count = match self.mode {
+                BatchMode::TimeInterval => 1 + c.below(buckets - usize::from(first)) as u8,
+                BatchMode::LeaderSelected => 1,
+            };
+            self.collections.push(CollectionPlan { kind, first, count });
+        }
+    }
+
+    /// Scenarios that are a little simpler.
+    pub fn simpler(&self) -> Vec<Self> {
+        let mut out = Vec::new();
+        let mut with = |change: &dyn Fn(&mut Self)| {
+            let mut other = self.clone();
+            change(&mut other);
+            if other != *self {
+                out.push(other);
+            }
+        };
+        for n in 0..self.collections.len() {
+            with(&|s| drop(s.collections.remove(n)));
+        }
+        for n in 0..self.jobs.len() {
+            with(&|s| drop(s.jobs.remove(n)));
+        }
+        with(&|s| s.shards = 1);
+        with(&|s| s.shards = s.shards.min(2));
+        with(&|s| s.buckets_per_group = 0);
+        with(&|s| s.min_batch_size = 1);
+        with(&|s| s.tidies = false);
+        with(&|s| s.cheats = false);
+        for n in 0..self.jobs.len() {
+            with(&|s| s.jobs[n].late = false);
+            with(&|s| s.jobs[n].batch = 0);
+            for bit in 0..reports::ALL.len() {
+                with(&|s| s.jobs[n].reports &= !(1 << bit));
+            }
+        }
+        for n in 0..self.collections.len() {
+            with(&|s| s.collections[n].count = 1);
+            with(&|s| s.collections[n].kind = CollectionKind::Right);
+        }
+        out.retain(|s| s.jobs.iter().all(|j| j.reports != 0));
+        out
+    }
+}
+
+/// Some of the reports of the first buckets; plain ones more often than special ones.
+fn draw_reports(c: &mut Choices, buckets: usize) -> u16 {
+    let mut mask = 0;
+    for (n, report) in reports::ALL.iter().enumerate() {
+        if report.bucket < buckets && c.one_in(if report.special.is_some() { 6 } else { 2 }) {
+            mask |= 1 << n;
+        }
+    }
+    if mask == 0 { 1 } else { mask }
+}
