@@ -2,12 +2,19 @@
 
 use std::fmt;
 
+use crate::scenario::ABANDONMENT;
+
 macro_rules! events {
     ($($group:literal { $($name:ident => $label:literal),+ $(,)? })+) => {
         /// Something that a schedule can contain.
         #[allow(missing_docs, reason = "the labels say what they are")]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Event { $($($name),+),+ }
+
+        impl Event {
+            /// All events.
+            pub const ALL: &[Self] = &[$($(Self::$name),+),+];
+        }
 
         const EVENTS: &[(&str, &str)] = &[$($(($group, $label)),+),+];
     };
@@ -19,6 +26,7 @@ events! {
         Job => "jobs sent",
         JobRepeat => "jobs sent again, same bytes",
         TwoBodies => "jobs sent under an id with another body",
+        RacingJob => "jobs sent while a collection runs",
         LateJob => "jobs sent after the collections",
         ReplayOtherJob => "reports replayed in another job",
         ReplayOtherBatch => "reports replayed in another batch",
@@ -66,6 +74,7 @@ events! {
         LoseAnswer => "answer lost",
         GiveUp => "caller gives up, message travels on",
         Duplicate => "message duplicated",
+        Delay => "message travels very long",
         WorkerDeath => "Worker dies",
         LedgerReset => "ledger reset",
         LedgerCrashBefore => "ledger dies before its transaction",
@@ -80,6 +89,19 @@ events! {
         StaleKeys => "Worker with keys from before a rotation",
         EarlyAlarm => "alarm while messages travel",
         Alarm => "alarm when all is quiet",
+    }
+}
+
+impl Event {
+    /// Whether no schedule contains it for now.
+    pub fn is_switched_off(self) -> bool {
+        match self {
+            Self::Abandonment | Self::Resubmission => !ABANDONMENT,
+            Self::Cheating => !ABANDONMENT,
+            // The core does neither yet.
+            Self::Packing | Self::Expiry => true,
+            _ => false,
+        }
     }
 }
 
@@ -131,7 +153,9 @@ impl fmt::Display for Coverage {
                 group = of;
                 writeln!(f, "{group:<44} {:>14} {:>14}", "times", "schedules")?;
             }
-            writeln!(f, "  {label:<42} {:>14} {:>14}", self.times[n], self.schedules[n])?;
+            let off = if Event::ALL[n].is_switched_off() { "  switched off" } else { "" };
+            let (times, schedules) = (self.times[n], self.schedules[n]);
+            writeln!(f, "  {label:<42} {times:>14} {schedules:>14}{off}")?;
         }
         Ok(())
     }

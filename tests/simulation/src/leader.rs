@@ -24,7 +24,7 @@ use crate::{
     executor::{Host, Signal},
     network::{HttpAnswer, HttpRequest},
     reports::{self, ALL, JobContent, Special},
-    scenario::{CollectionKind, CollectionPlan, JobPlan},
+    scenario::{CollectionKind, CollectionPlan, JobPlan, Start},
     world::World,
 };
 
@@ -39,9 +39,13 @@ pub struct Leader {
     jobs_running: Cell<usize>,
     collections_running: Cell<usize>,
     jobs: RefCell<Vec<FinishedJob>>,
-    abandoned: RefCell<Vec<(AggregationJobId, Rc<[u8]>, JobContent)>>,
+    sent: RefCell<Vec<SentJob>>,
+    abandoned: RefCell<Vec<SentJob>>,
     changed: Signal,
 }
+
+/// A job whose answer the leader does not know.
+type SentJob = (AggregationJobId, Rc<[u8]>, JobContent);
 
 /// A job that the helper answered.
 struct FinishedJob {
@@ -72,18 +76,27 @@ pub fn job_id(id: u8) -> AggregationJobId {
 pub fn begin(world: &Rc<World>) {
     count_replays(world);
     for plan in world.scenario.jobs.clone() {
-        let running = if plan.late { None } else { Some(&world.leader.jobs_running) };
-        running.inspect(|r| r.set(r.get() + 1));
+        let running = |n: usize, w: &World| {
+            w.leader.jobs_running.set(w.leader.jobs_running.get() + n);
+        };
+        running(usize::from(plan.start == Start::First), world);
         let w = world.clone();
         world.executor.spawn(Host::Leader, None, async move {
-            if plan.late {
-                w.leader.changed.until(|| w.leader.collections_running.get() == 0).await;
-                w.count(Event::LateJob);
+            match plan.start {
+                Start::First => {}
+                Start::Racing => {
+                    w.leader.changed.until(|| w.leader.jobs_running.get() == 0).await;
+                    running(1, &w);
+                    w.count(Event::RacingJob);
+                }
+                Start::Late => {
+                    w.leader.changed.until(|| w.leader.collections_running.get() == 0).await;
+                    running(1, &w);
+                    w.count(Event::LateJob);
+                }
             }
-            run_job(&w, plan.clone(), w.scenario.patience).await;
-            if !plan.late {
-                w.leader.jobs_running.set(w.leader.jobs_running.get() - 1);
-            }
+            run_job(&w, plan, w.scenario.patience).await;
+            w.leader.jobs_running.set(w.leader.jobs_running.get() - 1);
             w.leader.changed.notify();
         });
     }
@@ -134,6 +147,7 @@ async fn run_job(world: &Rc<World>, plan: JobPlan, patience: Option<u32>) {
     // Of two bodies under one id, the leader does not know which one it would abandon.
     let contested = is_contested(world, plan.id);
     let patience = patience.filter(|_| !contested);
+    world.leader.sent.borrow_mut().push((job, body.clone(), content));
     let mut tries = 0;
     let answer = loop {
         match world.network.http(HttpRequest::PutJob(job, body.clone())).await {
@@ -153,6 +167,7 @@ async fn run_job(world: &Rc<World>, plan: JobPlan, patience: Option<u32>) {
             break None;
         }
     };
+    world.leader.sent.borrow_mut().retain(|(j, b, _)| (*j, b) != (job, &body));
     match answer {
         Some(answer) => finish(world, &plan, content, &answer).await,
         None => abandon(world, plan, content, body).await,
@@ -169,9 +184,7 @@ async fn finish(world: &Rc<World>, plan: &JobPlan, content: JobContent, answer: 
         Ok(outcome) => outcome,
         Err(why) => return world.oracle.violation(format!("job {}: {why}", plan.id)),
     };
-    let refused: Vec<usize> = outcome.refused.iter().map(|(id, _)| reports::number(id)).collect();
-    let accepted: Vec<usize> =
-        reports::of_set(plan.reports).filter(|n| !refused.contains(n)).collect();
+    let accepted = accepted(content, &outcome);
     for report in &accepted {
         if world.leader.jobs.borrow().iter().any(|j| j.accepted.contains(report)) {
             world.oracle.violation(format!("report {report} is accepted in two jobs"));
@@ -182,6 +195,12 @@ async fn finish(world: &Rc<World>, plan: &JobPlan, content: JobContent, answer: 
         world.count(Event::Tidying);
         world.network.http(HttpRequest::DeleteJob(job_id(plan.id))).await;
     }
+}
+
+/// The reports of a job that both aggregators accept.
+fn accepted((set, _): JobContent, outcome: &LeaderOutcome) -> Vec<usize> {
+    let refused: Vec<usize> = outcome.refused.iter().map(|(id, _)| reports::number(id)).collect();
+    reports::of_set(set).filter(|n| !refused.contains(n)).collect()
 }
 
 /// Gives the job up as well as it can, and perhaps sends its reports again.
@@ -202,8 +221,9 @@ async fn abandon(world: &Rc<World>, plan: JobPlan, content: JobContent, body: Rc
 
 // --- Collections ------------------------------------------------------------------------
 
-/// What the leader counts in a range now.
-pub fn view(world: &World, range: BucketRange) -> View {
+/// What the leader counts in a range now: jobs that it knows the answer to. With `ahead`, also those that are answered
+/// and whose answers are under way.
+pub fn view(world: &World, range: BucketRange, ahead: bool) -> View {
     let vdaf = &world.task.vdaf;
     let mut view = View {
         report_count: 0,
@@ -228,16 +248,18 @@ pub fn view(world: &World, range: BucketRange) -> View {
     for job in world.leader.jobs.borrow().iter() {
         add(&job.outcome, &job.accepted, job.content);
     }
+    let mut unheard = Vec::new();
+    if ahead {
+        unheard.extend(world.leader.sent.borrow().iter().cloned());
+    }
     if world.scenario.cheats {
-        for (job, body, content) in world.leader.abandoned.borrow().iter() {
-            let Some(answer) = world.oracle.answer_to(*job, body) else { continue };
-            if let Ok(outcome) = reports::outcome(*content, &answer) {
-                let refused: Vec<usize> =
-                    outcome.refused.iter().map(|(id, _)| reports::number(id)).collect();
-                let accepted: Vec<usize> =
-                    reports::of_set(content.0).filter(|n| !refused.contains(n)).collect();
-                add(&outcome, &accepted, *content);
-            }
+        unheard.extend(world.leader.abandoned.borrow().iter().cloned());
+    }
+    for (job, body, content) in unheard {
+        if let Some(answer) = world.oracle.answer_to(job, &body)
+            && let Ok(outcome) = reports::outcome(content, &answer)
+        {
+            add(&outcome, &accepted(content, &outcome), content);
         }
     }
     view
@@ -311,7 +333,7 @@ async fn ask_until_final(world: &Rc<World>, kind: CollectionKind, range: BucketR
             // The batch is closed to new jobs, and each of its jobs is at its end.
             world.leader.changed.until(|| world.leader.jobs_running.get() == 0).await;
         }
-        let view = view(world, range);
+        let view = view(world, range, !careful);
         if careful && view.report_count == 0 {
             return;
         }
@@ -324,10 +346,15 @@ async fn ask_until_final(world: &Rc<World>, kind: CollectionKind, range: BucketR
                 return world.oracle.collected(world, range, &view, &body, &answer);
             }
             Some(HttpAnswer::Refused(refusal)) => {
-                if careful {
-                    world.oracle.right_refused(world, range, &view, refusal);
+                if !careful {
+                    return;
                 }
-                return;
+                // A job that was sent meanwhile may have made the request wrong.
+                let moved =
+                    world.leader.jobs_running.get() > 0 || self::view(world, range, false) != view;
+                if !moved {
+                    return world.oracle.right_refused(world, range, &view, refusal);
+                }
             }
             // An eager leader does not insist.
             _ if !careful && tries >= 2 => return,

@@ -7,6 +7,7 @@
 
 pub mod choices;
 pub mod coverage;
+pub mod describe;
 pub mod executor;
 pub mod leader;
 pub mod network;

@@ -262,7 +262,9 @@ fn check_verdicts(world: &World, job: AggregationJobId, body: &[u8], answer: &[u
             VerifyRespResult::Finish => false,
             VerifyRespResult::Continue(_) => !matches!(
                 special,
-                Some(Special::OtherTask | Special::Extension | Special::AfterEnd)
+                Some(
+                    Special::OtherTask | Special::Extension | Special::AfterEnd | Special::FarAhead
+                )
             ),
             VerifyRespResult::Reject(error) => {
                 world.count(event_of(error));
@@ -278,7 +280,10 @@ fn check_verdicts(world: &World, job: AggregationJobId, body: &[u8], answer: &[u
                         row.job != job && row.ids.chunks(16).any(|id| id == report_id.as_bytes())
                     }),
                     ReportError::ReportTooEarly => {
-                        matches!(special, Some(Special::Early | Special::AfterEnd))
+                        matches!(
+                            special,
+                            Some(Special::Early | Special::AfterEnd | Special::FarAhead)
+                        )
                     }
                     ReportError::ReportDropped => special == Some(Special::Expiring),
                     ReportError::TaskExpired => special == Some(Special::AfterEnd),
@@ -330,7 +335,7 @@ pub fn at_the_end(world: &World) {
     }
     let mut times = [0; ALL.len()];
     for range in ranges_to_collect(world) {
-        let view = leader::view(world, range);
+        let view = leader::view(world, range, false);
         let decided = world.decided(&range);
         let [row] = decided.as_slice() else {
             if decided.len() > 1 {

@@ -45,6 +45,8 @@ pub enum Special {
     Early,
     /// Too old once the clock has stepped.
     Expiring,
+    /// More than a day too early at first, less later: refused without and with asking its owner.
+    FarAhead,
     /// Made after the task's end; before that is known, it is too early.
     AfterEnd,
     /// The helper's share was sealed for another task.
@@ -70,7 +72,7 @@ const fn plan(bucket: usize, offset_s: i64, special: Option<Special>) -> ReportP
 }
 
 /// All reports, times relative to [`BEGIN_S`].
-pub const ALL: [ReportPlan; 12] = [
+pub const ALL: [ReportPlan; 13] = [
     plan(0, 10, None),
     plan(0, 20, None),
     plan(0, 30, None),
@@ -83,6 +85,7 @@ pub const ALL: [ReportPlan; 12] = [
     plan(0, 40, Some(Special::OtherTask)),
     plan(0, 50, Some(Special::Extension)),
     plan(1, -300, Some(Special::NewKey)),
+    plan(0, SKEW_S as i64 + 86_400 + 100, Some(Special::FarAhead)),
 ];
 
 /// A report's id.

@@ -46,8 +46,19 @@ pub struct JobPlan {
     pub reports: u16,
     /// Its batch, if the leader selects batches.
     pub batch: u8,
-    /// It is sent when the collections are done.
-    pub late: bool,
+    /// When it is sent.
+    pub start: Start,
+}
+
+/// When a job is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Start {
+    /// At once.
+    First,
+    /// When those are done, as collections begin: the leader should have closed the batch.
+    Racing,
+    /// When the collections are done.
+    Late,
 }
 
 /// A collection that the leader asks for.
@@ -114,7 +125,10 @@ impl Scenario {
                 id,
                 reports: draw_reports(c, buckets),
                 batch: c.below(buckets) as u8,
-                late: id > 0 && c.one_in(5),
+                start: match id {
+                    0 => Start::First,
+                    _ => [Start::First, Start::First, Start::Racing, Start::Late][c.below(4)],
+                },
             };
             if self.tidies && self.patience.is_some() {
                 // A leader that deletes what is finished and what it abandons may not have one report in two jobs.
@@ -124,12 +138,11 @@ impl Scenario {
             self.jobs.push(plan);
         }
         if c.one_in(4) {
-            let mut other = JobPlan { late: false, ..self.jobs[0].clone() };
+            let mut other = JobPlan { start: Start::First, ..self.jobs[0].clone() };
             other.reports = draw_reports(c, buckets);
-            if self.mode == BatchMode::LeaderSelected && c.one_in(2) {
-                other.batch = c.below(buckets) as u8;
+            if other.reports != self.jobs[0].reports {
+                self.jobs.push(other);
             }
-            self.jobs.push(other);
         }
         self.jobs.retain(|plan| plan.reports != 0);
     }
@@ -175,7 +188,7 @@ impl Scenario {
         with(&|s| s.tidies = false);
         with(&|s| s.cheats = false);
         for n in 0..self.jobs.len() {
-            with(&|s| s.jobs[n].late = false);
+            with(&|s| s.jobs[n].start = Start::First);
             with(&|s| s.jobs[n].batch = 0);
             for bit in 0..reports::ALL.len() {
                 with(&|s| s.jobs[n].reports &= !(1 << bit));
@@ -185,7 +198,13 @@ impl Scenario {
             with(&|s| s.collections[n].count = 1);
             with(&|s| s.collections[n].kind = CollectionKind::Right);
         }
-        out.retain(|s| s.jobs.iter().all(|j| j.reports != 0));
+        let is_plan = |s: &Self| {
+            s.jobs.iter().enumerate().all(|(n, j)| {
+                j.reports != 0
+                    && !s.jobs[..n].iter().any(|i| i.id == j.id && i.reports == j.reports)
+            })
+        };
+        out.retain(is_plan);
         out
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     coverage::{Coverage, Event},
     executor::Host,
     leader,
-    network::{Answer, Message, Request},
+    network::{Answer, CallId, Message, Request},
     oracle,
     sabotage::Sabotage,
     scenario::Scenario,
@@ -50,7 +50,8 @@ pub fn run(
     trace: bool,
 ) -> Report {
     let world = World::new(scenario.clone(), choices, sabotage, trace);
-    let mut schedule = Schedule { world: world.clone(), faults: scenario.faults, steps: 0 };
+    let mut schedule =
+        Schedule { world: world.clone(), faults: scenario.faults, steps: 0, very_late: Vec::new() };
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| schedule.run())) {
         let text = panic
             .downcast_ref::<String>()
@@ -76,6 +77,7 @@ struct Schedule {
     world: Rc<World>,
     faults: u32,
     steps: u64,
+    very_late: Vec<(CallId, Message)>,
 }
 
 /// What can go wrong in the middle of a schedule.
@@ -85,6 +87,7 @@ enum Fault {
     LoseAnswer,
     GiveUp,
     Duplicate,
+    Delay,
     WorkerDeath,
     LedgerReset,
     LedgerCrash(Crash),
@@ -95,11 +98,12 @@ enum Fault {
     EarlyAlarm,
 }
 
-const FAULTS: [Fault; 15] = [
+const FAULTS: [Fault; 16] = [
     Fault::LoseRequest,
     Fault::LoseAnswer,
     Fault::GiveUp,
     Fault::Duplicate,
+    Fault::Delay,
     Fault::WorkerDeath,
     Fault::LedgerReset,
     Fault::LedgerCrash(Crash::BeforeTransaction),
@@ -124,17 +128,35 @@ impl Schedule {
         world.quiet.set(true);
         world.crash_ledger(None);
         self.faults = 0;
+        self.deliver_delayed();
+        if !self.until_quiet() {
+            return;
+        }
         for range in oracle::ranges_to_collect(&world) {
             leader::collect_range(&world, range);
         }
         if !self.until_quiet() {
             return;
         }
-        // And every repeat is answered alike.
+        // And every repeat is answered alike, however late.
+        world.delayed.borrow_mut().append(&mut self.very_late);
+        self.deliver_delayed();
         leader::repeat_everything(&world);
         world.run_alarm();
         if self.until_quiet() {
             oracle::at_the_end(&world);
+        }
+    }
+
+    /// Delivers what was delayed, or puts it off until after the last collections.
+    fn deliver_delayed(&mut self) {
+        let delayed: Vec<_> = self.world.delayed.borrow_mut().drain(..).collect();
+        for message in delayed {
+            if self.world.choices.borrow_mut().one_in(2) {
+                self.very_late.push(message);
+            } else {
+                self.world.deliver(message, None);
+            }
         }
     }
 
@@ -180,6 +202,11 @@ impl Schedule {
             }
             return;
         }
+        if !world.delayed.borrow().is_empty() && world.choices.borrow_mut().one_in(50) {
+            let message = world.delayed.borrow_mut().remove(0);
+            world.deliver(message, None);
+            return;
+        }
         let next = world.choices.borrow_mut().below(world.network.messages());
         if next > 0 {
             world.count(Event::Reorder);
@@ -217,6 +244,12 @@ impl Schedule {
             Fault::Duplicate => {
                 world.deliver(world.network.copy(self.pick(is_request)?), None);
                 Some(Event::Duplicate)
+            }
+            Fault::Delay => {
+                let (id, message) = world.network.take(self.pick(is_request)?);
+                world.network.answer(id, Answer::Lost);
+                world.delayed.borrow_mut().push((id, message));
+                Some(Event::Delay)
             }
             Fault::WorkerDeath => {
                 let workers = world.executor.running(Host::Worker);

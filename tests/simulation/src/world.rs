@@ -33,6 +33,7 @@ use daphne_core::{
 use crate::{
     choices::Choices,
     coverage::{Coverage, Event},
+    describe,
     executor::{Executor, Host},
     leader::Leader,
     network::{Answer, CallId, Message, Network, Request},
@@ -84,6 +85,8 @@ pub struct World {
     pub rotated: Cell<bool>,
     /// An alarm is set.
     pub alarm: Cell<bool>,
+    /// Requests that travel very long.
+    pub delayed: RefCell<Vec<(CallId, Message)>>,
     sabotage: Option<Sabotage>,
     trace: Option<RefCell<Vec<String>>>,
     clock_s: Cell<u64>,
@@ -113,6 +116,7 @@ impl World {
             quiet: Cell::new(false),
             rotated: Cell::new(false),
             alarm: Cell::new(false),
+            delayed: RefCell::default(),
             sabotage,
             trace: trace.then(RefCell::default),
             clock_s: Cell::new(BEGIN_S),
@@ -160,15 +164,13 @@ impl World {
     pub fn deliver(self: &Rc<Self>, (id, message): (CallId, Message), crash: Option<Crash>) {
         match message {
             Message::Answer(answer) => {
-                self.trace(|| format!("   {id} <- {answer:?}"));
+                self.trace(|| format!("  {id} <- {}", describe::answer(&answer)));
                 self.network.deliver(id, answer);
             }
             Message::Request(request) => {
                 self.trace(|| {
-                    format!(
-                        "{id} -> {request:?}{}",
-                        crash.map_or(String::new(), |c| format!(" {c:?}"))
-                    )
+                    let crash = crash.map_or(String::new(), |c| format!(", which dies {c:?}"));
+                    format!("{id} -> {}{crash}", describe::request(&request))
                 });
                 self.carry_out(id, request, crash);
             }
