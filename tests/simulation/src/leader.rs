@@ -23,7 +23,7 @@ use crate::{
     coverage::Event,
     executor::{Host, Signal},
     network::{HttpAnswer, HttpRequest},
-    reports::{self, ALL, JobContent, Special},
+    reports::{self, ALL, JobContent, Special, Times},
     scenario::{CollectionKind, CollectionPlan, JobPlan, Start},
     world::World,
 };
@@ -64,7 +64,7 @@ pub struct View {
     /// Encoded sum of the leader's output shares.
     pub share: Vec<u8>,
     /// How often each report is counted.
-    pub times: [u64; ALL.len()],
+    pub times: Times,
 }
 
 /// A job's id.
@@ -229,7 +229,7 @@ pub fn view(world: &World, range: BucketRange, ahead: bool) -> View {
         report_count: 0,
         checksum: Checksum::default(),
         share: share::zero(vdaf.agg_share_len()),
-        times: [0; ALL.len()],
+        times: Times::default(),
     };
     let mut add = |outcome: &LeaderOutcome, accepted: &[usize], (_, batch): JobContent| {
         for (_, slice) in outcome.accepted.iter().filter(|(b, _)| range.contains(b)) {

@@ -88,6 +88,9 @@ pub const ALL: [ReportPlan; 13] = [
     plan(0, SKEW_S as i64 + 86_400 + 100, Some(Special::FarAhead)),
 ];
 
+/// How often each report is counted.
+pub type Times = [u64; ALL.len()];
+
 /// A report's id.
 pub fn id(report: usize) -> ReportId {
     ReportId::new([report as u8; 16])

@@ -14,7 +14,7 @@ use daphne_core::{
 };
 
 /// A rule that is broken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Sabotage {
     /// A freeze takes whatever the store holds, not what was gathered.
     FreezeUnversioned,

@@ -1,6 +1,7 @@
 //! One schedule: which message is delivered next, and what goes wrong.
 
 use std::{
+    cell::Cell,
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
 };
@@ -50,8 +51,13 @@ pub fn run(
     trace: bool,
 ) -> Report {
     let world = World::new(scenario.clone(), choices, sabotage, trace);
-    let mut schedule =
-        Schedule { world: world.clone(), faults: scenario.faults, steps: 0, very_late: Vec::new() };
+    let mut schedule = Schedule {
+        world: world.clone(),
+        faults: scenario.faults,
+        steps: 0,
+        very_late: Vec::new(),
+        ledger_crash: Cell::new(None),
+    };
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| schedule.run())) {
         let text = panic
             .downcast_ref::<String>()
@@ -78,6 +84,8 @@ struct Schedule {
     faults: u32,
     steps: u64,
     very_late: Vec<(CallId, Message)>,
+    /// How the ledger is to die at its next transaction.
+    ledger_crash: Cell<Option<Crash>>,
 }
 
 /// What can go wrong in the middle of a schedule.
@@ -166,6 +174,10 @@ impl Schedule {
         loop {
             world.executor.run();
             if world.ledger_crashed() {
+                world.count(match self.ledger_crash.take() {
+                    Some(Crash::AfterTransaction) => Event::LedgerCrashAfter,
+                    _ => Event::LedgerCrashBefore,
+                });
                 world.reset_ledger();
                 continue;
             }
@@ -265,11 +277,10 @@ impl Schedule {
                 (busy > 0).then_some(Event::LedgerReset)
             }
             Fault::LedgerCrash(crash) => {
+                // Counted when it happens: there may be no transaction any more.
                 world.crash_ledger(Some(crash));
-                Some(match crash {
-                    Crash::BeforeTransaction => Event::LedgerCrashBefore,
-                    Crash::AfterTransaction => Event::LedgerCrashAfter,
-                })
+                self.ledger_crash.set(Some(crash));
+                None
             }
             Fault::StoreCrash(crash) => {
                 let next = self.pick(|m| matches!(m, Message::Request(Request::Store(..))))?;

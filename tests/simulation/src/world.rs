@@ -12,7 +12,7 @@ use daphne_core::{
     ids::AggregationJobId,
     store::{
         Database as _, LedgerTables as _, StoreResult,
-        aggregate_store::{AggregateStore, JobRow},
+        aggregate_store::{AggregateStore, JobRow, report_ids},
         job_store,
         ledger::{CollectionRow, Ledger, LedgerHost},
         message::{
@@ -38,7 +38,7 @@ use crate::{
     leader::Leader,
     network::{Answer, CallId, Message, Network, Request},
     oracle::Oracle,
-    reports::{self, BEGIN_S, STEP_S},
+    reports::{self, BEGIN_S, STEP_S, Times},
     sabotage::Sabotage,
     scenario::Scenario,
     worker,
@@ -375,6 +375,20 @@ impl World {
     pub fn job_rows(&self) -> Vec<JobRow> {
         let stores = self.stores.borrow();
         stores.values().flat_map(|s| s.tables.inner().snapshot().jobs.into_values()).collect()
+    }
+
+    /// How often each report is in what stores hold in a range without these jobs.
+    pub fn times_held(&self, range: &BucketRange, exclude: &[AggregationJobId]) -> Times {
+        let mut times = Times::default();
+        for row in self.job_rows().iter().filter(|row| !exclude.contains(&row.job)) {
+            let mut ids = report_ids(&row.ids);
+            for head in &row.heads {
+                let mine = ids.by_ref().take(head.report_count as usize);
+                let counts = !head.excluded && range.contains(&head.bucket);
+                mine.for_each(|id| times[reports::number(&id)] += u64::from(counts));
+            }
+        }
+        times
     }
 
     /// What is left over of collections: ranges that are held, an attempt that is not decided, stores not yet told.

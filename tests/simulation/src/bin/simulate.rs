@@ -13,6 +13,7 @@ use std::{
 use clap::Parser;
 use simulation::{
     coverage::Coverage,
+    sabotage::Sabotage,
     scenario::Scenario,
     schedule::{self, Report},
     shrink::{Reproduction, shrink},
@@ -37,6 +38,9 @@ struct Args {
     /// Print what the schedule delivers.
     #[arg(long, requires = "seed")]
     trace: bool,
+    /// Break a rule of the storage protocol, to see that it is noticed.
+    #[arg(long, value_name = "RULE")]
+    sabotage: Option<Sabotage>,
     /// Threads. Default: one per core.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -55,17 +59,17 @@ fn main() -> ExitCode {
     // Panics in a schedule are violations, and told as such.
     std::panic::set_hook(Box::new(|_| {}));
     match args.seed {
-        Some(seed) => run_one(seed, args.trace),
+        Some(seed) => run_one(seed, &args),
         None => run_many(&args),
     }
 }
 
-fn run_one(seed: u64, trace: bool) -> ExitCode {
-    let report = schedule::run_seed(seed, None, trace);
+fn run_one(seed: u64, args: &Args) -> ExitCode {
+    let report = schedule::run_seed(seed, args.sabotage, args.trace);
     println!("{:#?}", Scenario::draw(seed));
     report.trace.iter().for_each(|line| println!("{line}"));
     if report.violation.is_some() {
-        tell(seed, &report);
+        tell(seed, &report, args.sabotage);
         return ExitCode::FAILURE;
     }
     println!("SIMULATION OK: seed {seed}, {} steps, 0 violations", report.steps);
@@ -81,8 +85,9 @@ fn run_many(args: &Args) -> ExitCode {
     let (totals, next) = (Totals::default(), AtomicU64::new(args.from));
     let (begun, finished) = (Instant::now(), AtomicBool::new(false));
     std::thread::scope(|scope| {
-        let workers: Vec<_> =
-            (0..threads).map(|_| scope.spawn(|| run_some(&next, end, &totals))).collect();
+        let workers: Vec<_> = (0..threads)
+            .map(|_| scope.spawn(|| run_some(&next, end, args.sabotage, &totals)))
+            .collect();
         scope.spawn(|| show_progress(args.seeds, begun, &finished, &totals));
         workers.into_iter().for_each(|w| drop(w.join()));
         finished.store(true, Ordering::Relaxed);
@@ -93,7 +98,10 @@ fn run_many(args: &Args) -> ExitCode {
     }
     let mut failures = totals.failures.into_inner().unwrap_or_default();
     failures.sort_by_key(|(seed, _)| *seed);
-    failures.iter().take(FAILURES_SHOWN).for_each(|(seed, report)| tell(*seed, report));
+    failures
+        .iter()
+        .take(FAILURES_SHOWN)
+        .for_each(|(seed, report)| tell(*seed, report, args.sabotage));
     let seconds = begun.elapsed().as_secs_f64().max(0.001);
     println!(
         "{done} schedules in {seconds:.0} s on {threads} threads, {:.0} per second",
@@ -108,14 +116,14 @@ fn run_many(args: &Args) -> ExitCode {
     if verdict { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn run_some(next: &AtomicU64, end: u64, totals: &Totals) {
+fn run_some(next: &AtomicU64, end: u64, sabotage: Option<Sabotage>, totals: &Totals) {
     let (mut coverage, mut failures) = (Coverage::default(), Vec::new());
     loop {
         let seed = next.fetch_add(1, Ordering::Relaxed);
         if seed >= end {
             break;
         }
-        let report = schedule::run_seed(seed, None, false);
+        let report = schedule::run_seed(seed, sabotage, false);
         totals.steps.fetch_add(report.steps, Ordering::Relaxed);
         totals.done.fetch_add(1, Ordering::Relaxed);
         coverage.merge(&report.coverage);
@@ -147,11 +155,11 @@ fn show_progress(seeds: u64, begun: Instant, finished: &AtomicBool, totals: &Tot
 }
 
 /// Shows a failure, made small.
-fn tell(seed: u64, report: &Report) {
+fn tell(seed: u64, report: &Report, sabotage: Option<Sabotage>) {
     let violation = report.violation.clone().unwrap_or_default();
     println!("seed {seed}: {violation}");
-    let small = shrink(Reproduction::new(&Scenario::draw(seed), &report.choices), None);
-    let again = small.run(None, true);
+    let small = shrink(Reproduction::new(&Scenario::draw(seed), &report.choices), sabotage);
+    let again = small.run(sabotage, true);
     println!("  made small ({} decisions), it delivers:", small.len());
     again.trace.iter().for_each(|line| println!("    {line}"));
     let violation = again.violation.unwrap_or(violation);
