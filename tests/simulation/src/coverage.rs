@@ -85,6 +85,7 @@ events! {
         JobStoreCrashAfter => "job store dies after its transaction",
         Eviction => "store evicted",
         ClockStep => "clock steps",
+        LockExpiry => "ledger's lock expires while it works",
         ClockBehind => "Worker with a clock that is behind",
         StaleKeys => "Worker with keys from before a rotation",
         EarlyAlarm => "alarm while messages travel",

@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Tries of one request after which something is stuck.
-const TRIES_MAX: u32 = 3_000;
+const TRIES_MAX: u32 = 500;
 /// Ids of jobs made from abandoned ones are this much higher.
 const RESUBMITTED: u8 = 32;
 

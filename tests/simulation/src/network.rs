@@ -136,6 +136,11 @@ impl Network {
         (0..state.messages.len()).filter(|n| which(&state.messages[*n].1)).collect()
     }
 
+    /// Whether there is such a message.
+    pub fn any(&self, which: impl Fn(&Message) -> bool) -> bool {
+        self.0.borrow().messages.iter().any(|(_, m)| which(m))
+    }
+
     /// Takes a message off the network.
     pub fn take(&self, position: usize) -> (CallId, Message) {
         self.0.borrow_mut().messages.remove(position)

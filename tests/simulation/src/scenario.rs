@@ -181,6 +181,8 @@ impl Scenario {
         for n in 0..self.jobs.len() {
             with(&|s| drop(s.jobs.remove(n)));
         }
+        with(&|s| s.faults = 0);
+        with(&|s| s.faults /= 2);
         with(&|s| s.shards = 1);
         with(&|s| s.shards = s.shards.min(2));
         with(&|s| s.buckets_per_group = 0);

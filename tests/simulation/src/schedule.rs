@@ -6,7 +6,10 @@ use std::{
     rc::Rc,
 };
 
-use daphne_core::testing::faulty::Crash;
+use daphne_core::{
+    store::message::{AggregateStoreResponse, StoreAction},
+    testing::faulty::Crash,
+};
 
 use crate::{
     choices::Choices,
@@ -21,7 +24,7 @@ use crate::{
 };
 
 /// Deliveries after which a schedule counts as one that never ends. Ordinary ones take some hundreds.
-const STEPS_MAX: u64 = 100_000;
+const STEPS_MAX: u64 = 20_000;
 
 /// What a schedule came to.
 #[derive(Debug)]
@@ -104,9 +107,10 @@ enum Fault {
     Eviction,
     ClockStep,
     EarlyAlarm,
+    LockExpiry,
 }
 
-const FAULTS: [Fault; 16] = [
+const FAULTS: [Fault; 18] = [
     Fault::LoseRequest,
     Fault::LoseAnswer,
     Fault::GiveUp,
@@ -123,6 +127,8 @@ const FAULTS: [Fault; 16] = [
     Fault::Eviction,
     Fault::ClockStep,
     Fault::EarlyAlarm,
+    Fault::LockExpiry,
+    Fault::LockExpiry,
 ];
 
 impl Schedule {
@@ -205,7 +211,9 @@ impl Schedule {
 
     fn step(&mut self) {
         let world = &self.world;
-        if self.faults > 0 && world.choices.borrow_mut().one_in(6) {
+        // More goes wrong where most is at stake: between intent and decision.
+        let rarely = if self.faults > 0 && world.network.any(is_two_phase) { 3 } else { 8 };
+        if self.faults > 0 && world.choices.borrow_mut().one_in(rarely) {
             self.faults -= 1;
             let fault = FAULTS[world.choices.borrow_mut().below(FAULTS.len())];
             if let Some(event) = self.apply(fault) {
@@ -306,10 +314,36 @@ impl Schedule {
                 world.step_clock();
                 Some(Event::ClockStep)
             }
+            Fault::LockExpiry => (world.executor.running(Host::Ledger) > 0).then(|| {
+                // Whoever works on a collection is taken for dead, and works on.
+                world.step_clock();
+                if world.alarm.get() {
+                    world.run_alarm();
+                }
+                Event::LockExpiry
+            }),
             Fault::EarlyAlarm => world.alarm.get().then(|| {
                 world.run_alarm();
                 Event::EarlyAlarm
             }),
         }
+    }
+}
+
+/// Whether a message belongs to the two phases of a collection.
+fn is_two_phase(message: &Message) -> bool {
+    match message {
+        Message::Request(Request::Store(_, request)) => matches!(
+            request.action,
+            StoreAction::Freeze { .. } | StoreAction::Thaw { .. } | StoreAction::Seal { .. }
+        ),
+        Message::Answer(Answer::Store(answer)) => matches!(
+            **answer,
+            AggregateStoreResponse::Frozen
+                | AggregateStoreResponse::Done
+                | AggregateStoreResponse::Moved
+                | AggregateStoreResponse::Stale
+        ),
+        _ => false,
     }
 }
