@@ -22,7 +22,7 @@ use daphne_core::{
 use crate::{
     coverage::Event,
     executor::{Host, Signal},
-    network::{HttpAnswer, HttpRequest},
+    network::{Bytes, HttpAnswer, HttpRequest},
     reports::{self, ALL, JobContent, Special, Times},
     scenario::{CollectionKind, CollectionPlan, JobPlan, Start},
     world::World,
@@ -45,7 +45,7 @@ pub struct Leader {
 }
 
 /// A job whose answer the leader does not know.
-type SentJob = (AggregationJobId, Rc<[u8]>, JobContent);
+type SentJob = (AggregationJobId, Bytes, JobContent);
 
 /// A job that the helper answered.
 struct FinishedJob {
@@ -142,7 +142,7 @@ async fn run_job(world: &Rc<World>, plan: JobPlan, patience: Option<u32>) {
     }
     let batch = (world.scenario.mode == BatchMode::LeaderSelected).then_some(plan.batch);
     let content = (plan.reports, batch);
-    let body: Rc<[u8]> = reports::leader_job(content).request().into();
+    let body: Bytes = reports::leader_job(content).request().into();
     let job = job_id(plan.id);
     // Of two bodies under one id, the leader does not know which one it would abandon.
     let contested = is_contested(world, plan.id);
@@ -179,7 +179,7 @@ pub fn is_contested(world: &World, id: u8) -> bool {
     world.scenario.jobs.iter().filter(|p| p.id == id).count() > 1
 }
 
-async fn finish(world: &Rc<World>, plan: &JobPlan, content: JobContent, answer: &Rc<[u8]>) {
+async fn finish(world: &Rc<World>, plan: &JobPlan, content: JobContent, answer: &Bytes) {
     let outcome = match reports::outcome(content, answer) {
         Ok(outcome) => outcome,
         Err(why) => return world.oracle.violation(format!("job {}: {why}", plan.id)),
@@ -204,7 +204,7 @@ fn accepted((set, _): JobContent, outcome: &LeaderOutcome) -> Vec<usize> {
 }
 
 /// Gives the job up as well as it can, and perhaps sends its reports again.
-async fn abandon(world: &Rc<World>, plan: JobPlan, content: JobContent, body: Rc<[u8]>) {
+async fn abandon(world: &Rc<World>, plan: JobPlan, content: JobContent, body: Bytes) {
     world.count(Event::Abandonment);
     world.leader.abandoned.borrow_mut().push((job_id(plan.id), body, content));
     world.network.http(HttpRequest::DeleteJob(job_id(plan.id))).await;
@@ -266,7 +266,7 @@ pub fn view(world: &World, range: BucketRange, ahead: bool) -> View {
 }
 
 /// The bytes of a request for this range.
-fn share_request(range: BucketRange, view: &View, kind: CollectionKind) -> Rc<[u8]> {
+fn share_request(range: BucketRange, view: &View, kind: CollectionKind) -> Bytes {
     let selector = match range {
         BucketRange::Windows(interval) => {
             let late = Duration::from_seconds(u64::from(kind == CollectionKind::BadInterval));
@@ -324,7 +324,7 @@ async fn ask_until_final(world: &Rc<World>, kind: CollectionKind, range: BucketR
     if world.scenario.cheats {
         world.count(Event::Cheating);
     }
-    let mut sent: Option<Rc<[u8]>> = None;
+    let mut sent: Option<Bytes> = None;
     for tries in 0.. {
         if tries > TRIES_MAX {
             return world.oracle.violation(format!("the collection of {range:?} never ends"));
@@ -369,10 +369,11 @@ pub fn repeat_everything(world: &Rc<World>) {
         let w = world.clone();
         world.executor.spawn(Host::Leader, None, async move {
             for _ in 0..TRIES_MAX {
-                match w.network.http(request.clone()).await {
-                    // The oracle has compared the answer.
-                    Some(HttpAnswer::Ok(_) | HttpAnswer::Refused(_)) => return,
-                    _ => {}
+                // The oracle has compared the answer, or the refusal.
+                if let Some(HttpAnswer::Ok(_) | HttpAnswer::Refused(_)) =
+                    w.network.http(request.clone()).await
+                {
+                    return;
                 }
             }
             w.oracle.violation("a repeat is never answered".to_owned());

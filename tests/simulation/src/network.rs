@@ -25,22 +25,25 @@ use daphne_core::{
 /// Names a call, and its answers.
 pub type CallId = u64;
 
+/// A body.
+pub type Bytes = Rc<[u8]>;
+
 /// What the leader sends to a Worker.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HttpRequest {
     /// `PUT` of an aggregation job.
-    PutJob(AggregationJobId, Rc<[u8]>),
+    PutJob(AggregationJobId, Bytes),
     /// `DELETE` of an aggregation job.
     DeleteJob(AggregationJobId),
     /// `POST` of an aggregate-share request.
-    PostShare(Rc<[u8]>),
+    PostShare(Bytes),
 }
 
 /// What a Worker answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HttpAnswer {
     /// 200 or 204.
-    Ok(Rc<[u8]>),
+    Ok(Bytes),
     /// A 4xx.
     Refused(AbortKind),
     /// 503: the same request will succeed later.

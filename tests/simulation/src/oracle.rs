@@ -3,7 +3,6 @@
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
-    rc::Rc,
 };
 
 use daphne_core::{
@@ -23,7 +22,7 @@ use daphne_core::{
 use crate::{
     coverage::Event,
     leader::{self, View, is_contested},
-    network::{HttpAnswer, HttpRequest},
+    network::{Bytes, HttpAnswer, HttpRequest},
     reports::{self, ALL, Special, Times, fixture},
     world::World,
 };
@@ -32,10 +31,10 @@ use crate::{
 #[derive(Default)]
 pub struct Oracle {
     violation: RefCell<Option<String>>,
-    jobs: RefCell<BTreeMap<AggregationJobId, (Rc<[u8]>, Rc<[u8]>)>>,
-    shares: RefCell<BTreeMap<Rc<[u8]>, Rc<[u8]>>>,
+    jobs: RefCell<BTreeMap<AggregationJobId, (Bytes, Bytes)>>,
+    shares: RefCell<BTreeMap<Bytes, Bytes>>,
     /// The helper's shares in the clear, by answer: opening is most of an oracle's work.
-    opened: RefCell<BTreeMap<Rc<[u8]>, Vec<u8>>>,
+    opened: RefCell<BTreeMap<Bytes, Vec<u8>>>,
 }
 
 impl Oracle {
@@ -50,7 +49,7 @@ impl Oracle {
     }
 
     /// The helper's answer to a job, if any Worker made one.
-    pub fn answer_to(&self, job: AggregationJobId, body: &Rc<[u8]>) -> Option<Rc<[u8]>> {
+    pub fn answer_to(&self, job: AggregationJobId, body: &Bytes) -> Option<Bytes> {
         self.jobs.borrow().get(&job).filter(|(b, _)| b == body).map(|(_, answer)| answer.clone())
     }
 
@@ -70,7 +69,7 @@ impl Oracle {
         range: BucketRange,
         view: &View,
         body: &[u8],
-        answer: &Rc<[u8]>,
+        answer: &Bytes,
     ) {
         match open(world, view, body, answer) {
             Ok(times) if times == view.times.map(u128::from) => {}
@@ -107,7 +106,7 @@ fn open(
     world: &World,
     view: &View,
     body: &[u8],
-    answer: &Rc<[u8]>,
+    answer: &Bytes,
 ) -> Result<[u128; ALL.len()], String> {
     let known = world.oracle.opened.borrow().get(answer).cloned();
     let helper_share = match known {
@@ -123,7 +122,7 @@ fn open(
     }
 }
 
-fn open_share(world: &World, body: &[u8], answer: &Rc<[u8]>) -> Result<Vec<u8>, String> {
+fn open_share(world: &World, body: &[u8], answer: &Bytes) -> Result<Vec<u8>, String> {
     let request = v09::AggregateShareReq::decode(body).map_err(|e| e.to_string())?;
     let share = collector::open_share_v09(
         world.task.id(),
@@ -140,18 +139,28 @@ fn open_share(world: &World, body: &[u8], answer: &Rc<[u8]>) -> Result<Vec<u8>, 
 
 // --- The helper's side ------------------------------------------------------------------
 
-/// What stores hold when a Worker begins to serve a collection.
+/// What is known when a Worker begins to serve a request.
 pub struct Before {
+    /// Of a collection: its range, and what stores hold there.
     held: Option<(BucketRange, (u64, Checksum))>,
+    /// The same request was answered with a success.
+    answered: bool,
 }
 
 /// Looks at a request before a Worker serves it.
 pub fn before(world: &World, request: &HttpRequest) -> Before {
-    let HttpRequest::PostShare(body) = request else {
-        return Before { held: None };
-    };
-    let range = share_request(world, body).and_then(|(range, _)| range);
-    Before { held: range.map(|range| (range, world.held_facts(range))) }
+    let oracle = &world.oracle;
+    match request {
+        HttpRequest::PutJob(job, body) => {
+            Before { held: None, answered: oracle.answer_to(*job, body).is_some() }
+        }
+        HttpRequest::DeleteJob(_) => Before { held: None, answered: false },
+        HttpRequest::PostShare(body) => {
+            let range = share_request(world, body).and_then(|(range, _)| range);
+            let held = range.map(|range| (range, world.held_facts(range)));
+            Before { held, answered: oracle.shares.borrow().contains_key(body) }
+        }
+    }
 }
 
 /// A request's range, if it is one, and its count and checksum.
@@ -168,6 +177,9 @@ fn share_request(world: &World, body: &[u8]) -> Option<(Option<BucketRange>, (u6
 /// Looks at a Worker's answer, whether or not it will arrive.
 pub fn after(world: &World, request: &HttpRequest, answer: &HttpAnswer, before: Before) {
     let oracle = &world.oracle;
+    if let (true, HttpAnswer::Refused(kind)) = (before.answered, answer) {
+        oracle.violation(format!("what was answered is refused when it comes again: {kind:?}"));
+    }
     match (request, answer) {
         (_, HttpAnswer::Broken(why)) => oracle.violation(format!("500: {why}")),
         (_, HttpAnswer::Unavailable) => world.count(Event::Unavailable),
@@ -211,6 +223,10 @@ pub fn after(world: &World, request: &HttpRequest, answer: &HttpAnswer, before: 
             }
         }
         (HttpRequest::PostShare(body), HttpAnswer::Refused(kind)) => {
+            if oracle.shares.borrow().contains_key(body) {
+                oracle
+                    .violation(format!("a collection was answered, and is now refused: {kind:?}"));
+            }
             check_refusal(world, body, *kind, &before);
         }
     }

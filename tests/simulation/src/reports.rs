@@ -25,7 +25,7 @@ use daphne_core::{
     wire::v09,
 };
 
-use crate::scenario::Scenario;
+use crate::{network::Bytes, scenario::Scenario};
 
 /// What the clock shows first, in seconds.
 pub const BEGIN_S: u64 = 1_000_000_000;
@@ -278,7 +278,7 @@ pub type JobContent = (u16, Option<u8>);
 thread_local! {
     static VERDICTS: RefCell<HashMap<Vec<u8>, BytesVerdict>> = RefCell::default();
     static JOBS: RefCell<HashMap<JobContent, Rc<LeaderJob>>> = RefCell::default();
-    static OUTCOMES: RefCell<HashMap<(JobContent, Rc<[u8]>), Rc<LeaderOutcome>>> =
+    static OUTCOMES: RefCell<HashMap<(JobContent, Bytes), Rc<LeaderOutcome>>> =
         RefCell::default();
 }
 
@@ -325,7 +325,7 @@ fn begin_job((set, batch): JobContent) -> LeaderJob {
 }
 
 /// What the leader makes of the helper's answer.
-pub fn outcome(content: JobContent, answer: &Rc<[u8]>) -> Result<Rc<LeaderOutcome>, String> {
+pub fn outcome(content: JobContent, answer: &Bytes) -> Result<Rc<LeaderOutcome>, String> {
     let known = OUTCOMES.with_borrow(|o| o.get(&(content, answer.clone())).cloned());
     if let Some(outcome) = known {
         return Ok(outcome);

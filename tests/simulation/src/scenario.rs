@@ -176,10 +176,15 @@ impl Scenario {
             }
         };
         for n in 0..self.collections.len() {
-            with(&|s| drop(s.collections.remove(n)));
+            with(&|s| s.collections.truncate(n));
+            with(&|s| {
+                s.collections.remove(n);
+            });
         }
         for n in 0..self.jobs.len() {
-            with(&|s| drop(s.jobs.remove(n)));
+            with(&|s| {
+                s.jobs.remove(n);
+            });
         }
         with(&|s| s.faults = 0);
         with(&|s| s.faults /= 2);

@@ -21,6 +21,8 @@ use simulation::{
 
 /// Failures shown in full; more of them seldom say more.
 const FAILURES_SHOWN: usize = 3;
+/// And so many in a line each.
+const FAILURES_NAMED: usize = 20;
 
 /// Simulates leader, helper and stores under seeded schedules of faults, and checks what must hold in each.
 #[derive(Parser)]
@@ -102,6 +104,9 @@ fn run_many(args: &Args) -> ExitCode {
         .iter()
         .take(FAILURES_SHOWN)
         .for_each(|(seed, report)| tell(*seed, report, args.sabotage));
+    for (seed, report) in failures.iter().skip(FAILURES_SHOWN).take(FAILURES_NAMED) {
+        println!("seed {seed}: {}", report.violation.as_deref().unwrap_or_default());
+    }
     let seconds = begun.elapsed().as_secs_f64().max(0.001);
     println!(
         "{done} schedules in {seconds:.0} s on {threads} threads, {:.0} per second",
