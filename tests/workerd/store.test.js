@@ -108,7 +108,7 @@ describe("a full generation", () => {
     expect(await task.commit(free)).toBe(json({ Committed: [] }));
     const taken = { ...commit(10, [{ ...(await slice(6, [1])), ids: id(8) }]) };
     expect(await task.commit(taken)).toBe(json({ Replayed: { soft: [[id(8), jobId(9)]], hard: [] } }));
-  });
+  }, 120_000);
 
   it("takes over what the leader deleted, and gives it to whom the collection says", async () => {
     const task = new Task("readmission");

@@ -11,6 +11,7 @@ use daphne_core::{
     },
     testing::{
         conformance::{self, Subject, commit, report, slice, window, windows},
+        faulty::{FaultyObjects, Persistent},
         memory::{Fate, MemoryCluster},
     },
     vdaf::FieldKind,
@@ -34,6 +35,34 @@ fn objects_in_memory_conform_when_they_forget_between_cases() {
         cluster.reset_stores();
         cluster.reset_ledgers();
     }
+}
+
+/// Requests and answers are lost or come twice, the ledger's own calls are lost, and objects die between any two
+/// messages: who goes on asking sees the same.
+#[test]
+fn faulty_objects_conform_to_who_goes_on_asking() {
+    let mut faults = 0;
+    for seed in 0..200 {
+        let cluster = MemoryCluster::new();
+        let objects = FaultyObjects::new(&cluster, seed, |random| match random.below(12) {
+            0 => cluster.reset_stores(),
+            1 => cluster.reset_ledgers(),
+            2 | 3 => {
+                let fate = [Fate::RequestLost, Fate::AnswerLost][random.below(2) as usize];
+                cluster.fate_of_call(cluster.calls() + 1 + random.below(6), fate);
+            }
+            _ => {}
+        });
+        let persistent = Persistent(objects);
+        for case in conformance::CASES {
+            // Two shares of megabytes: once is enough.
+            if seed == 0 || *case != "large_shares_are_kept_whole" {
+                block_on(conformance::run(case, &persistent));
+            }
+        }
+        faults += persistent.0.faults();
+    }
+    assert!(faults > 10_000, "only {faults} faults");
 }
 
 fn committed(cluster: &MemoryCluster, shards: u16) -> Subject<'_, MemoryCluster> {

@@ -3,6 +3,8 @@
 //! [`HelperJob::examine`] looks at each report on its own, so that whatever one client did ends in the rejection of
 //! one report. What remains, replays and collected batches, only the stores can decide: [`super::commit`].
 
+use std::fmt;
+
 use crate::{
     batch::{BatchBucket, BatchMode},
     codec::DecodeError,
@@ -60,6 +62,54 @@ pub struct HelperJob<'a> {
     keys: &'a HpkeKeyring,
     now: Time,
     init: &'a AggregationJobInit<'a>,
+    verifier: &'a dyn Verifier,
+}
+
+/// What a report's bytes alone decide. `Err` comes before anything the clock says about the report, the inner `Err`
+/// after it; else the output share, and the helper's ping-pong message.
+pub type BytesVerdict = Result<Result<(OutputShare, Vec<u8>), ReportError>, ReportError>;
+
+/// The costly part of examining a report: a pure function of the task, the keys and the report's bytes. Who sees the
+/// same reports over and over, as a simulation does, may remember what [`OpenAndVerify`] says.
+pub trait Verifier: fmt::Debug {
+    /// Opens and verifies one report.
+    fn verify(&self, task: &Task, keys: &HpkeKeyring, report: &VerifyInit<'_>) -> BytesVerdict;
+}
+
+/// Does the work each time.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenAndVerify;
+
+impl Verifier for OpenAndVerify {
+    fn verify(&self, task: &Task, keys: &HpkeKeyring, report: &VerifyInit<'_>) -> BytesVerdict {
+        let share = &report.report_share;
+        let metadata = &share.metadata;
+        let version = task.parameters.version;
+        let key = keys
+            .get(share.encrypted_input_share.config_id)
+            .ok_or(ReportError::HpkeUnknownConfigId)?;
+        let aad = v09::input_share_aad(task.id(), metadata.encoded, share.public_share)
+            .map_err(|_| ReportError::InvalidMessage)?;
+        let info = hpke::input_share_info(version, Role::Helper);
+        let plaintext = hpke::open(key, &info, &aad, share.encrypted_input_share)
+            .map_err(|_| ReportError::HpkeDecryptError)?;
+        let input_share: PlaintextInputShare<'_> = v09::PlaintextInputShare::decode(&plaintext)
+            .map_err(|_: DecodeError| ReportError::InvalidMessage)?
+            .into();
+        let verified = task.vdaf.helper_init(
+            &task.verify_key,
+            &version.vdaf_context(task.id()),
+            metadata.report_id.as_bytes(),
+            share.public_share,
+            input_share.payload,
+            report.payload,
+        );
+        if matches!(verified, Err(VerifyError::UndecodableShare)) {
+            return Err(ReportError::InvalidMessage);
+        }
+        Ok(check_extensions(&input_share)
+            .and_then(|()| verified.map_err(|_| ReportError::VdafVerifyError)))
+    }
 }
 
 /// What is known of one report before its owner is asked.
@@ -121,7 +171,13 @@ impl<'a> HelperJob<'a> {
         if ids.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err(Abort::invalid_message("a report id appears twice"));
         }
-        Ok(Self { task, keys, now, init })
+        Ok(Self { task, keys, now, init, verifier: &OpenAndVerify })
+    }
+
+    /// As it is, with another way to verify.
+    #[must_use]
+    pub fn verified_by(self, verifier: &'a dyn Verifier) -> Self {
+        Self { verifier, ..self }
     }
 
     /// The task.
@@ -148,35 +204,9 @@ impl<'a> HelperJob<'a> {
         &self,
         report: &VerifyInit<'_>,
     ) -> Result<(OwnedReport, Option<OutputShare>), ReportError> {
-        let share = &report.report_share;
-        let metadata = &share.metadata;
-        let parameters = &self.task.parameters;
-        let key = self
-            .keys
-            .get(share.encrypted_input_share.config_id)
-            .ok_or(ReportError::HpkeUnknownConfigId)?;
-        let aad = v09::input_share_aad(self.task.id(), metadata.encoded, share.public_share)
-            .map_err(|_| ReportError::InvalidMessage)?;
-        let info = hpke::input_share_info(parameters.version, Role::Helper);
-        let plaintext = hpke::open(key, &info, &aad, share.encrypted_input_share)
-            .map_err(|_| ReportError::HpkeDecryptError)?;
-        let input_share: PlaintextInputShare<'_> = v09::PlaintextInputShare::decode(&plaintext)
-            .map_err(|_: DecodeError| ReportError::InvalidMessage)?
-            .into();
-        let verified = self.task.vdaf.helper_init(
-            &self.task.verify_key,
-            &parameters.version.vdaf_context(self.task.id()),
-            metadata.report_id.as_bytes(),
-            share.public_share,
-            input_share.payload,
-            report.payload,
-        );
-        if matches!(verified, Err(VerifyError::UndecodableShare)) {
-            return Err(ReportError::InvalidMessage);
-        }
+        let metadata = &report.report_share.metadata;
+        let verified = self.verifier.verify(self.task, self.keys, report)?;
         let proposal = self.time_proposal(metadata.time);
-        let verified = check_extensions(&input_share)
-            .and_then(|()| verified.map_err(|_| ReportError::VdafVerifyError));
         let (verified, output) = match verified {
             Ok((output, message)) => (Ok(message), Some(output)),
             Err(error) => (Err(error), None),

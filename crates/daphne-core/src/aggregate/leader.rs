@@ -33,13 +33,13 @@ pub struct LeaderTask {
 }
 
 /// A job between its request and the helper's answer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct LeaderJob {
     request: Vec<u8>,
     reports: Vec<PendingReport>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct PendingReport {
     report_id: ReportId,
     bucket: BatchBucket,

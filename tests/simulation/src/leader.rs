@@ -1,0 +1,386 @@
+//! The leader: honest, durable and impatient, or a cheat. It repeats the same bytes until they are answered, counts what
+//! both aggregators accepted, and asks for its batches.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+};
+
+use daphne_core::{
+    aggregate::leader::LeaderOutcome,
+    batch::{BatchMode, BucketRange, Checksum},
+    error::AbortKind,
+    ids::AggregationJobId,
+    message::{AggregateShareRequest, BatchSelector},
+    time::{Duration, Time},
+    vdaf::share,
+    wire::v09,
+};
+
+use crate::{
+    coverage::Event,
+    executor::{Host, Signal},
+    network::{Bytes, HttpAnswer, HttpRequest},
+    reports::{self, ALL, JobContent, Special, Times},
+    scenario::{CollectionKind, CollectionPlan, JobPlan, Start},
+    world::World,
+};
+
+/// Tries of one request after which something is stuck.
+const TRIES_MAX: u32 = 500;
+/// Ids of jobs made from abandoned ones are this much higher.
+const RESUBMITTED: u8 = 32;
+
+/// What the leader knows.
+#[derive(Default)]
+pub struct Leader {
+    jobs_running: Cell<usize>,
+    collections_running: Cell<usize>,
+    jobs: RefCell<Vec<FinishedJob>>,
+    sent: RefCell<Vec<SentJob>>,
+    abandoned: RefCell<Vec<SentJob>>,
+    changed: Signal,
+}
+
+/// A job whose answer the leader does not know.
+type SentJob = (AggregationJobId, Bytes, JobContent);
+
+/// A job that the helper answered.
+struct FinishedJob {
+    outcome: Rc<LeaderOutcome>,
+    accepted: Vec<usize>,
+    content: JobContent,
+}
+
+/// What the leader counts in a range.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// Number of reports.
+    pub report_count: u64,
+    /// Their checksum.
+    pub checksum: Checksum,
+    /// Encoded sum of the leader's output shares.
+    pub share: Vec<u8>,
+    /// How often each report is counted.
+    pub times: Times,
+}
+
+/// A job's id.
+pub fn job_id(id: u8) -> AggregationJobId {
+    AggregationJobId::new([id; 16])
+}
+
+/// Sets the leader to work.
+pub fn begin(world: &Rc<World>) {
+    count_replays(world);
+    for plan in world.scenario.jobs.clone() {
+        let running = |n: usize, w: &World| {
+            w.leader.jobs_running.set(w.leader.jobs_running.get() + n);
+        };
+        running(usize::from(plan.start == Start::First), world);
+        let w = world.clone();
+        world.executor.spawn(Host::Leader, None, async move {
+            match plan.start {
+                Start::First => {}
+                Start::Racing => {
+                    w.leader.changed.until(|| w.leader.jobs_running.get() == 0).await;
+                    running(1, &w);
+                    w.count(Event::RacingJob);
+                }
+                Start::Late => {
+                    w.leader.changed.until(|| w.leader.collections_running.get() == 0).await;
+                    running(1, &w);
+                    w.count(Event::LateJob);
+                }
+            }
+            run_job(&w, plan, w.scenario.patience).await;
+            w.leader.jobs_running.set(w.leader.jobs_running.get() - 1);
+            w.leader.changed.notify();
+        });
+    }
+    for plan in world.scenario.collections.clone() {
+        collect(world, plan);
+    }
+}
+
+/// Counts which reports come more than once.
+fn count_replays(world: &World) {
+    let mut coverage = world.coverage.borrow_mut();
+    let (mut seen, mut in_batch) = (0u16, [0u16; reports::BUCKETS]);
+    let mut bodies: Vec<u8> = Vec::new();
+    for plan in &world.scenario.jobs {
+        coverage.count(Event::Job);
+        coverage.count_many(Event::Upload, u64::from((plan.reports & !seen).count_ones()));
+        let again = plan.reports & seen;
+        let elsewhere = match world.scenario.mode {
+            BatchMode::LeaderSelected => again & !in_batch[usize::from(plan.batch)],
+            BatchMode::TimeInterval => 0,
+        };
+        coverage.count_many(Event::ReplayOtherJob, u64::from(again.count_ones()));
+        coverage.count_many(Event::ReplayOtherBatch, u64::from(elsewhere.count_ones()));
+        let foreign =
+            reports::of_set(plan.reports).filter(|n| ALL[*n].special == Some(Special::OtherTask));
+        coverage.count_many(Event::ReplayOtherTask, foreign.count() as u64);
+        if bodies.contains(&plan.id) {
+            coverage.count(Event::TwoBodies);
+        }
+        bodies.push(plan.id);
+        seen |= plan.reports;
+        in_batch[usize::from(plan.batch)] |= plan.reports;
+    }
+}
+
+// --- Jobs -------------------------------------------------------------------------------
+
+async fn run_job(world: &Rc<World>, plan: JobPlan, patience: Option<u32>) {
+    let is_new = |n: usize| ALL[n].special == Some(Special::NewKey);
+    if reports::of_set(plan.reports).any(is_new) && !world.rotated.replace(true) {
+        // Clients seal to a key only once it was published.
+        world.count(Event::KeyRotation);
+    }
+    let batch = (world.scenario.mode == BatchMode::LeaderSelected).then_some(plan.batch);
+    let content = (plan.reports, batch);
+    let body: Bytes = reports::leader_job(content).request().into();
+    let job = job_id(plan.id);
+    // Of two bodies under one id, the leader does not know which one it would abandon.
+    let contested = is_contested(world, plan.id);
+    let patience = patience.filter(|_| !contested);
+    world.leader.sent.borrow_mut().push((job, body.clone(), content));
+    let mut tries = 0;
+    let answer = loop {
+        match world.network.http(HttpRequest::PutJob(job, body.clone())).await {
+            Some(HttpAnswer::Ok(answer)) => break Some(answer),
+            Some(HttpAnswer::Refused(AbortKind::Conflict)) if contested => return,
+            Some(HttpAnswer::Refused(kind)) => {
+                return world.oracle.violation(format!("job {} is refused: {kind:?}", plan.id));
+            }
+            Some(HttpAnswer::Unavailable | HttpAnswer::Broken(_)) | None => {}
+        }
+        tries += 1;
+        world.count(Event::JobRepeat);
+        if tries > TRIES_MAX {
+            return world.oracle.violation(format!("job {} is never answered", plan.id));
+        }
+        if patience.is_some_and(|p| tries >= p) && !world.quiet.get() {
+            break None;
+        }
+    };
+    world.leader.sent.borrow_mut().retain(|(j, b, _)| (*j, b) != (job, &body));
+    match answer {
+        Some(answer) => finish(world, &plan, content, &answer).await,
+        None => abandon(world, plan, content, body).await,
+    }
+}
+
+/// Whether two plans have this id.
+pub fn is_contested(world: &World, id: u8) -> bool {
+    world.scenario.jobs.iter().filter(|p| p.id == id).count() > 1
+}
+
+async fn finish(world: &Rc<World>, plan: &JobPlan, content: JobContent, answer: &Bytes) {
+    let outcome = match reports::outcome(content, answer) {
+        Ok(outcome) => outcome,
+        Err(why) => return world.oracle.violation(format!("job {}: {why}", plan.id)),
+    };
+    let accepted = accepted(content, &outcome);
+    for report in &accepted {
+        // What a sloppy leader's collection left out is free for another job.
+        if !world.scenario.is_sloppy()
+            && world.leader.jobs.borrow().iter().any(|j| j.accepted.contains(report))
+        {
+            world.oracle.violation(format!("report {report} is accepted in two jobs"));
+        }
+    }
+    world.leader.jobs.borrow_mut().push(FinishedJob { outcome, accepted, content });
+    if world.scenario.tidies {
+        world.count(Event::Tidying);
+        world.network.http(HttpRequest::DeleteJob(job_id(plan.id))).await;
+    }
+}
+
+/// The reports of a job that both aggregators accept.
+fn accepted((set, _): JobContent, outcome: &LeaderOutcome) -> Vec<usize> {
+    let refused: Vec<usize> = outcome.refused.iter().map(|(id, _)| reports::number(id)).collect();
+    reports::of_set(set).filter(|n| !refused.contains(n)).collect()
+}
+
+/// Gives the job up as well as it can, and perhaps sends its reports again.
+async fn abandon(world: &Rc<World>, plan: JobPlan, content: JobContent, body: Bytes) {
+    world.count(Event::Abandonment);
+    world.leader.abandoned.borrow_mut().push((job_id(plan.id), body, content));
+    world.network.http(HttpRequest::DeleteJob(job_id(plan.id))).await;
+    let again = world.choices.borrow_mut().below(3);
+    if again == 2 {
+        return;
+    }
+    world.count(Event::Resubmission);
+    let batch = if again == 1 { (plan.batch + 1) % reports::BUCKETS as u8 } else { plan.batch };
+    let plan = JobPlan { id: plan.id + RESUBMITTED, batch, ..plan };
+    let next: Pin<Box<dyn Future<Output = ()>>> = Box::pin(run_job(world, plan, None));
+    next.await;
+}
+
+// --- Collections ------------------------------------------------------------------------
+
+/// What the leader counts in a range now: jobs that it knows the answer to. With `ahead`, also those that are answered
+/// and whose answers are under way.
+pub fn view(world: &World, range: BucketRange, ahead: bool) -> View {
+    let vdaf = &world.task.vdaf;
+    let mut view = View {
+        report_count: 0,
+        checksum: Checksum::default(),
+        share: share::zero(vdaf.agg_share_len()),
+        times: Times::default(),
+    };
+    let mut add = |outcome: &LeaderOutcome, accepted: &[usize], (_, batch): JobContent| {
+        for (_, slice) in outcome.accepted.iter().filter(|(b, _)| range.contains(b)) {
+            view.report_count += slice.report_count;
+            view.checksum.merge(&slice.checksum);
+            if let Err(e) = share::add_assign(vdaf.field(), &mut view.share, &slice.share.encode())
+            {
+                world.oracle.violation(format!("the leader's shares do not add up: {e}"));
+            }
+        }
+        for n in accepted {
+            let bucket = reports::bucket(world.scenario.mode, batch.unwrap_or_default(), *n);
+            view.times[*n] += u64::from(range.contains(&bucket));
+        }
+    };
+    for job in world.leader.jobs.borrow().iter() {
+        add(&job.outcome, &job.accepted, job.content);
+    }
+    let mut unheard = Vec::new();
+    if ahead {
+        unheard.extend(world.leader.sent.borrow().iter().cloned());
+    }
+    if world.scenario.cheats {
+        unheard.extend(world.leader.abandoned.borrow().iter().cloned());
+    }
+    for (job, body, content) in unheard {
+        if let Some(answer) = world.oracle.answer_to(job, &body)
+            && let Ok(outcome) = reports::outcome(content, &answer)
+        {
+            add(&outcome, &accepted(content, &outcome), content);
+        }
+    }
+    view
+}
+
+/// The bytes of a request for this range.
+fn share_request(range: BucketRange, view: &View, kind: CollectionKind) -> Bytes {
+    let selector = match range {
+        BucketRange::Windows(interval) => {
+            let late = Duration::from_seconds(u64::from(kind == CollectionKind::BadInterval));
+            let start: Time = interval.start().saturating_add(late);
+            BatchSelector::TimeInterval { start, duration: interval.duration() }
+        }
+        BucketRange::Batch(id) => BatchSelector::LeaderSelected(id),
+    };
+    let mut checksum = *view.checksum.as_bytes();
+    checksum[0] ^= u8::from(kind == CollectionKind::WrongChecksum);
+    // Unwrap safety: these messages are a few dozen bytes.
+    let encoded = v09::BatchSelector::from(selector).encode().unwrap();
+    v09::AggregateShareReq::from(AggregateShareRequest {
+        batch_selector: selector,
+        batch_selector_encoded: &encoded,
+        agg_param: &[],
+        report_count: view.report_count + u64::from(kind == CollectionKind::WrongCount),
+        checksum,
+    })
+    .encode()
+    .unwrap()
+    .into()
+}
+
+/// Has the leader ask for a collection.
+pub fn collect(world: &Rc<World>, plan: CollectionPlan) {
+    let running = &world.leader.collections_running;
+    running.set(running.get() + 1);
+    let w = world.clone();
+    world.executor.spawn(Host::Leader, None, async move {
+        let range = reports::range(w.scenario.mode, plan.first, plan.count);
+        ask_until_final(&w, plan.kind, range).await;
+        w.leader.collections_running.set(w.leader.collections_running.get() - 1);
+        w.leader.changed.notify();
+    });
+}
+
+/// As [`collect`], for a range, when all is over.
+pub fn collect_range(world: &Rc<World>, range: BucketRange) {
+    let w = world.clone();
+    world.executor.spawn(Host::Leader, None, async move {
+        ask_until_final(&w, CollectionKind::Right, range).await;
+    });
+}
+
+async fn ask_until_final(world: &Rc<World>, kind: CollectionKind, range: BucketRange) {
+    let careful = kind == CollectionKind::Right;
+    world.count(match kind {
+        CollectionKind::Right => Event::RightCollection,
+        CollectionKind::Eager => Event::EagerCollection,
+        CollectionKind::WrongCount => Event::WrongCount,
+        CollectionKind::WrongChecksum => Event::WrongChecksum,
+        CollectionKind::BadInterval => Event::BadInterval,
+    });
+    if world.scenario.cheats {
+        world.count(Event::Cheating);
+    }
+    let mut sent: Option<Bytes> = None;
+    for tries in 0.. {
+        if tries > TRIES_MAX {
+            return world.oracle.violation(format!("the collection of {range:?} never ends"));
+        }
+        if careful {
+            // The batch is closed to new jobs, and each of its jobs is at its end.
+            world.leader.changed.until(|| world.leader.jobs_running.get() == 0).await;
+        }
+        let view = view(world, range, !careful);
+        if careful && view.report_count == 0 {
+            return;
+        }
+        let body = share_request(range, &view, kind);
+        if sent.replace(body.clone()).is_some_and(|before| before == body) {
+            world.count(Event::CollectionRepeat);
+        }
+        world.oracle.asked(range, &view);
+        match world.network.http(HttpRequest::PostShare(body.clone())).await {
+            Some(HttpAnswer::Ok(answer)) => {
+                return world.oracle.collected(world, range, &view, &body, &answer);
+            }
+            Some(HttpAnswer::Refused(refusal)) => {
+                if !careful {
+                    return;
+                }
+                // A job that was sent meanwhile may have made the request wrong.
+                let moved =
+                    world.leader.jobs_running.get() > 0 || self::view(world, range, false) != view;
+                if !moved {
+                    return world.oracle.right_refused(world, range, &view, refusal);
+                }
+            }
+            // An eager leader does not insist.
+            _ if !careful && tries >= 2 => return,
+            _ => {}
+        }
+    }
+}
+
+/// Sends the requests of all finished jobs and all decided collections once more.
+pub fn repeat_everything(world: &Rc<World>) {
+    for request in world.oracle.answered() {
+        let w = world.clone();
+        world.executor.spawn(Host::Leader, None, async move {
+            for _ in 0..TRIES_MAX {
+                // The oracle has compared the answer, or the refusal.
+                if let Some(HttpAnswer::Ok(_) | HttpAnswer::Refused(_)) =
+                    w.network.http(request.clone()).await
+                {
+                    return;
+                }
+            }
+            w.oracle.violation("a repeat is never answered".to_owned());
+        });
+    }
+}
