@@ -43,9 +43,9 @@ const CHUNK: usize = 1_500_000;
 /// The class.
 #[durable_object(alarm)]
 pub struct AggregateStore {
-    store: Rc<aggregate_store::AggregateStore<SqlDatabase<AggregateSql>>>,
-    objects: ObjectCaller,
-    alarm: Alarm,
+    pub(crate) store: Rc<aggregate_store::AggregateStore<SqlDatabase<AggregateSql>>>,
+    pub(crate) objects: ObjectCaller,
+    pub(crate) alarm: Alarm,
 }
 
 impl std::panic::RefUnwindSafe for AggregateStore {}
@@ -61,6 +61,10 @@ impl DurableObject for AggregateStore {
     }
 
     async fn fetch(&self, request: Request) -> Result<Response> {
+        #[cfg(feature = "test-routes")]
+        if let Some(what) = crate::probe::asked(&request) {
+            return self.probe(&what, request).await;
+        }
         let handled = match exchange::read::<AggregateStoreRequest>(request).await {
             Ok(request) => self.store.handle(request, now(), random::bytes()),
             Err(error) => Err(error),
@@ -90,7 +94,7 @@ impl DurableObject for AggregateStore {
 }
 
 /// The tables, and which numbered ones exist is known to the state machine alone.
-struct AggregateSql(Sql);
+pub(crate) struct AggregateSql(Sql);
 
 impl Tables for AggregateSql {
     const SCHEMA: &'static [&'static str] = &[

@@ -35,6 +35,8 @@ impl Alarm {
 
     /// It has gone off, so it is not armed any more.
     pub fn rang(&self) {
+        #[cfg(feature = "test-routes")]
+        crate::meter::alarm();
         self.armed_for.set(None);
     }
 
@@ -69,6 +71,8 @@ impl Alarm {
             let ms = wake.as_seconds().saturating_mul(1_000).min(LATEST_MS) as f64;
             let at = ScheduledTime::new(js_sys::Date::new(&ms.into()));
             storage.set_alarm(at).await.map_err(failed)?;
+            #[cfg(feature = "test-routes")]
+            crate::meter::alarm_set();
             self.armed_for.set(Some(wake));
         } else {
             self.armed_for.set(armed);

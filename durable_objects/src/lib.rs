@@ -21,6 +21,10 @@ mod alarm;
 mod config_store;
 mod exchange;
 mod job_store;
+#[cfg(feature = "test-routes")]
+pub mod meter;
+#[cfg(feature = "test-routes")]
+mod probe;
 mod runs;
 mod sql;
 mod task_ledger;

@@ -106,7 +106,7 @@ impl Sql {
     /// # Errors
     /// SQLite's.
     pub fn run(&self, statement: &str, values: Vec<SqlStorageValue>) -> StoreResult<()> {
-        self.0.exec(statement, values).map(|_| ()).map_err(failed)
+        self.each(statement, values, |_| Ok(()))
     }
 
     /// Visits the rows that a statement answers, one in memory at a time.
@@ -119,9 +119,12 @@ impl Sql {
         values: Vec<SqlStorageValue>,
         mut visit: impl FnMut(Row) -> StoreResult<()>,
     ) -> StoreResult<()> {
-        for row in self.0.exec(statement, values).map_err(failed)?.raw() {
+        let cursor = self.0.exec(statement, values).map_err(failed)?;
+        for row in cursor.raw() {
             visit(Row(row.map_err(failed)?.into_iter()))?;
         }
+        #[cfg(feature = "test-routes")]
+        crate::meter::ran(&cursor);
         Ok(())
     }
 

@@ -3,6 +3,8 @@
 //! - `GET /internal/test/panic`: panics.
 //! - `GET /internal/test/sleep`: answers after half a second, and is in flight until then.
 //! - `POST /internal/test/faults`: sets the plan of [`storage_proxy::faults`]. `GET`: the calls made since.
+//! - `GET /internal/test/meter`: what objects were billed for so far.
+//! - `POST /internal/test/probe?object={name}&what={probe}`: has an `AggregateStore` answer a probe of a benchmark.
 //! - `POST /internal/test/store`, `/ledger`, `/job`: sends a message, as JSON, to an object.
 
 use std::time::Duration;
@@ -17,8 +19,11 @@ use daphne_core::{
     },
 };
 use serde::{Deserialize, de::DeserializeOwned};
-use storage_proxy::{faults, objects::ObjectCaller};
-use worker::{Delay, Method, Request, Response};
+use storage_proxy::{
+    faults,
+    objects::{AGGREGATE_STORE, ObjectCaller},
+};
+use worker::{Delay, Method, Request, RequestInit, Response, js_sys};
 
 use crate::{app::RequestContext, body, respond};
 
@@ -28,6 +33,12 @@ const BODY_BYTES_MAX: usize = 32 << 20;
 struct ToStore {
     store: StoreId,
     request: AggregateStoreRequest,
+}
+
+#[derive(Deserialize)]
+struct Probe {
+    object: String,
+    what: String,
 }
 
 #[derive(Deserialize)]
@@ -60,6 +71,8 @@ pub async fn handle(
             faults::set_plan(read(request).await?);
             respond::empty(204)
         }
+        ("meter", _) => respond::json(&durable_objects::meter::read(), 200),
+        ("probe", _) => probe(context, request).await,
         ("store", _) => {
             let ToStore { store, request } = read(request).await?;
             respond::json(&objects.store(&store, request).await.map_err(unavailable)?, 200)
@@ -75,6 +88,20 @@ pub async fn handle(
         }
         _ => Err(Abort::new(AbortKind::NotFound, "").into()),
     }
+}
+
+/// Hands a probe on as it is: what is measured must not be what carries it.
+async fn probe(context: &RequestContext<'_>, request: &mut Request) -> Result<Response, Error> {
+    let failed = |e: worker::Error| Error::from(Internal::Broken(e.to_string()));
+    let asked: Probe = request.query().map_err(failed)?;
+    let body = body::read(request, BODY_BYTES_MAX).await?;
+    let namespace = context.env.durable_object(AGGREGATE_STORE).map_err(failed)?;
+    let mut init = RequestInit::new();
+    init.with_method(Method::Post).with_body(Some(js_sys::Uint8Array::from(&*body).into()));
+    let url = format!("https://object/probe/{}", asked.what);
+    let request = Request::new_with_init(&url, &init).map_err(failed)?;
+    let stub = namespace.get_by_name(&asked.object).map_err(failed)?;
+    stub.fetch_with_request(request).await.map_err(failed)
 }
 
 async fn read<T: DeserializeOwned>(request: &mut Request) -> Result<T, Error> {

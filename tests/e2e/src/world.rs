@@ -390,6 +390,26 @@ impl Books {
         total
     }
 
+    /// Enters into a bucket what was aggregated in another way, with the leader's share of it.
+    pub fn enter(
+        &mut self,
+        bucket: BatchBucket,
+        report_count: u64,
+        checksum: Checksum,
+        leader_share: &[u8],
+        leader: &LeaderTask,
+    ) {
+        let entry = self.0.entry(bucket).or_default();
+        entry.report_count += report_count;
+        entry.checksum.merge(&checksum);
+        if entry.share.is_empty() {
+            entry.share = leader_share.to_vec();
+        } else {
+            share::add_assign(leader.vdaf.field(), &mut entry.share, leader_share)
+                .expect("shares of one length");
+        }
+    }
+
     /// Count and checksum of a batch.
     pub fn count(&self, batch: &BatchSelector, world: &World) -> (u64, Checksum) {
         let held = self.within(batch, &world.leader);

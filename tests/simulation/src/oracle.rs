@@ -286,10 +286,10 @@ fn after_forgetting(world: &World, request: &HttpRequest, answer: &HttpAnswer) {
                 oracle.violation(format!("{job:?} is accepted a month later"));
             }
         }
-        (HttpRequest::PostShare(body), HttpAnswer::Ok(answer)) => {
-            if oracle.shares.borrow().get(body) != Some(answer) {
-                oracle.violation("a collection is answered differently a month later".to_owned());
-            }
+        (HttpRequest::PostShare(body), HttpAnswer::Ok(answer))
+            if oracle.shares.borrow().get(body) != Some(answer) =>
+        {
+            oracle.violation("a collection is answered differently a month later".to_owned());
         }
         (_, HttpAnswer::Broken(why)) => oracle.violation(format!("500: {why}")),
         (HttpRequest::PostShare(_), HttpAnswer::Refused(kind)) => {
@@ -315,7 +315,8 @@ fn check_refusal(world: &World, body: &[u8], kind: AbortKind, before: &Before) {
         }
         (Some((range, (held, _))), AbortKind::BatchInvalid) => {
             // None is held, or none is asked for, and all jobs are left out.
-            matches!(range, BucketRange::Batch(_)) && (*held == 0 || asked.0 == 0 || world.scenario.cheats)
+            matches!(range, BucketRange::Batch(_))
+                && (*held == 0 || asked.0 == 0 || world.scenario.cheats)
         }
         // Stores only ever gain reports: had they held what was asked for all the time, it would be wrong.
         (Some((range, held)), AbortKind::BatchMismatch) => {

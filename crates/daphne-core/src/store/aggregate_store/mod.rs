@@ -291,6 +291,11 @@ where
         Ok(Handled { response, wake, erase: ended.get() })
     }
 
+    /// Reports and jobs whose fingerprints are in memory, 8 bytes each.
+    pub fn resident_ids(&self) -> usize {
+        self.live.borrow().as_ref().map_or(0, |live| live.recent.len())
+    }
+
     /// What is in memory is gone with what it was read from.
     fn erased(&self) {
         self.live.take();

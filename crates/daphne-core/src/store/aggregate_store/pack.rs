@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     AggregateTables, Epoch, Generation, JobHead, JobRow, Live, RecordedJob, SliceHead, StoreError,
-    StoreMeta, StoreResult, collection, is_sealed, report_ids, sealed_buckets, shares_by_slice,
+    StoreMeta, StoreResult, collection, is_sealed, report_ids, shares_by_slice,
 };
 use crate::{
     batch::BatchBucket,
@@ -193,49 +193,63 @@ pub(super) fn is_under_pressure(meta: &StoreMeta, limits: &Limits) -> bool {
         || generations().map(|g| g.share_bytes).sum::<u64>() > limits.pressure_share_bytes
 }
 
-/// What stands against packing a job.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Fate {
-    /// A slice counts, and no collection decided about it.
-    pub(super) is_undecided: bool,
-    /// A slice must stay apart: it is frozen, yields, shares a report with one that yields, or names reports that are
-    /// free.
-    pub(super) must_stay: bool,
+/// Which jobs of a generation are packed with it.
+#[derive(Debug, Default)]
+pub(super) struct Fates {
+    /// All its jobs.
+    pub(super) rows: usize,
+    /// Those with a slice that must stay apart: it is frozen, yields, shares a report with one that yields, or names
+    /// reports that are free.
+    pub(super) staying: BTreeSet<AggregationJobId>,
 }
 
-/// The fate of each job of a generation.
+/// Whether a generation has slices that count and about which no collection decided. Reads its heads only, where
+/// [`fates`] reads those of all generations: most often there is nothing to pack, and this is how that is found out.
+pub(super) fn is_undecided(tables: &mut impl AggregateTables, table: u32) -> StoreResult<bool> {
+    let mut counting = BTreeSet::new();
+    tables.each_job(table, &mut |head| {
+        let slices = head.slices.iter().filter(|s| !s.excluded);
+        counting.extend(slices.map(|s| (s.bucket, head.param.clone())));
+        Ok(())
+    })?;
+    for (bucket, param) in counting {
+        if !is_sealed(tables, &bucket, &param)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The fates of the jobs of a generation.
 pub(super) fn fates(
     tables: &mut impl AggregateTables,
     meta: &StoreMeta,
     table: u32,
-) -> StoreResult<BTreeMap<AggregationJobId, Fate>> {
-    let mut heads = Vec::new();
+) -> StoreResult<Fates> {
+    let mut fates = Fates::default();
+    let mut params: BTreeSet<Vec<u8>> = BTreeSet::new();
     tables.each_job(table, &mut |head| {
-        heads.push(head);
+        let must_stay = head.slices.iter().any(|slice| {
+            let is_frozen = meta.frozen.as_ref().is_some_and(|f| f.range.contains(&slice.bucket));
+            let names_free_ids = slice.excluded && slice.report_count > 0;
+            is_frozen || slice.yields || names_free_ids
+        });
+        if must_stay {
+            fates.staying.insert(head.job);
+        }
+        fates.rows += 1;
+        params.insert(head.param);
         Ok(())
     })?;
-    let sealed = sealed_buckets(tables, &heads)?;
-    let params: BTreeSet<Vec<u8>> = heads.iter().map(|h| h.param.clone()).collect();
     let mut contested: BTreeSet<(Vec<u8>, ReportId)> = BTreeSet::new();
     for param in &params {
         let ids = collection::ids_where(tables, meta, param, |_, s| !s.excluded && s.yields)?;
         contested.extend(ids.into_iter().map(|id| (param.clone(), id)));
     }
-    let mut fates: BTreeMap<AggregationJobId, Fate> = BTreeMap::new();
-    for head in &heads {
-        let fate = fates.entry(head.job).or_default();
-        for slice in &head.slices {
-            let is_frozen = meta.frozen.as_ref().is_some_and(|f| f.range.contains(&slice.bucket));
-            let names_free_ids = slice.excluded && slice.report_count > 0;
-            let is_sealed = sealed.contains(&(slice.bucket, head.param.clone()));
-            fate.must_stay |= is_frozen || slice.yields || names_free_ids;
-            fate.is_undecided |= !slice.excluded && !is_sealed;
-        }
-    }
     if !contested.is_empty() {
         tables.each_job_ids(table, &mut |head, ids| {
             if report_ids(ids).any(|id| contested.contains(&(head.param.clone(), id))) {
-                fates.entry(head.job).or_default().must_stay = true;
+                fates.staying.insert(head.job);
             }
             Ok(())
         })?;
