@@ -186,7 +186,8 @@ where
             return Ok(Forgotten::NotYet);
         };
         // The ledger first: what is lost is to be known, even if this is cut off and done again.
-        let tell = LedgerRequest::Expired { store: meta.store, epoch, uncollected };
+        let (placement, store) = (meta.placement, meta.store);
+        let tell = LedgerRequest::Expired { placement, store, epoch, uncollected };
         if objects.ledger(&meta.placement.task_id, tell).await != Ok(LedgerResponse::Done) {
             return Ok(Forgotten::NotYet);
         }
