@@ -152,7 +152,7 @@ async fn show_status(context: &RequestContext<'_>, id: TaskId) -> Result<Respons
     match objects.ledger(&id, LedgerRequest::Status).await {
         Ok(LedgerResponse::Status(status)) => respond::json(&status, 200),
         Ok(_) => Err(Internal::Broken("the ledger answered out of turn".to_owned()).into()),
-        Err(e) => Err(Internal::Unavailable(e.0).into()),
+        Err(e) => Err(Internal::from(e).into()),
     }
 }
 
