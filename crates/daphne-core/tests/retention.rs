@@ -435,6 +435,50 @@ fn codes(answers: &[VerifyResp]) -> Vec<Option<ReportError>> {
     answers.iter().map(code).collect()
 }
 
+/// Whatever the clocks, at the second at which a report could be accepted again its id is still known; and the report
+/// is refused as too old from the first second on at which its id may be forgotten.
+#[test]
+fn deletion_never_opens_a_replay() {
+    // How far the clocks of Workers are ahead of the objects', when the report comes and when it comes again.
+    let day = DAY as i64;
+    for shape in SHAPES {
+        for (ahead, later_ahead) in [(0, -day), (day, 0), (0, 0), (-day, -day), (day, -day)] {
+            for arrives in [NOW, NOW + RETENTION - 1] {
+                let w = World::new(shape);
+                w.cluster.set_time(arrives);
+                // As far ahead of its time as it can be.
+                let worker = arrives.saturating_add_signed(ahead);
+                let time = worker + DAY;
+                let first = w.begin(&[w.report(1, time)]);
+                assert_eq!(w.put(1, first.request(), worker).unwrap(), [None]);
+                let mut was_forgotten = false;
+                // From the last second at which a Worker may find it young enough, by the objects' clock.
+                let last = (time + RETENTION).saturating_add_signed(-later_ahead);
+                for (n, at) in
+                    [last, last + 1, last + 3 * DAY, last + 40 * DAY].into_iter().enumerate()
+                {
+                    w.cluster.set_time(at);
+                    w.alarms();
+                    // The same report in another job.
+                    let again = w.begin(&[w.report(1, time)]);
+                    let worker = at.saturating_add_signed(later_ahead);
+                    let verdict = w.put(2 + n as u8, again.request(), worker).unwrap()[0];
+                    let context = format!("{shape:?} {ahead} {later_ahead} {arrives} {n}");
+                    assert!(verdict.is_some(), "{context}: accepted twice");
+                    if n == 0 {
+                        assert_eq!(verdict, Some(ReportError::ReportReplayed), "{context}");
+                    }
+                    if n == 1 {
+                        assert_eq!(verdict, Some(ReportError::ReportDropped), "{context}");
+                    }
+                    was_forgotten = w.held().values().all(|n| *n == 0);
+                }
+                assert!(was_forgotten, "it is forgotten in the end");
+            }
+        }
+    }
+}
+
 /// A job again, when its stores have forgotten it: its reports are too old, and no store comes back.
 #[test]
 fn a_job_that_comes_again_after_its_stores_ended_is_told_so() {
