@@ -18,16 +18,18 @@ use daphne_core::{
     seal::TokenHash,
     store::{
         Objects,
+        aggregate_store::AggregateStore,
+        job_store,
         message::{
-            AggregateStoreResponse as Answer, JobStoreRequest, JobStoreResponse, LedgerRequest,
-            LedgerResponse, LedgerStatus, StoreAction,
+            AggregateStoreRequest, AggregateStoreResponse as Answer, JobStoreRequest,
+            JobStoreResponse, LedgerRequest, LedgerResponse, LedgerStatus, StoreAction,
         },
         placement::{Group, Placement, ShardKey, StoreId},
     },
     task::{Task, TaskRole, TaskSpec},
     testing::{
         conformance::{ONLY, Subject, commit, job, slice, window, windows},
-        memory::{Fate, MemoryCluster},
+        memory::{Fate, MemoryAggregateTables, MemoryCluster, MemoryDatabase, MemoryJobTables},
     },
     time::{Duration, Time},
     upload::client::{ClientTask, ReportRandomness},
@@ -232,6 +234,41 @@ fn a_job_store_drops_its_epochs() {
     assert_eq!(ask(JobStoreRequest::Knows(job(1))), JobStoreResponse::Known(false));
     assert_eq!(ask(JobStoreRequest::Knows(job(2))), JobStoreResponse::Known(true));
     assert_eq!(claim(2, 9), JobStoreResponse::Conflict);
+}
+
+/// An object may live in memory for longer than an epoch, and may be cut off between a change and its alarm.
+#[test]
+fn what_has_a_deadline_asks_to_be_woken() {
+    let cluster = MemoryCluster::new();
+    let s = subject(&cluster, BatchMode::TimeInterval, 0);
+    let store = AggregateStore::new(MemoryDatabase::<MemoryAggregateTables>::default());
+    let put = |n: u8, now: u64| {
+        let request = AggregateStoreRequest {
+            placement: s.placement,
+            store: ONLY,
+            field: FieldKind::F64,
+            action: StoreAction::Commit(commit(n, vec![slice(window(0), &[n])])),
+        };
+        store.handle(request, Time::from_seconds(now), [0; 16]).unwrap().wake
+    };
+    let first = s.placement.epoch_deadline(0);
+    assert_eq!(put(1, 0), Some(first));
+    for at in [first, first.saturating_add(Duration::from_seconds(1))] {
+        block_on(store.alarm(&cluster, at)).unwrap();
+    }
+    let now = first.as_seconds() + 100;
+    let second = s.placement.epoch_deadline(s.placement.epoch(Time::from_seconds(now)));
+    assert_eq!(put(2, now), Some(second), "its last epoch was over, and a new one began");
+
+    let jobs = MemoryDatabase::<MemoryJobTables>::default();
+    let claim = |n, now| {
+        let (placement, digest, unasked) = (s.placement, [n; 32], vec![]);
+        let request = JobStoreRequest::Claim { placement, job: job(n), digest, unasked };
+        job_store::handle(&jobs, request, Time::from_seconds(now)).unwrap().wake
+    };
+    assert_eq!(claim(1, 0), Some(first));
+    assert_eq!(claim(2, 1), Some(first), "the first claim may have been cut off");
+    assert_eq!(claim(3, 2 * DAY), Some(first), "the oldest epoch is the next to go");
 }
 
 // --- Purges --------------------------------------------------------------------------------------

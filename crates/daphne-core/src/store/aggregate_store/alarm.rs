@@ -54,6 +54,8 @@ where
     /// # Errors
     /// The database's; call it again.
     pub async fn alarm(&self, objects: &impl Objects, now: Time) -> StoreResult<Alarmed> {
+        // Whoever asks next arms it again: a store whose last epoch ended has no deadline until it has a new one.
+        self.was_woken.set(false);
         let Some(meta) = self.transaction(|t, _| t.meta())? else {
             return Ok(Alarmed { wake: None, erase: false });
         };
