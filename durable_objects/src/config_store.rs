@@ -1,37 +1,77 @@
-//! [`ConfigStore`]: the truth about tasks and HPKE keys. One row each; secrets in them are sealed.
+//! [`ConfigStore`]: the truth about tasks and HPKE keys. One row each; secrets in them are sealed. One row more for a
+//! task whose end is known, until its objects have forgotten it.
+
+use std::cell::Cell;
 
 use daphne_core::{
     ids::TaskId,
     store::{
         StoreError, StoreResult,
-        config_store::{self, ConfigTables, TaskEntry},
+        config_store::{self, ConfigRequest, ConfigResponse, ConfigTables, Purge, TaskEntry},
     },
+    time::Time,
 };
+use storage_proxy::objects::ObjectCaller;
 use worker::{
     DurableObject, Env, Request, Response, Result, SqlStorageValue, State, durable_object,
 };
 
 use crate::{
+    alarm::{Alarm, now},
     exchange,
-    sql::{Sql, SqlDatabase, Tables, blob},
+    sql::{Sql, SqlDatabase, Tables, blob, pack},
 };
 
 /// The class.
-#[durable_object(fetch)]
+#[durable_object(alarm)]
 pub struct ConfigStore {
     database: SqlDatabase<ConfigSql>,
+    objects: ObjectCaller,
+    alarm: Alarm,
+    was_woken: Cell<bool>,
 }
 
 impl std::panic::RefUnwindSafe for ConfigStore {}
 
 impl DurableObject for ConfigStore {
-    fn new(state: State, _env: Env) -> Self {
-        Self { database: SqlDatabase::new(&state) }
+    fn new(state: State, env: Env) -> Self {
+        Self {
+            database: SqlDatabase::new(&state),
+            objects: ObjectCaller::new(env),
+            alarm: Alarm::new(state),
+            was_woken: Cell::new(false),
+        }
     }
 
     async fn fetch(&self, request: Request) -> Result<Response> {
-        let request = exchange::read(request).await;
-        exchange::answer(request.and_then(|r| config_store::handle(&self.database, r)))
+        exchange::answer(match exchange::read(request).await {
+            Ok(request) => self.answer(request).await,
+            Err(error) => Err(error),
+        })
+    }
+
+    async fn alarm(&self) -> Result<Response> {
+        self.alarm.rang();
+        let done = match config_store::alarm(&self.database, &self.objects, now()).await {
+            Ok(wake) => self.alarm.follow(wake, false, || {}).await,
+            Err(error) => Err(error),
+        };
+        // An error makes the platform run the alarm again.
+        done.map_err(|e| worker::Error::RustError(e.to_string()))?;
+        Response::empty()
+    }
+}
+
+impl ConfigStore {
+    async fn answer(&self, request: ConfigRequest) -> StoreResult<ConfigResponse> {
+        let handled = config_store::handle(&self.database, request, now())?;
+        let mut wake = handled.wake;
+        if !self.was_woken.replace(true) {
+            // Once in a life in memory, should a crash have come between a change and its alarm.
+            wake = config_store::next_wake(&self.database)?;
+        }
+        self.alarm.follow(wake, false, || {}).await?;
+        Ok(handled.response)
     }
 }
 
@@ -42,6 +82,8 @@ impl Tables for ConfigSql {
         // A NULL record is a deleted task.
         "CREATE TABLE IF NOT EXISTS task (id BLOB PRIMARY KEY, identity BLOB, record BLOB) WITHOUT ROWID",
         "CREATE TABLE IF NOT EXISTS hpke (n INTEGER PRIMARY KEY, id INTEGER, record BLOB)",
+        "CREATE TABLE IF NOT EXISTS purge (task BLOB PRIMARY KEY, at BLOB, v BLOB) WITHOUT ROWID",
+        "CREATE INDEX IF NOT EXISTS purge_at ON purge (at)",
     ];
 
     fn new(sql: Sql) -> Self {
@@ -94,4 +136,41 @@ impl ConfigTables for ConfigSql {
             vec![SqlStorageValue::from(i32::from(id)), blob(record)],
         )
     }
+
+    fn purge(&mut self, id: &TaskId) -> StoreResult<Option<Purge>> {
+        self.0.first("SELECT v FROM purge WHERE task = ?", vec![blob(id.as_bytes())], |mut row| {
+            row.packed()
+        })
+    }
+
+    fn put_purge(&mut self, purge: &Purge) -> StoreResult<()> {
+        let id = purge.objects.placement.task_id;
+        self.0.run(
+            "INSERT OR REPLACE INTO purge VALUES (?, ?, ?)",
+            vec![blob(id.as_bytes()), time(purge.at), pack(purge)?],
+        )
+    }
+
+    fn remove_purge(&mut self, id: &TaskId) -> StoreResult<()> {
+        self.0.run("DELETE FROM purge WHERE task = ?", vec![blob(id.as_bytes())])
+    }
+
+    fn purges_due(&mut self, now: Time, limit: u32) -> StoreResult<Vec<Purge>> {
+        self.0.all(
+            "SELECT v FROM purge WHERE at <= ? ORDER BY at LIMIT ?",
+            vec![time(now), SqlStorageValue::from(i64::from(limit))],
+            |mut row| row.packed(),
+        )
+    }
+
+    fn next_purge(&mut self) -> StoreResult<Option<Time>> {
+        self.0.first("SELECT at FROM purge ORDER BY at LIMIT 1", vec![], |mut row| {
+            row.array().map(|at| Time::from_seconds(u64::from_be_bytes(at)))
+        })
+    }
+}
+
+/// A time whose bytes sort as it does.
+fn time(at: Time) -> SqlStorageValue {
+    blob(&at.as_seconds().to_be_bytes())
 }

@@ -22,7 +22,7 @@ use daphne_core::{
 use storage_proxy::{objects::ObjectCaller, random};
 use worker::{
     DurableObject, Env, Request, Response, Result, SqlStorageValue, State, console_error,
-    durable_object,
+    console_warn, durable_object,
 };
 
 use crate::{
@@ -70,13 +70,16 @@ impl DurableObject for TaskLedger {
     }
 
     async fn fetch(&self, request: Request) -> Result<Response> {
-        let (is_purge, mut result) = match exchange::read(request).await {
-            Ok(request) => (
-                matches!(request, LedgerRequest::Purge { .. }),
-                self.ledger.handle(&self.objects, &*self.host, request).await,
-            ),
-            Err(error) => (false, Err(error)),
+        let request = match exchange::read(request).await {
+            Ok(request) => request,
+            Err(error) => return exchange::answer(Err::<LedgerResponse, _>(error)),
         };
+        let is_purge = matches!(request, LedgerRequest::Purge { .. });
+        let warning = warning(&request);
+        let mut result = self.ledger.handle(&self.objects, &*self.host, request).await;
+        if let (Some(warning), Ok(LedgerResponse::Done)) = (warning, &result) {
+            console_warn!("{warning}");
+        }
         if is_purge && result == Ok(LedgerResponse::Done) {
             let erased = || self.ledger.database().erased();
             result =
@@ -109,6 +112,22 @@ impl DurableObject for TaskLedger {
             Err(error) => return Err(worker::Error::RustError(error.to_string())),
         }
         Response::empty()
+    }
+}
+
+/// The line of the log about reports that were lost: nobody collected them in time.
+fn warning(request: &LedgerRequest) -> Option<serde_json::Value> {
+    match request {
+        LedgerRequest::Expired { placement, store, epoch, uncollected } if *uncollected > 0 => {
+            Some(serde_json::json!({
+                "event": "expired_uncollected",
+                "task": placement.task_id,
+                "store": placement.store_name(store),
+                "epoch": epoch,
+                "reports": uncollected,
+            }))
+        }
+        _ => None,
     }
 }
 

@@ -3,6 +3,7 @@
 use daphne_core::{
     hpke::{HpkeConfig, HpkeKem},
     ids::{HpkeConfigId, TaskId},
+    store::message::LedgerStatus,
     task::{TaskParameters, TaskSpec},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -101,12 +102,22 @@ impl AdminClient {
         absent_is_none(self.get(&format!("admin/tasks/{id}")))
     }
 
-    /// Deletes a task. Returns whether it existed.
+    /// How a task is doing, or `None` if it does not exist.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub fn delete_task(&self, id: &TaskId) -> Result<bool, ClientError> {
-        let answer = self.send(Method::DELETE, &format!("admin/tasks/{id}"), None)?;
+    pub fn task_status(&self, id: &TaskId) -> Result<Option<LedgerStatus>, ClientError> {
+        absent_is_none(self.get(&format!("admin/tasks/{id}/status")))
+    }
+
+    /// Deletes a task; what it stored is removed that many seconds later, by default when its reports are too old.
+    /// Returns whether it existed.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn delete_task(&self, id: &TaskId, purge_after: Option<u64>) -> Result<bool, ClientError> {
+        let query = purge_after.map(|s| format!("?purge_after={s}")).unwrap_or_default();
+        let answer = self.send(Method::DELETE, &format!("admin/tasks/{id}{query}"), None)?;
         Ok(absent_is_none(answer.expect(&[204], None))?.is_some())
     }
 

@@ -5,7 +5,7 @@ mod vdaf;
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use daphne_core::ids::TaskId;
+use daphne_core::{ids::TaskId, store::config_store::PURGE_AFTER_MAX_S};
 
 use crate::{Failure, helper_client::AuthHeader, output::Format};
 
@@ -77,16 +77,29 @@ pub enum TaskCommand {
     /// Lists all tasks
     #[command(after_help = "Example:\n  dapctl --output json task list")]
     List,
-    /// Shows one task
+    /// Shows one task, and how it is doing
     #[command(
         after_help = "Example:\n  dapctl task show AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
     )]
     Show(TaskIdArg),
-    /// Deletes a task
+    /// Deletes a task for good; its id can never be used again
     #[command(
         after_help = "Example:\n  dapctl task rm AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
     )]
-    Rm(TaskIdArg),
+    Rm(TaskRmArgs),
+}
+
+/// Which task goes, and when its data does.
+#[derive(Debug, Args)]
+pub struct TaskRmArgs {
+    /// The task.
+    #[command(flatten)]
+    pub task: TaskIdArg,
+    /// Remove all that the task stored this many seconds later; 0 is at once. By default it is kept until its reports
+    /// are too old. Requests that are under way may bring an object back within the hour; it is removed two hours
+    /// after the deletion
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=PURGE_AFTER_MAX_S))]
+    pub purge_after: Option<u64>,
 }
 
 /// A task's id.

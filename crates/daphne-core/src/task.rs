@@ -13,7 +13,7 @@ use crate::{
     hpke::{self, HpkeConfig},
     ids::TaskId,
     seal::{RootKeys, TokenHash, UnsealError},
-    store::placement::Placement,
+    store::{config_store::TaskObjects, placement::Placement},
     time::{Duration, Time},
     vdaf::{Vdaf, VdafConfig, VerifyKey},
     version::DapVersion,
@@ -157,6 +157,14 @@ impl TaskParameters {
             buckets_per_group: self.buckets_per_group,
             shard_key_version: self.shard_key_version,
             retention: self.report_expiry_age,
+        }
+    }
+
+    /// What leads to the task's objects.
+    pub fn objects(&self) -> TaskObjects {
+        TaskObjects {
+            placement: self.placement(),
+            field: self.vdaf.field(self.version.vdaf_draft()),
         }
     }
 }

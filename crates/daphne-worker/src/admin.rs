@@ -5,20 +5,26 @@
 //! | `POST /admin/tasks` | `TaskSpec` | 201, or 200 if it exists with these parameters: `TaskParameters` |
 //! | `GET /admin/tasks[?after=ID][&limit=N]` | | 200: `{"tasks": [..], "next": ID}`; `next` while there may be more |
 //! | `GET /admin/tasks/{id}` | | 200: `TaskParameters` |
-//! | `DELETE /admin/tasks/{id}` | | 204; the id is never used again |
+//! | `GET /admin/tasks/{id}/status` | | 200: `LedgerStatus` |
+//! | `DELETE /admin/tasks/{id}[?purge_after=SECONDS]` | | 204; the id is never used again |
 //! | `GET /admin/hpke_keys` | | 200: `{"keys": [..]}`, newest first, as published |
 //! | `POST /admin/hpke_keys` | `{"id": 0..255, "kem": ..}`, both optional | 201: `HpkeConfig` |
 
 use daphne_core::{
-    error::{Abort, AbortKind, Error},
+    error::{Abort, AbortKind, Error, Internal},
     hpke::HpkeKem,
     ids::{HpkeConfigId, TaskId},
-    store::config_store::TASKS_PAGE_MAX,
+    store::{
+        Objects,
+        config_store::{PURGE_AFTER_MAX_S, TASKS_PAGE_MAX},
+        message::{LedgerRequest, LedgerResponse},
+    },
     task::TaskSpec,
+    time::Duration,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::json;
-use storage_proxy::config::Created;
+use storage_proxy::{config::Created, objects::ObjectCaller};
 use worker::{Method, Request, Response};
 
 use crate::{
@@ -43,8 +49,11 @@ pub async fn handle(
     match (found.route, request.method()) {
         (Route::AdminTasks, Method::Post) => create_task(context, request).await,
         (Route::AdminTasks, _) => list_tasks(context, request).await,
-        (Route::AdminTask, Method::Delete) => delete_task(context, task_id(&found.task)?).await,
+        (Route::AdminTask, Method::Delete) => {
+            delete_task(context, request, task_id(&found.task)?).await
+        }
         (Route::AdminTask, _) => show_task(context, task_id(&found.task)?).await,
+        (Route::AdminTaskStatus, _) => show_status(context, task_id(&found.task)?).await,
         (Route::AdminHpkeKeys, Method::Post) => create_key(context, request).await,
         (Route::AdminHpkeKeys, _) => list_keys(context).await,
         _ => Err(Abort::new(AbortKind::NotFound, "").into()),
@@ -136,8 +145,35 @@ async fn show_task(context: &RequestContext<'_>, id: TaskId) -> Result<Response,
     respond::json(&task.ok_or_else(no_such_task)?.parameters, 200)
 }
 
-async fn delete_task(context: &RequestContext<'_>, id: TaskId) -> Result<Response, Error> {
-    if context.config.delete_task(context.env, &id).await? {
+/// How the task is doing, as its ledger knows. A task that is deleted has no status, even before it is purged.
+async fn show_status(context: &RequestContext<'_>, id: TaskId) -> Result<Response, Error> {
+    context.config.task(context.env, &id, context.now).await?.ok_or_else(no_such_task)?;
+    let objects = ObjectCaller::new(context.env.clone());
+    match objects.ledger(&id, LedgerRequest::Status).await {
+        Ok(LedgerResponse::Status(status)) => respond::json(&status, 200),
+        Ok(_) => Err(Internal::Broken("the ledger answered out of turn".to_owned()).into()),
+        Err(e) => Err(Internal::from(e).into()),
+    }
+}
+
+async fn delete_task(
+    context: &RequestContext<'_>,
+    request: &Request,
+    id: TaskId,
+) -> Result<Response, Error> {
+    let url = request.url().map_err(|_| bad("the URL is malformed"))?;
+    let mut purge_after = None;
+    for (name, value) in url.query_pairs() {
+        // A misspelt option must not become a deletion with the default.
+        if name != "purge_after" || purge_after.is_some() {
+            return Err(bad("the query may hold `purge_after`"));
+        }
+        let seconds = value.parse().ok().filter(|s| *s <= PURGE_AFTER_MAX_S).ok_or_else(|| {
+            bad(format!("purge_after must be a number of seconds up to {PURGE_AFTER_MAX_S}"))
+        })?;
+        purge_after = Some(Duration::from_seconds(seconds));
+    }
+    if context.config.delete_task(context.env, &id, purge_after).await? {
         respond::empty(204)
     } else {
         Err(no_such_task())

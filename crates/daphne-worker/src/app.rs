@@ -133,7 +133,11 @@ pub async fn handle(request: Request, env: Env) -> worker::Result<Response> {
 const fn version_of(route: Route) -> Option<DapVersion> {
     match route {
         Route::HpkeConfig | Route::AggregationJob | Route::AggregateShares => Some(DapVersion::V09),
-        Route::Health | Route::AdminTasks | Route::AdminTask | Route::AdminHpkeKeys => None,
+        Route::Health
+        | Route::AdminTasks
+        | Route::AdminTask
+        | Route::AdminTaskStatus
+        | Route::AdminHpkeKeys => None,
         #[cfg(feature = "test-routes")]
         Route::Test => None,
     }
@@ -178,9 +182,10 @@ async fn dispatch(
         (Route::AggregateShares, _) => {
             dap::aggregate_share::post(&context, &mut request, &found, outcome).await
         }
-        (Route::AdminTasks | Route::AdminTask | Route::AdminHpkeKeys, _) => {
-            admin::handle(&context, &mut request, &found).await
-        }
+        (
+            Route::AdminTasks | Route::AdminTask | Route::AdminTaskStatus | Route::AdminHpkeKeys,
+            _,
+        ) => admin::handle(&context, &mut request, &found).await,
         #[cfg(feature = "test-routes")]
         (Route::Test, _) => crate::test_routes::handle(&context, &mut request, &found.job).await,
         (Route::Health, _) => respond::health(None),

@@ -18,6 +18,8 @@ pub enum Route {
     AdminTasks,
     /// One task.
     AdminTask,
+    /// How one task is doing.
+    AdminTaskStatus,
     /// All HPKE keys.
     AdminHpkeKeys,
     /// Whatever tests need.
@@ -53,6 +55,7 @@ impl Routes {
             ("/healthz", Route::Health),
             ("/admin/tasks", Route::AdminTasks),
             ("/admin/tasks/{task}", Route::AdminTask),
+            ("/admin/tasks/{task}/status", Route::AdminTaskStatus),
             ("/admin/hpke_keys", Route::AdminHpkeKeys),
             #[cfg(feature = "test-routes")]
             ("/internal/test/{job}", Route::Test),
@@ -82,6 +85,7 @@ impl Route {
             Self::Health => "GET, HEAD",
             Self::AdminTasks | Self::AdminHpkeKeys => "GET, POST",
             Self::AdminTask => "GET, DELETE",
+            Self::AdminTaskStatus => "GET",
             #[cfg(feature = "test-routes")]
             Self::Test => "GET, POST",
         }
@@ -101,6 +105,7 @@ impl Route {
             Self::Health => "healthz",
             Self::AdminTasks => "admin_tasks",
             Self::AdminTask => "admin_task",
+            Self::AdminTaskStatus => "admin_task_status",
             Self::AdminHpkeKeys => "admin_hpke_keys",
             #[cfg(feature = "test-routes")]
             Self::Test => "test",

@@ -24,7 +24,7 @@ use daphne_core::{
         placement::CONFIG_STORE_NAME,
     },
     task::{StoredTask, Task, TaskParameters},
-    time::Time,
+    time::{Duration as Lifetime, Time},
 };
 use serde::{Deserialize, Serialize};
 use worker::{Env, kv::KvStore};
@@ -196,8 +196,13 @@ impl Config {
         let id = *task.id();
         let stored = task.seal(&self.root_keys, random::bytes());
         let record = serde_json::to_vec(&stored).map_err(|e| broken("a task", e))?;
-        let request =
-            ConfigRequest::CreateTask { id, identity: task.identity(), record: record.clone() };
+        let request = ConfigRequest::CreateTask {
+            id,
+            identity: task.identity(),
+            record: record.clone(),
+            objects: task.parameters.objects(),
+            expiration: task.parameters.task_expiration,
+        };
         match ask(env, &request).await? {
             ConfigResponse::Created(kept) => {
                 kv_put(env, &task_key(&id), &kept).await;
@@ -213,13 +218,26 @@ impl Config {
         }
     }
 
-    /// Deletes a task for good. Returns whether it existed. Other isolates may serve it for [`FRESH_FOR_S`] and as
-    /// long as KV takes to agree.
+    /// Deletes a task for good; its objects forget everything `purge_after` later, by default its retention. Returns
+    /// whether it existed. Other isolates may serve it for [`FRESH_FOR_S`] and as long as KV takes to agree.
     ///
     /// # Errors
     /// Ours: the outcome is unknown.
-    pub async fn delete_task(&self, env: &Env, id: &TaskId) -> Result<bool, Internal> {
-        let existed = match ask(env, &ConfigRequest::DeleteTask(*id)).await? {
+    pub async fn delete_task(
+        &self,
+        env: &Env,
+        id: &TaskId,
+        purge_after: Option<Lifetime>,
+    ) -> Result<bool, Internal> {
+        let Some(record) = stored_task(env, id).await? else {
+            return Ok(false);
+        };
+        // Not opened: a task whose root key is lost can still be deleted.
+        let stored: StoredTask =
+            serde_json::from_slice(&record).map_err(|e| broken("a stored task", e))?;
+        let objects = stored.parameters.objects();
+        let request = ConfigRequest::DeleteTask { objects, purge_after };
+        let existed = match ask(env, &request).await? {
             ConfigResponse::Deleted(existed) => existed,
             ConfigResponse::NotFound => false,
             other => return Err(unexpected(&other)),

@@ -93,7 +93,7 @@ impl ObjectRequest for ConfigRequest {
             // The same parameters again are told "created".
             Self::CreateTask { .. } => Idempotence::Idempotent,
             // A deleted task stays deleted. A repeat says that it did not exist, which the operator can bear.
-            Self::DeleteTask(_) => Idempotence::Idempotent,
+            Self::DeleteTask { .. } => Idempotence::Idempotent,
             // The same record again is told "added".
             Self::AddHpkeKey { .. } => Idempotence::Idempotent,
         }

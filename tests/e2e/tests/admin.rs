@@ -277,7 +277,7 @@ fn tasks_are_listed_in_pages() {
         let answer = server.admin_ask("GET", &format!("/admin/tasks?{wrong}"), None);
         answer.refused_without_type(400);
     }
-    assert!(admin.delete_task(&ids[2]).unwrap());
+    assert!(admin.delete_task(&ids[2], None).unwrap());
     ids.remove(2);
     assert_eq!(admin.all_tasks().unwrap().iter().map(|t| t.task_id).collect::<Vec<_>>(), ids);
 }

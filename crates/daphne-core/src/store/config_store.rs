@@ -2,14 +2,79 @@
 //!
 //! One object serves a deployment; it is asked when KV has no answer, and when an operator changes something. Records
 //! are opaque here: secrets in them are sealed before they come ([`crate::seal`]).
+//!
+//! It also ends tasks. A deleted task leaves a tombstone for ever, and a [`Purge`] that has its objects forget
+//! everything when nobody asks for them any more; a task with an expiration ends by itself, long after. [`alarm`] does
+//! what is due.
+
+#[cfg(test)]
+mod tests;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Database, StoreResult};
-use crate::ids::TaskId;
+use super::{
+    CallError, Database, Objects, StoreResult,
+    message::{LedgerRequest, LedgerResponse},
+    placement::Placement,
+};
+use crate::{
+    ids::TaskId,
+    time::{Duration, Time},
+    vdaf::FieldKind,
+};
 
 /// Most tasks in one page of a listing.
 pub const TASKS_PAGE_MAX: u32 = 500;
+/// The operator may have a deleted task's objects purged at most this many seconds later.
+pub const PURGE_AFTER_MAX_S: u64 = 366 * 86_400;
+
+/// Workers may serve a deleted task from caches for an hour, and a request takes minutes. What one of them brings
+/// back to life of a purged task is purged once more when none can know of it.
+const WORKERS_FORGET_AFTER: Duration = Duration::from_seconds(2 * 3_600);
+/// A task ends by itself this long after its last report could be aggregated, and then collected, both within its
+/// retention. It exceeds the day by which clocks may be off.
+const TASK_END_GRACE: Duration = Duration::from_seconds(2 * 86_400);
+/// Purges tried in one run of the alarm. Each takes at most a call to a ledger.
+const PURGES_MAX: u32 = 8;
+/// When to go on with a purge of which a part is done.
+const GO_ON_AFTER: Duration = Duration::from_seconds(15);
+/// When to try a purge again whose ledger did not answer.
+const TRY_AGAIN_AFTER: Duration = Duration::from_seconds(300);
+
+/// What leads to a task's objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskObjects {
+    /// The task's frozen numbers.
+    pub placement: Placement,
+    /// Field of the task's shares.
+    pub field: FieldKind,
+}
+
+impl TaskObjects {
+    /// When a task that expires ends by itself.
+    fn end(&self, expiration: Time) -> Time {
+        [self.placement.retention, self.placement.retention, TASK_END_GRACE]
+            .into_iter()
+            .fold(expiration, Time::saturating_add)
+    }
+}
+
+/// A task whose objects are to forget everything. If the task is not deleted by then, it is deleted first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Purge {
+    /// From when on.
+    pub at: Time,
+    /// When to do it again, as requests under way may recreate an object.
+    pub again_at: Option<Time>,
+    /// Where the objects are.
+    pub objects: TaskObjects,
+}
+
+impl Purge {
+    fn task(&self) -> &TaskId {
+        &self.objects.placement.task_id
+    }
+}
 
 /// What is stored about a task id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +112,31 @@ pub trait ConfigTables {
     /// # Errors
     /// The database's.
     fn insert_hpke_key(&mut self, id: u8, record: &[u8]) -> StoreResult<()>;
+    /// A task's purge, if one is to come. There is at most one.
+    ///
+    /// # Errors
+    /// The database's.
+    fn purge(&mut self, id: &TaskId) -> StoreResult<Option<Purge>>;
+    /// Writes a task's purge in place of the one that was to come (1 row and its index entry).
+    ///
+    /// # Errors
+    /// The database's.
+    fn put_purge(&mut self, purge: &Purge) -> StoreResult<()>;
+    /// No purge of this task is to come any more (1 row).
+    ///
+    /// # Errors
+    /// The database's.
+    fn remove_purge(&mut self, id: &TaskId) -> StoreResult<()>;
+    /// The purges due at `now`, earliest first, at most `limit`. Its cost must not grow with what is not due.
+    ///
+    /// # Errors
+    /// The database's.
+    fn purges_due(&mut self, now: Time, limit: u32) -> StoreResult<Vec<Purge>>;
+    /// When the earliest purge is due.
+    ///
+    /// # Errors
+    /// The database's.
+    fn next_purge(&mut self) -> StoreResult<Option<Time>>;
 }
 
 /// A request to the `ConfigStore`.
@@ -63,9 +153,18 @@ pub enum ConfigRequest {
         /// Its record.
         #[serde(with = "serde_bytes")]
         record: Vec<u8>,
+        /// Where its objects will be.
+        objects: TaskObjects,
+        /// No report made later is accepted: the task ends by itself some time after.
+        expiration: Option<Time>,
     },
-    /// Delete a task for good. Idempotent.
-    DeleteTask(TaskId),
+    /// Delete a task for good, and have its objects forget everything later. Idempotent: the first deletion counts.
+    DeleteTask {
+        /// Where its objects are.
+        objects: TaskObjects,
+        /// How much later, at most [`PURGE_AFTER_MAX_S`]. Default: the task's retention.
+        purge_after: Option<Duration>,
+    },
     /// List tasks by ascending id.
     ListTasks {
         /// Exclusive lower bound.
@@ -106,39 +205,88 @@ pub enum ConfigResponse {
     Added,
 }
 
+/// The outcome of a request, for the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handled {
+    /// What to answer.
+    pub response: ConfigResponse,
+    /// Have [`alarm`] called at this time, or earlier.
+    pub wake: Option<Time>,
+}
+
 /// Handles one request in one transaction.
 ///
 /// # Errors
 /// The database's; nothing was written.
-pub fn handle<D: Database>(db: &D, request: ConfigRequest) -> StoreResult<ConfigResponse>
+pub fn handle<D: Database>(db: &D, request: ConfigRequest, now: Time) -> StoreResult<Handled>
 where
     D::Tables: ConfigTables,
 {
-    db.transaction(|t| match request {
+    db.transaction(|t| {
+        let may_purge =
+            matches!(request, ConfigRequest::CreateTask { .. } | ConfigRequest::DeleteTask { .. });
+        let response = respond(t, request, now)?;
+        // Also for a repeat: whoever handled the first may have been cut off before it set the alarm.
+        let wake = if may_purge { t.next_purge()? } else { None };
+        Ok(Handled { response, wake })
+    })
+}
+
+/// When [`alarm`] should be called next. A host that begins to run asks: the one before may have been cut off before
+/// it set its alarm.
+///
+/// # Errors
+/// The database's.
+pub fn next_wake<D: Database>(db: &D) -> StoreResult<Option<Time>>
+where
+    D::Tables: ConfigTables,
+{
+    db.transaction(|t| t.next_purge())
+}
+
+fn respond(
+    t: &mut impl ConfigTables,
+    request: ConfigRequest,
+    now: Time,
+) -> StoreResult<ConfigResponse> {
+    match request {
         ConfigRequest::GetTask(id) => Ok(match t.task(&id)? {
             Some(TaskEntry { record: Some(record), .. }) => ConfigResponse::Task(record),
             _ => ConfigResponse::NotFound,
         }),
-        ConfigRequest::CreateTask { id, identity, record } => match t.task(&id)? {
-            None => {
-                t.put_task(&id, &TaskEntry { identity, record: Some(record.clone()) })?;
-                Ok(ConfigResponse::Created(record))
-            }
-            Some(TaskEntry { identity: stored, record: Some(record) }) if stored == identity => {
-                Ok(ConfigResponse::Created(record))
-            }
-            Some(_) => Ok(ConfigResponse::Conflict),
-        },
-        ConfigRequest::DeleteTask(id) => match t.task(&id)? {
-            None => Ok(ConfigResponse::NotFound),
-            Some(entry) => {
-                let existed = entry.record.is_some();
-                if existed {
-                    t.put_task(&id, &TaskEntry { record: None, ..entry })?;
+        ConfigRequest::CreateTask { id, identity, record, objects, expiration } => {
+            match t.task(&id)? {
+                None => {
+                    t.put_task(&id, &TaskEntry { identity, record: Some(record.clone()) })?;
+                    if let Some(expiration) = expiration {
+                        let at = objects.end(expiration);
+                        t.put_purge(&Purge { at, again_at: None, objects })?;
+                    }
+                    Ok(ConfigResponse::Created(record))
                 }
-                Ok(ConfigResponse::Deleted(existed))
+                Some(TaskEntry { identity: stored, record: Some(record) })
+                    if stored == identity =>
+                {
+                    Ok(ConfigResponse::Created(record))
+                }
+                Some(_) => Ok(ConfigResponse::Conflict),
             }
-        },
+        }
+        ConfigRequest::DeleteTask { objects, purge_after } => {
+            let id = objects.placement.task_id;
+            let Some(entry) = t.task(&id)? else {
+                return Ok(ConfigResponse::NotFound);
+            };
+            let existed = entry.record.is_some();
+            if existed {
+                t.put_task(&id, &TaskEntry { record: None, ..entry })?;
+                let after = purge_after.unwrap_or(objects.placement.retention);
+                let after = Duration::from_seconds(after.as_seconds().min(PURGE_AFTER_MAX_S));
+                let again_at = Some(now.saturating_add(WORKERS_FORGET_AFTER));
+                t.put_purge(&Purge { at: now.saturating_add(after), again_at, objects })?;
+            }
+            Ok(ConfigResponse::Deleted(existed))
+        }
         ConfigRequest::ListTasks { after, limit } => {
             Ok(ConfigResponse::Tasks(t.tasks(after.as_ref(), limit.min(TASKS_PAGE_MAX))?))
         }
@@ -153,5 +301,63 @@ where
                 Some(_) => Ok(ConfigResponse::Conflict),
             }
         }
-    })
+    }
+}
+
+/// Does the purges that are due, a few in one run, and ends the tasks that have expired. Returns when to call again.
+/// It may be cut off anywhere, and called at any time: a purge is due until the task's ledger said that all is gone.
+///
+/// # Errors
+/// The database's; call it again.
+pub async fn alarm<D: Database>(
+    db: &D,
+    objects: &impl Objects,
+    now: Time,
+) -> StoreResult<Option<Time>>
+where
+    D::Tables: ConfigTables,
+{
+    let due: Vec<Purge> = db.transaction(|t| {
+        let due = t.purges_due(now, PURGES_MAX)?;
+        due.into_iter().map(|purge| bury(t, purge, now)).collect()
+    })?;
+    for purge in due {
+        let TaskObjects { placement, field } = purge.objects;
+        let request = LedgerRequest::Purge { placement, field };
+        let answer = objects.ledger(purge.task(), request).await;
+        db.transaction(|t| settle(t, &purge, &answer, now))?;
+    }
+    next_wake(db)
+}
+
+/// The tombstone comes before the purge: no new work may find the task.
+fn bury(t: &mut impl ConfigTables, mut purge: Purge, now: Time) -> StoreResult<Purge> {
+    if let Some(entry @ TaskEntry { record: Some(_), .. }) = t.task(purge.task())? {
+        t.put_task(purge.task(), &TaskEntry { record: None, ..entry })?;
+        purge.again_at = Some(now.saturating_add(WORKERS_FORGET_AFTER));
+        t.put_purge(&purge)?;
+    }
+    Ok(purge)
+}
+
+/// Takes note of what became of a purge.
+fn settle(
+    t: &mut impl ConfigTables,
+    purge: &Purge,
+    answer: &Result<LedgerResponse, CallError>,
+    now: Time,
+) -> StoreResult<()> {
+    if t.purge(purge.task())?.as_ref() != Some(purge) {
+        return Ok(());
+    }
+    match (answer, purge.again_at) {
+        (Ok(LedgerResponse::Done), Some(again)) if again > now => {
+            t.put_purge(&Purge { at: again, again_at: None, ..*purge })
+        }
+        (Ok(LedgerResponse::Done), _) => t.remove_purge(purge.task()),
+        (Ok(LedgerResponse::Busy), _) => {
+            t.put_purge(&Purge { at: now.saturating_add(GO_ON_AFTER), ..*purge })
+        }
+        _ => t.put_purge(&Purge { at: now.saturating_add(TRY_AGAIN_AFTER), ..*purge }),
+    }
 }

@@ -43,6 +43,7 @@ where
                 Some(_) => return answer(JobStoreResponse::Conflict),
                 None => {}
             }
+            let oldest = tables.epochs()?.first().map(|(_, forget_at)| *forget_at);
             let latest = tables.epochs()?.last().map(|(epoch, _)| *epoch);
             let epoch =
                 latest.map_or(placement.epoch(now), |latest| latest.max(placement.epoch(now)));
@@ -55,7 +56,8 @@ where
             tables.put_claim(epoch, &job, &claim)?;
             Ok(Handled {
                 response: JobStoreResponse::Claimed(claim.unasked),
-                wake: is_new.then_some(forget_at),
+                // Each time: a crash may have come between an epoch's first claim and its alarm.
+                wake: Some(oldest.unwrap_or(forget_at)),
                 erase: false,
             })
         }),

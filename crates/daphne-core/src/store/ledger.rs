@@ -26,7 +26,7 @@ use super::{
         JobStoreResponse, LedgerRequest, LedgerResponse, LedgerStatus, RequestDigest, StoreAction,
         whole_task_stores,
     },
-    placement::{Placement, StoreId},
+    placement::{Group, Placement, StoreId},
 };
 use crate::{
     batch::{BatchMode, BucketRange, Checksum},
@@ -44,6 +44,9 @@ const PARALLEL_CALLS: usize = 6;
 /// checks again, in its own transaction, whatever may have changed, and a decision needs an intent that nobody has
 /// begun to roll back.
 const LOCK_MAX: Duration = Duration::from_seconds(120);
+
+/// Stores purged in answer to one request: the platform bounds the calls and the caller the time.
+const PURGED_AT_ONCE: usize = 240;
 
 /// When the alarm looks after an attempt that may have died, in seconds.
 pub const ALARM_AFTER_S: u64 = 30;
@@ -164,11 +167,18 @@ where
             LedgerRequest::Released(jobs) => {
                 self.db.transaction(|t| Ok(LedgerResponse::Released(released(t, &jobs)?)))
             }
-            LedgerRequest::Expired { store, epoch, uncollected } => self.db.transaction(|t| {
-                t.put_expired(&store, epoch, uncollected)?;
-                t.unregister(&store)?;
-                Ok(LedgerResponse::Done)
-            }),
+            LedgerRequest::Expired { placement: _, store, epoch, uncollected } => {
+                self.db.transaction(|t| {
+                    if store.group != Group::Whole && t.meta()?.task.is_none() {
+                        // Such a store was registered here, so this ledger was purged since: a late request brought the store
+                        // back, and this must not bring the ledger back.
+                        return Ok(LedgerResponse::Done);
+                    }
+                    t.put_expired(&store, epoch, uncollected)?;
+                    t.unregister(&store)?;
+                    Ok(LedgerResponse::Done)
+                })
+            }
             LedgerRequest::Status => self.db.transaction(|t| {
                 let (collections, collected_reports) = t.collected_totals()?;
                 Ok(LedgerResponse::Status(LedgerStatus {
@@ -512,19 +522,30 @@ where
         objects: &impl Objects,
         placement: &Placement,
     ) -> StoreResult<LedgerResponse> {
-        let stores = if placement.has_time_groups() {
-            self.db.transaction(|t| t.registered(0, u64::MAX))?
-        } else {
-            whole_task_stores(placement.shards)
-        };
-        let answers = self.call_all(objects, &stores, |_| StoreAction::Purge).await?;
-        let mut gone = answers.iter().all(|a| *a == Some(AggregateStoreResponse::Done));
-        if placement.has_time_groups() {
-            for shard in 0..placement.shards {
-                let answer = objects.job_store(placement, shard, JobStoreRequest::Purge).await;
-                gone &= answer == Ok(JobStoreResponse::Done);
-            }
+        if !placement.has_time_groups() {
+            let stores = whole_task_stores(placement.shards);
+            let answers = self.call_all(objects, &stores, |_| StoreAction::Purge).await?;
+            let gone = answers.iter().all(|a| *a == Some(AggregateStoreResponse::Done));
+            return Ok(if gone { LedgerResponse::Done } else { LedgerResponse::Busy });
         }
+        let mut stores = self.db.transaction(|t| t.registered(0, u64::MAX))?;
+        stores.truncate(PURGED_AT_ONCE);
+        let answers = self.call_all(objects, &stores, |_| StoreAction::Purge).await?;
+        let left = self.db.transaction(|t| {
+            for (store, answer) in stores.iter().zip(answers) {
+                if answer == Some(AggregateStoreResponse::Done) {
+                    t.unregister(store)?;
+                }
+            }
+            t.registered(0, u64::MAX)
+        })?;
+        if !left.is_empty() {
+            return Ok(LedgerResponse::Busy);
+        }
+        let calls = (0..placement.shards)
+            .map(|shard| objects.job_store(placement, shard, JobStoreRequest::Purge));
+        let answers: Vec<_> = stream::iter(calls).buffered(PARALLEL_CALLS).collect().await;
+        let gone = answers.iter().all(|a| *a == Ok(JobStoreResponse::Done));
         Ok(if gone { LedgerResponse::Done } else { LedgerResponse::Busy })
     }
 

@@ -328,6 +328,8 @@ pub enum LedgerRequest {
     Collect(Box<Collect>),
     /// A store forgets what is too old. Idempotent by store and epoch; the last word counts.
     Expired {
+        /// The task's frozen numbers.
+        placement: Placement,
         /// The store.
         store: StoreId,
         /// The epoch of arrival, 0 for a store of a time group, which then ends.
@@ -337,7 +339,8 @@ pub enum LedgerRequest {
     },
     /// How the task is doing. Reads only.
     Status,
-    /// The task is gone: have all its stores forget everything, then forget too. Idempotent.
+    /// The task is gone: have all its stores forget everything, then forget too. Idempotent. Busy: a part is done, come
+    /// again.
     Purge {
         /// The task's frozen numbers.
         placement: Placement,
@@ -574,7 +577,12 @@ mod tests {
         survives(LedgerRequest::Collect(Box::new(collect)));
         survives(LedgerRequest::Release { placement: placement(), job });
         let store = StoreId { group: Group::Whole, shard: 2 };
-        survives(LedgerRequest::Expired { store, epoch: 19, uncollected: 20 });
+        survives(LedgerRequest::Expired {
+            placement: placement(),
+            store,
+            epoch: 19,
+            uncollected: 20,
+        });
         survives(LedgerResponse::Status(LedgerStatus { collections: 1, ..Default::default() }));
         survives(LedgerResponse::Released(vec![job]));
         survives(LedgerResponse::Share(vec![20; 60]));

@@ -35,7 +35,7 @@ pub struct Placement {
     pub retention: Duration,
 }
 
-/// Clocks, and the reports a task tolerates ahead of them, may be this far off.
+/// A clock may be this far off, and a task tolerates reports at most this far ahead of it.
 const TIME_MARGIN: Duration = Duration::from_seconds(86_400);
 /// A shorter epoch would only make more tables.
 const EPOCH_LENGTH_MIN_S: u64 = 86_400;
@@ -147,12 +147,12 @@ impl Placement {
         u32::try_from(now.as_seconds() / self.epoch_length_s()).unwrap_or(u32::MAX)
     }
 
-    /// From when on nothing that arrived in an epoch can matter: its reports, which were at most a margin ahead of their
-    /// time, have been too old for a day.
+    /// From when on nothing that arrived in an epoch can matter: its reports have been too old for a day. They were at
+    /// most a margin ahead of the clock of the Worker that took them, which was at most a margin ahead of the store's.
     pub fn epoch_deadline(&self, epoch: u32) -> Time {
         let end = Time::from_seconds((u64::from(epoch) + 1).saturating_mul(self.epoch_length_s()));
         let group = Duration::from_seconds(self.run_length().unwrap_or(0));
-        [TIME_MARGIN, group, self.retention, TIME_MARGIN]
+        [TIME_MARGIN, TIME_MARGIN, group, self.retention, TIME_MARGIN]
             .into_iter()
             .fold(end, Time::saturating_add)
     }
@@ -242,8 +242,9 @@ mod tests {
         assert_eq!(p.group_deadline(Group::Whole), None);
         let whole = placement(0, 1);
         assert_eq!(whole.epoch(Time::from_seconds(28 * DAY)), 2);
-        // Whatever arrives at the end of an epoch, a day ahead of its time, and is asked about with a clock a day late.
-        assert_eq!(whole.epoch_deadline(2), Time::from_seconds((42 + 1 + 14 + 1) * DAY));
+        // Whatever arrives at the end of an epoch, a day ahead of a clock that is a day ahead, and is asked about with a
+        // clock a day late.
+        assert_eq!(whole.epoch_deadline(2), Time::from_seconds((42 + 1 + 1 + 14 + 1) * DAY));
         let brief = Placement { retention: Duration::from_seconds(60), ..whole };
         assert_eq!(brief.epoch(Time::from_seconds(DAY - 1)), 0);
         let endless = placement(u32::MAX, 1);

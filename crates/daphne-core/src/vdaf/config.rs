@@ -82,7 +82,7 @@ impl VdafConfig {
     }
 
     /// The field its shares are in.
-    pub(super) const fn field(&self, draft: VdafDraft) -> FieldKind {
+    pub(crate) const fn field(&self, draft: VdafDraft) -> FieldKind {
         match self {
             Self::Prio3Count | Self::Prio3SumVecField64MultiproofHmacSha256Aes128 { .. } => {
                 FieldKind::F64

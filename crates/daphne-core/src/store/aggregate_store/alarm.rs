@@ -53,6 +53,8 @@ where
     /// # Errors
     /// The database's; call it again.
     pub async fn alarm(&self, objects: &impl Objects, now: Time) -> StoreResult<Alarmed> {
+        // Whoever asks next arms it again: a store whose last epoch ended has no deadline until it has a new one.
+        self.was_woken.set(false);
         let Some(meta) = self.transaction(|t, _| t.meta())? else {
             return Ok(Alarmed { wake: None, erase: false });
         };
@@ -186,7 +188,8 @@ where
             return Ok(Forgotten::NotYet);
         };
         // The ledger first: what is lost is to be known, even if this is cut off and done again.
-        let tell = LedgerRequest::Expired { store: meta.store, epoch, uncollected };
+        let (placement, store) = (meta.placement, meta.store);
+        let tell = LedgerRequest::Expired { placement, store, epoch, uncollected };
         if objects.ledger(&meta.placement.task_id, tell).await != Ok(LedgerResponse::Done) {
             return Ok(Forgotten::NotYet);
         }

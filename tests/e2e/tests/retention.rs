@@ -1,0 +1,163 @@
+//! The end of tasks: what the operator sees of them before, and what is left of them after.
+
+use std::{
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use daphne_core::{
+    batch::{
+        BatchMode::{LeaderSelected, TimeInterval},
+        BucketRange,
+    },
+    ids::BatchId,
+    message::{BatchSelector, PartialBatchSelector},
+    store::{
+        Objects as _,
+        message::{
+            AggregateStoreRequest, AggregateStoreResponse as Stored, Content, JobStoreRequest,
+            JobStoreResponse, LedgerRequest, LedgerResponse, LedgerStatus, StoreAction,
+        },
+        placement::{Group, StoreId},
+    },
+    task::Task,
+};
+use e2e::{Books, Server, World, remote::RemoteObjects, server::random};
+use futures::executor::block_on;
+use serde_json::json;
+
+fn server() -> &'static Server {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    SERVER.get_or_init(Server::start)
+}
+
+fn objects() -> RemoteObjects {
+    RemoteObjects(server().client().clone())
+}
+
+fn status(world: &World) -> LedgerStatus {
+    match block_on(objects().ledger(&world.task_id, LedgerRequest::Status)) {
+        Ok(LedgerResponse::Status(status)) => status,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// How many reports the store of one range holds. Asking brings an object back, but no report.
+fn held(world: &World, range: BucketRange) -> u64 {
+    let task: Task = world.spec.clone().check(1).unwrap();
+    let placement = task.parameters.placement();
+    let group = match range {
+        BucketRange::Windows(interval) => {
+            placement.group(&daphne_core::batch::BatchBucket::Window(interval.start()))
+        }
+        BucketRange::Batch(_) => Group::Whole,
+    };
+    let store = StoreId { group, shard: 0 };
+    let action = StoreAction::Gather { range, param: vec![], exclude: vec![] };
+    let request = AggregateStoreRequest { placement, store, field: task.vdaf.field(), action };
+    match block_on(objects().store(&store, request)) {
+        Ok(Stored::Gathered { content: Content { report_count, .. }, .. }) => report_count,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The first buckets of a task.
+fn windows(world: &World, count: u64) -> BucketRange {
+    let length = daphne_core::time::Duration::from_seconds(3_600 * count);
+    BucketRange::Windows(daphne_core::time::Interval::new(world.time(0), length).unwrap())
+}
+
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !done() {
+        assert!(Instant::now() < deadline, "{what}: not within 30 s");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn a_deleted_tasks_data_is_gone_and_its_id_is_never_used_again() {
+    for mode in [TimeInterval, LeaderSelected] {
+        let world = World::new(server(), mode, |_| {});
+        let batch = BatchId::new(random());
+        let (part, selector) = match mode {
+            TimeInterval => (PartialBatchSelector::TimeInterval, world.interval(0, 1)),
+            LeaderSelected => {
+                (PartialBatchSelector::LeaderSelected(batch), BatchSelector::LeaderSelected(batch))
+            }
+        };
+        let range = match mode {
+            TimeInterval => windows(&world, 1),
+            LeaderSelected => BucketRange::Batch(batch),
+        };
+        let mut books = Books::default();
+        let job = world.job(part, &world.sums(&[1, 2, 3], world.time(0)));
+        let id = job.id;
+        assert_eq!(world.run(job, &mut books), []);
+        world.collect(selector, &books);
+        assert_eq!(held(&world, range), 3);
+        assert_eq!((status(&world).collections, status(&world).collected_reports), (1, 3));
+
+        let path = format!("/admin/tasks/{}", world.task_id);
+        for wrong in ["purge_after=-1", "purge_after=x", "purge_after=31622401", "after=1"] {
+            server()
+                .admin_ask("DELETE", &format!("{path}?{wrong}"), None)
+                .refused_without_type(400);
+        }
+        assert!(server().admin().task(&world.task_id).unwrap().is_some());
+        assert!(server().admin().delete_task(&world.task_id, Some(0)).unwrap());
+
+        until("the purge", || status(&world) == LedgerStatus::default());
+        assert_eq!(held(&world, range), 0);
+        if mode == TimeInterval {
+            let placement = world.spec.clone().check(1).unwrap().parameters.placement();
+            let known = block_on(objects().job_store(&placement, 0, JobStoreRequest::Knows(id)));
+            assert_eq!(known.unwrap(), JobStoreResponse::Known(false));
+        }
+        for path in [path.clone(), format!("{path}/status")] {
+            server().admin_ask("GET", &path, None).refused_without_type(404);
+        }
+        let again =
+            server().admin_ask("POST", "/admin/tasks", Some(&json!(world.spec).to_string()));
+        again.refused_without_type(409);
+    }
+}
+
+#[test]
+fn a_task_deleted_without_haste_keeps_its_data_for_now() {
+    let world = World::new(server(), LeaderSelected, |_| {});
+    let batch = BatchId::new(random());
+    let mut books = Books::default();
+    let reports = world.sums(&[1, 2], world.time(0));
+    world.aggregate(PartialBatchSelector::LeaderSelected(batch), &reports, &mut books);
+    assert!(server().admin().delete_task(&world.task_id, None).unwrap());
+    std::thread::sleep(Duration::from_millis(1_500));
+    assert_eq!(held(&world, BucketRange::Batch(batch)), 2);
+}
+
+#[test]
+fn the_operator_sees_how_a_task_is_doing() {
+    let world = World::new(server(), TimeInterval, |_| {});
+    let status = || server().admin().task_status(&world.task_id).unwrap().unwrap();
+    assert_eq!(status(), LedgerStatus::default());
+    let mut books = Books::default();
+    let reports = world.sums(&[1, 2, 3], world.time(0));
+    world.aggregate(PartialBatchSelector::TimeInterval, &reports, &mut books);
+    world.collect(world.interval(0, 1), &books);
+    let collected = LedgerStatus { collections: 1, collected_reports: 3, ..Default::default() };
+    assert_eq!(status(), collected);
+    // As a store says that forgets reports which nobody collected.
+    let placement = world.spec.clone().check(1).unwrap().parameters.placement();
+    let store = StoreId { group: Group::Run(1), shard: 0 };
+    for _ in 0..2 {
+        let expired = LedgerRequest::Expired { placement, store, epoch: 0, uncollected: 5 };
+        let answer = block_on(objects().ledger(&world.task_id, expired)).unwrap();
+        assert_eq!(answer, LedgerResponse::Done);
+    }
+    assert_eq!(status(), LedgerStatus { expired_reports: 5, ..collected });
+    let path = format!("/admin/tasks/{}/status", world.task_id);
+    world.client.ask("GET", &path, &[], None).refused_without_type(403);
+    server().admin_ask("DELETE", &path, None).refused_without_type(405);
+    let unknown = daphne_core::ids::TaskId::new(random());
+    assert_eq!(server().admin().task_status(&unknown).unwrap(), None);
+}
