@@ -189,7 +189,8 @@ impl<O: Objects> Objects for FaultyObjects<'_, O> {
 /// Tries per call before the objects count as unreachable.
 const TRIES_MAX: usize = 200;
 
-/// Asks until there is an answer, and the ledger until it has time: all messages are idempotent.
+/// Asks until there is an answer, the ledger until it has time, and a store that is held once more when the ledger has
+/// looked after it: all messages are idempotent.
 pub struct Persistent<O>(pub O);
 
 impl<O> Persistent<O> {
@@ -215,6 +216,14 @@ impl<O: Objects> Objects for Persistent<O> {
         store: &StoreId,
         request: AggregateStoreRequest,
     ) -> Result<AggregateStoreResponse, CallError> {
+        let answer = self.ask(|| self.0.store(store, request.clone()), |_| true).await?;
+        let AggregateStoreResponse::Busy(attempt) = answer else {
+            return Ok(answer);
+        };
+        // As a Worker does that meets an attempt: perhaps a decision's seal was lost.
+        let AggregateStoreRequest { placement, field, .. } = request;
+        let settle = LedgerRequest::Settle { placement, field, store: *store, attempt };
+        self.ledger(&placement.task_id, settle).await?;
         self.ask(|| self.0.store(store, request.clone()), |_| true).await
     }
 
