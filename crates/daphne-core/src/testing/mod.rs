@@ -5,3 +5,4 @@ pub mod conformance;
 pub mod faulty;
 pub mod memory;
 pub mod runs;
+pub mod tables;
