@@ -27,12 +27,21 @@ for (const manifest of tracked.filter((f) => f.endsWith("/Cargo.toml"))) {
   if (!folders.some(([, f]) => f === crate || f.startsWith(`${crate}/`))) complain(`${crate} is not in the map`);
 }
 
+const holds = (name) =>
+  tracked.some((f) => f === name || f.endsWith(`/${name}`)) || rust.some(([, t]) => t.includes(`fn ${name}(`));
+const namesIn = (markdown) =>
+  [...markdown.matchAll(/`([^`]+)`/g)].map((m) => m[1]).filter((name) => /^[a-z0-9]+_[a-z0-9_]+$/.test(name) || name.includes("/"));
+
+// Traps: what holds them shut exists.
+for (const [, trap, held] of section("Traps").matchAll(/^\| ([^|]+) \| ([^|]+) \|$/gm)) {
+  if (/^(trap|-+)$/.test(trap)) continue;
+  if (namesIn(held).length === 0) complain(`nothing holds this shut: ${trap}`);
+  for (const name of namesIn(held)) if (!holds(name)) complain(`${name}, which is to hold a trap shut, does not exist`);
+}
+
 // Invariants: what holds them exists.
 for (const [, invariant] of section("Invariants").matchAll(/^- (\*\*I\d+ [\s\S]*?)(?=\n- \*\*I|\n*$(?![\s\S]))/gm)) {
-  const held = [...invariant.replace(/\*\*[\s\S]*?\*\*/, "").matchAll(/`([^`]+)`/g)].map((m) => m[1]);
-  const holds = (name) =>
-    tracked.some((f) => f === name || f.endsWith(`/${name}`)) || rust.some(([, t]) => t.includes(`fn ${name}(`));
-  const named = held.filter((name) => /^[a-z0-9]+_[a-z0-9_]+$/.test(name) || name.includes("/"));
+  const named = namesIn(invariant.replace(/\*\*[\s\S]*?\*\*/, ""));
   if (named.length === 0) complain(`nothing holds: ${invariant.slice(0, 60)}`);
   for (const name of named) if (!holds(name)) complain(`${name}, which is to hold an invariant, does not exist`);
 }

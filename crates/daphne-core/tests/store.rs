@@ -6,14 +6,19 @@ use daphne_core::{
     batch::{BatchBucket, BatchMode},
     ids::BatchId,
     store::{
-        message::{AggregateStoreResponse as Answer, LedgerRequest, LedgerResponse},
+        aggregate_store::AggregateStore,
+        message::{
+            AggregateStoreRequest, AggregateStoreResponse as Answer, LedgerRequest, LedgerResponse,
+            StoreAction,
+        },
         placement::{Group, StoreId},
     },
     testing::{
         conformance::{self, Subject, commit, report, slice, window, windows},
-        faulty::{FaultyObjects, Persistent},
-        memory::{Fate, MemoryCluster},
+        faulty::{Crash, FaultyDatabase, FaultyObjects, Persistent},
+        memory::{Fate, MemoryAggregateTables, MemoryCluster, MemoryDatabase},
     },
+    time::Time,
     vdaf::FieldKind,
 };
 use futures::{FutureExt as _, executor::block_on};
@@ -232,4 +237,33 @@ fn batches_of_a_leader_selected_task_do_not_disturb_each_other() {
     assert_eq!(block_on(s.freeze(store, 1, range)), Answer::Frozen);
     let other = commit(2, vec![slice(bucket(2), &[3])]);
     assert_eq!(block_on(s.commit(store, other)), Answer::Committed(vec![]));
+}
+
+/// What a store has in memory is never ahead of its rows: a transaction that fails leaves nothing there, and one that
+/// took effect unheard is read again.
+#[test]
+fn a_transaction_that_fails_leaves_nothing_in_memory() {
+    let cluster = MemoryCluster::new();
+    let s = Subject::new(&cluster, "memory", BatchMode::TimeInterval, 1, 0);
+    let store = AggregateStore::new(FaultyDatabase::new(
+        MemoryDatabase::<MemoryAggregateTables>::default(),
+    ));
+    let ask = |n: u8, report: u8| {
+        let action = StoreAction::Commit(commit(n, vec![slice(window(0), &[report])]));
+        let request = AggregateStoreRequest {
+            placement: s.placement,
+            store: conformance::ONLY,
+            field: FieldKind::F64,
+            action,
+        };
+        store.handle(request, Time::from_seconds(0), [7; 16]).map(|h| h.response)
+    };
+    assert_eq!(ask(1, 1), Ok(Answer::Committed(vec![])));
+    store.database().crash_next(Some(Crash::BeforeTransaction));
+    assert!(ask(2, 2).is_err());
+    assert_eq!(ask(3, 2), Ok(Answer::Committed(vec![])), "report 2 was not counted");
+    store.database().crash_next(Some(Crash::AfterTransaction));
+    assert!(ask(4, 4).is_err());
+    assert_eq!(ask(5, 4), Ok(conformance::soft(&[(4, 4)])), "report 4 was counted");
+    assert_eq!(ask(4, 4), Ok(Answer::Committed(vec![])), "the same job again");
 }
