@@ -1,13 +1,15 @@
 //! Packing changes where things are kept, and nothing else: sums, verdicts of repeats, and what counts as a replay.
 #![cfg(not(target_arch = "wasm32"))]
 
+use std::{cell::Cell, rc::Rc};
+
 use daphne_core::{
     batch::{BatchBucket, BatchMode, BucketRange},
     error::ReportError,
     ids::{BatchId, TaskId},
     store::{
-        CallError, Objects,
-        aggregate_store::Limits,
+        CallError, Database, Objects, StoreResult,
+        aggregate_store::{AggregateStore, Limits},
         message::{
             AggregateStoreRequest, AggregateStoreResponse as Answer, JobStoreRequest,
             JobStoreResponse, LedgerRequest, LedgerResponse, StoreAction,
@@ -18,8 +20,11 @@ use daphne_core::{
         conformance::{
             self, ONLY, Subject, commit, hard, job, report, slice, soft, window, windows,
         },
-        memory::MemoryCluster,
+        faulty::{Crash, FaultyDatabase},
+        memory::{MemoryAggregateTables, MemoryCluster, MemoryDatabase},
     },
+    time::Time,
+    vdaf::FieldKind,
 };
 use futures::executor::block_on;
 
@@ -270,4 +275,85 @@ fn many_abandoned_jobs_are_collectable_once_they_are_deleted() {
     (0..193u8).for_each(|n| block_on(s.release(n)));
     let answer = block_on(s.collect(&collect));
     assert_eq!(s.open(&collect, &answer), 401);
+}
+
+/// Whatever transaction of the background work is the last thing an object does: the next alarm goes on from there.
+#[test]
+fn packing_cut_off_at_any_transaction_goes_on() {
+    for crash in [Crash::BeforeTransaction, Crash::AfterTransaction] {
+        for last in 0.. {
+            let cluster = MemoryCluster::new();
+            let s = Subject::new(&cluster, "cut off", BatchMode::TimeInterval, 1, 0);
+            let database =
+                Rc::new(FaultyDatabase::new(MemoryDatabase::<MemoryAggregateTables>::default()));
+            let ask = |action| {
+                let store = AggregateStore::with_limits(database.clone(), PRESSED);
+                let request = AggregateStoreRequest {
+                    placement: s.placement,
+                    store: ONLY,
+                    field: FieldKind::F64,
+                    action,
+                };
+                store.handle(request, Time::from_seconds(0), [7; 16]).unwrap().response
+            };
+            for n in 0..12u8 {
+                let c = commit(n, vec![slice(window(u64::from(n % 2)), &[2 * n, 2 * n + 1])]);
+                assert_eq!(ask(StoreAction::Commit(c)), Answer::Committed(vec![]));
+            }
+            let gather = || {
+                ask(StoreAction::Gather { range: windows(0, 2), param: vec![], exclude: vec![] })
+            };
+            let before = gather();
+            let dies = CountDown { database: database.clone(), left: Cell::new(last), crash };
+            let store = AggregateStore::with_limits(dies, PRESSED);
+            let mut died = false;
+            for _ in 0..100 {
+                match block_on(store.alarm(&cluster, Time::from_seconds(0))) {
+                    Ok(alarmed) if alarmed.wake.is_some_and(|w| w < Time::from_seconds(60)) => {}
+                    Ok(_) => break,
+                    Err(_) => {
+                        died = true;
+                        break;
+                    }
+                }
+            }
+            assert_eq!(gather(), before, "{crash:?} at transaction {last}");
+            let store = AggregateStore::with_limits(database.clone(), PRESSED);
+            while block_on(store.alarm(&cluster, Time::from_seconds(0)))
+                .unwrap()
+                .wake
+                .is_some_and(|w| w < Time::from_seconds(60))
+            {}
+            assert_eq!(gather(), before);
+            assert_eq!(database.inner().snapshot().jobs().count(), 0);
+            let replay = commit(100, vec![slice(window(5), &[3])]);
+            assert_eq!(ask(StoreAction::Commit(replay)), hard(&[3]));
+            if !died {
+                assert!(last > 10, "only {last} transactions");
+                break;
+            }
+        }
+    }
+}
+
+/// A database whose host dies at the n-th transaction from now.
+struct CountDown {
+    database: Rc<FaultyDatabase<MemoryDatabase<MemoryAggregateTables>>>,
+    left: Cell<u32>,
+    crash: Crash,
+}
+
+impl Database for CountDown {
+    type Tables = MemoryAggregateTables;
+
+    fn transaction<R>(
+        &self,
+        f: impl FnOnce(&mut Self::Tables) -> StoreResult<R>,
+    ) -> StoreResult<R> {
+        if self.left.get() == 0 {
+            self.database.crash_next(Some(self.crash));
+        }
+        self.left.set(self.left.get().wrapping_sub(1));
+        self.database.transaction(f)
+    }
 }

@@ -132,6 +132,10 @@ pub async fn an_excluded_slice_frees_its_reports(objects: &impl Objects) {
     assert_eq!(s.commit(ONLY, again).await, soft(&[(2, 1)]));
     let free = commit(3, vec![slice(window(6), &[1])]);
     assert_eq!(s.commit(ONLY, free).await, Answer::Committed(vec![]));
+    // Whoever sends the job again hears what it heard at first, and nothing changes.
+    let repeat = commit(1, vec![slice(window(0), &[1]), slice(window(5), &[2])]);
+    assert_eq!(s.commit(ONLY, repeat).await, Answer::Committed(vec![]));
+    assert_eq!(s.gather(ONLY, windows(0, 1)).await.report_count, 1);
 }
 
 /// A report of a job that the leader deleted may come again in another job; a collection decides which of the two
