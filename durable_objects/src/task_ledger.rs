@@ -74,7 +74,7 @@ impl DurableObject for TaskLedger {
             Ok(request) => request,
             Err(error) => return exchange::answer(Err::<LedgerResponse, _>(error)),
         };
-        let is_purge = matches!(request, LedgerRequest::Purge { .. });
+        let is_purge = matches!(request, LedgerRequest::Purge { again: false, .. });
         let warning = warning(&request);
         let mut result = self.ledger.handle(&self.objects, &*self.host, request).await;
         if let (Some(warning), Ok(LedgerResponse::Done)) = (warning, &result) {

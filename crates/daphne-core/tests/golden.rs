@@ -113,8 +113,8 @@ fn refused_reports_of_a_job() {
 fn rows_of_a_ledger() {
     let task = Some((placement(), FieldKind::F128));
     golden(
-        &LedgerMeta { attempt: 3, task, released_epochs: vec![1_417] },
-        &format!("03 01 {PLACEMENT} 01 01 890b"),
+        &LedgerMeta { attempt: 3, task, released_epochs: vec![1_417], closed: true },
+        &format!("03 01 {PLACEMENT} 01 01 890b 01"),
     );
     let store = StoreId { group: Group::Run(19_675), shard: 1 };
     golden(&store, "01 db9901 01");

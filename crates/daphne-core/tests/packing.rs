@@ -357,3 +357,34 @@ impl Database for CountDown {
         self.database.transaction(f)
     }
 }
+
+/// One batch that nobody collects does not keep the jobs apart that came with its reports, even if the leader deletes all
+/// that it finished; and what had to stay apart is packed later.
+#[test]
+fn stragglers_do_not_hold_up_what_is_decided() {
+    let cluster = MemoryCluster::with_limits(Limits { generation_rows: 4, ..TINY });
+    let s = Subject::new(&cluster, "stragglers", BatchMode::TimeInterval, 1, 0);
+    let in_bucket = |n: u8| if n % 4 == 3 { 7 } else { 0 };
+    for n in 0..80 {
+        block_on(s.commit(ONLY, commit(n, vec![slice(window(in_bucket(n)), &[n])])));
+        if n % 4 != 3 {
+            block_on(s.release(n));
+        }
+    }
+    let collect = |request, bucket| {
+        let reports: Vec<u8> = (0..80).filter(|n| in_bucket(*n) == bucket).collect();
+        let collect = s.collection(request, windows(bucket, 1), &reports);
+        let answer = block_on(s.collect(&collect));
+        let sum = reports.iter().map(|n| u64::from(*n)).sum::<u64>();
+        assert_eq!(s.open(&collect, &answer), sum);
+    };
+    collect(1, 0);
+    (0..10).for_each(|_| pack(&cluster, &s));
+    assert_eq!(separate_jobs(&cluster, &s), 20);
+    collect(2, 7);
+    pack(&cluster, &s);
+    assert_eq!(separate_jobs(&cluster, &s), 0);
+    cluster.reset_stores();
+    let all: Vec<u8> = (0..80).collect();
+    assert_eq!(block_on(s.commit(ONLY, commit(100, vec![slice(window(9), &all)]))), hard(&all));
+}

@@ -275,7 +275,7 @@ fn what_has_a_deadline_asks_to_be_woken() {
 
 fn purge(s: &Subject<'_, MemoryCluster>) -> LedgerResponse {
     let (placement, field) = (s.placement, FieldKind::F64);
-    block_on(s.ask_ledger(LedgerRequest::Purge { placement, field }))
+    block_on(s.ask_ledger(LedgerRequest::Purge { placement, field, again: false }))
 }
 
 /// A long-lived task has more stores than one request can reach.
@@ -551,4 +551,26 @@ fn a_job_that_comes_again_after_its_stores_ended_is_told_so() {
             }
         }
     }
+}
+
+/// A store that was registered and never got its first commit has no alarm, and stays registered. Collections that
+/// meet its group go on.
+#[test]
+fn a_store_that_never_came_to_life_holds_up_no_collection() {
+    let cluster = MemoryCluster::new();
+    let mut s = Subject::new(&cluster, "phantom", BatchMode::TimeInterval, 1, 10);
+    s.placement.retention = Duration::from_seconds(10_000);
+    let store = |run| StoreId { group: Group::Run(run), shard: 0 };
+    cluster.set_time(500);
+    block_on(s.open_store(store(0)));
+    let mut c = commit(1, vec![slice(window(10), &[1, 2])]);
+    c.open = Some(block_on(s.open_store(store(1))));
+    assert_eq!(block_on(s.commit(store(1), c)), Answer::Committed(vec![]));
+    let end = |run| s.placement.group_deadline(Group::Run(run)).unwrap().as_seconds();
+    cluster.set_time(end(0) + 10);
+    assert!(end(0) + 10 < end(1));
+    let collect = s.collection(1, windows(0, 20), &[1, 2]);
+    let answer = block_on(s.collect(&collect));
+    assert_eq!(s.open(&collect, &answer), 3);
+    assert!(cluster.stores_of(&s.placement.task_id).iter().all(|(id, _)| *id != store(0)));
 }

@@ -323,7 +323,8 @@ where
     })?;
     for purge in due {
         let TaskObjects { placement, field } = purge.objects;
-        let request = LedgerRequest::Purge { placement, field };
+        let again = purge.again_at.is_some();
+        let request = LedgerRequest::Purge { placement, field, again };
         let answer = objects.ledger(purge.task(), request).await;
         db.transaction(|t| settle(t, &purge, &answer, now))?;
     }

@@ -346,6 +346,9 @@ pub enum LedgerRequest {
         placement: Placement,
         /// Field of the task's shares.
         field: FieldKind,
+        /// It comes once more when no Worker can know the task any longer. Until then the ledger stays, and nothing is
+        /// collected: what late requests bring back must not be given out a second time.
+        again: bool,
     },
 }
 

@@ -245,7 +245,7 @@ impl Objects for MemoryCluster {
             return Err(lost());
         }
         let ledger = self.ledger_object(task);
-        let is_purge = matches!(request, LedgerRequest::Purge { .. });
+        let is_purge = matches!(request, LedgerRequest::Purge { again: false, .. });
         let answer = ledger.handle(self, self, request).await.map_err(failed)?;
         if is_purge && answer == LedgerResponse::Done {
             self.ledgers.borrow_mut().remove(task);

@@ -4,10 +4,9 @@
 
 use super::{
     AggregateStore, AggregateTables, Database, StoreMeta, StoreResult, forgets_at_once,
-    pack::{self, Fates, Full},
+    pack::{self, Fates},
 };
 use crate::{
-    ids::AggregationJobId,
     store::{
         Objects,
         message::{LedgerRequest, LedgerResponse},
@@ -20,7 +19,7 @@ use crate::{
 /// and a step writes sixteen rows.
 const STEPS_MAX: usize = 16;
 /// Generations looked at in one run.
-const GENERATIONS_MAX: usize = 8;
+const GENERATIONS_MAX: usize = 32;
 /// When to go on if there is more to do.
 const SOON: Duration = Duration::from_seconds(1);
 /// When to try again if something was in the way.
@@ -101,19 +100,23 @@ where
         Ok(true)
     }
 
-    /// Packs generations about all of whose jobs a collection decided. Returns whether there may be more to do.
+    /// Packs a generation about most of whose jobs a collection decided; the others are kept apart, so that one batch
+    /// that nobody collects does not hold up all. Returns whether there may be more to do.
     fn pack_settled(&self) -> StoreResult<bool> {
         self.transaction(|tables, _| {
             let Some(mut meta) = tables.meta()? else { return Ok(false) };
-            for full in pack::full_generations(&meta).into_iter().take(GENERATIONS_MAX) {
-                if pack::is_undecided(tables, full.table)? {
+            let generations = pack::full_generations(&meta).into_iter().take(GENERATIONS_MAX);
+            for full in generations.chain(pack::remnants(&meta)) {
+                let (rows, mut keep) = pack::undecided(tables, full.table)?;
+                if keep.len() * 4 > rows {
                     continue;
                 }
-                let fates = pack::fates(tables, &meta, full.table)?;
-                if fates.staying.len() == fates.rows {
+                keep.extend(pack::fates(tables, &meta, full.table)?.staying);
+                // Otherwise little would be won by moving them.
+                if rows == 0 || keep.len() * 2 > rows {
                     continue;
                 }
-                pack::pack(tables, &mut meta, full, &fates.staying)?;
+                pack::pack(tables, &mut meta, full, &keep)?;
                 return Ok(true);
             }
             Ok(false)
@@ -131,7 +134,9 @@ where
             return Ok(false);
         }
         for full in pack::full_generations(meta).into_iter().take(GENERATIONS_MAX) {
-            let jobs = self.transaction(|tables, _| undecided(tables, full))?;
+            let jobs = self.transaction(|tables, _| {
+                Ok(pack::undecided(tables, full.table)?.1.into_iter().collect::<Vec<_>>())
+            })?;
             let ask = LedgerRequest::Released(jobs.clone());
             let answer = objects.ledger(&meta.placement.task_id, ask).await;
             let Ok(LedgerResponse::Released(released)) = answer else {
@@ -219,16 +224,4 @@ enum Forgotten {
     Epoch,
     /// Something was in the way.
     NotYet,
-}
-
-/// The jobs of a generation that have slices which count.
-fn undecided(tables: &mut impl AggregateTables, full: Full) -> StoreResult<Vec<AggregationJobId>> {
-    let mut jobs = Vec::new();
-    tables.each_job(full.table, &mut |head| {
-        if head.slices.iter().any(|s| !s.excluded) {
-            jobs.push(head.job);
-        }
-        Ok(())
-    })?;
-    Ok(jobs)
 }

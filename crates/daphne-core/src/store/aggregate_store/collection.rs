@@ -18,6 +18,8 @@ use crate::{
 
 /// Most jobs told apart in one answer. Of what is older, only the sums are.
 const JOBS_MAX: usize = 16_384;
+/// Pairs of jobs with a common report in one answer, at least.
+const CONFLICTS_MAX: usize = 16_384;
 
 /// Sums the slices of a range that count. Also whether one of them yields.
 pub(super) fn content(
@@ -165,9 +167,13 @@ pub(super) fn jobs_in(
         }
     }
     let mut conflicts = BTreeSet::new();
-    for jobs in contested.values() {
+    'all: for jobs in contested.values() {
         for a in jobs {
             conflicts.extend(jobs.range(a..).skip(1).map(|b| (*a, *b)));
+            // Only a leader that sends one report again and again gets here; freezing checks all pairs.
+            if conflicts.len() > CONFLICTS_MAX {
+                break 'all;
+            }
         }
     }
     out.conflicts = conflicts.into_iter().collect();
@@ -215,6 +221,7 @@ fn counts_twice(
     frozen: &FrozenRange,
     exclude: &[AggregationJobId],
 ) -> StoreResult<bool> {
+    let exclude: BTreeSet<AggregationJobId> = exclude.iter().copied().collect();
     let counts =
         |head: &JobHead, s: &SliceHead| counts_in(s, &frozen.range) && !exclude.contains(&head.job);
     let yielding = ids_where(tables, meta, &frozen.param, |head, s| s.yields && counts(head, s))?;
@@ -275,6 +282,7 @@ pub(super) fn seal(
     let is_repeat =
         tables.sealed_meeting(range)?.iter().any(|s| s.range == *range && s.param == *param);
     if !is_repeat {
+        let exclude: BTreeSet<AggregationJobId> = exclude.iter().copied().collect();
         let is_kept =
             |head: &JobHead, s: &SliceHead| counts_in(s, range) && !exclude.contains(&head.job);
         let is_left_out =

@@ -25,7 +25,8 @@ pub use self::{alarm::Alarmed, pack::Limits};
 use super::{
     AggregateTables, Database, RecordedJob, StoreError, StoreResult,
     message::{
-        AggregateStoreRequest, AggregateStoreResponse as Response, RequestDigest, StoreAction,
+        AggregateStoreRequest, AggregateStoreResponse as Response, Content, RequestDigest,
+        StoreAction,
     },
     placement::{Group, Placement, StoreId},
     replay::{Recent, Runs},
@@ -329,6 +330,10 @@ fn after_the_end(action: &StoreAction) -> Response {
             Response::Gathered { content: Default::default(), contested: false }
         }
         StoreAction::GatherJobs { .. } => Response::Jobs(Default::default()),
+        // There is nothing, and never will be again: a collection that has it registered still must not fail for it.
+        StoreAction::Freeze { version, .. } if *version == Content::default().version() => {
+            Response::Frozen
+        }
         StoreAction::Freeze { .. } => Response::Stale,
         StoreAction::Seal { .. } | StoreAction::Thaw { .. } | StoreAction::Purge => Response::Done,
     }

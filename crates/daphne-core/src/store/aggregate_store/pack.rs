@@ -186,6 +186,12 @@ pub(super) fn full_generations(meta: &StoreMeta) -> Vec<Full> {
     full
 }
 
+/// What was kept apart when generations were packed, oldest first.
+pub(super) fn remnants(meta: &StoreMeta) -> Vec<Full> {
+    let of = |e: &Epoch| e.remnant.map(|table| Full { epoch: e.number, table });
+    meta.epochs.iter().filter_map(of).collect()
+}
+
 /// Whether so much is kept apart that undecided slices should be merged, too.
 pub(super) fn is_under_pressure(meta: &StoreMeta, limits: &Limits) -> bool {
     let generations = || meta.epochs.iter().flat_map(|e| e.generations.iter());
@@ -203,21 +209,29 @@ pub(super) struct Fates {
     pub(super) staying: BTreeSet<AggregationJobId>,
 }
 
-/// Whether a generation has slices that count and about which no collection decided. Reads its heads only, where
-/// [`fates`] reads those of all generations: most often there is nothing to pack, and this is how that is found out.
-pub(super) fn is_undecided(tables: &mut impl AggregateTables, table: u32) -> StoreResult<bool> {
-    let mut counting = BTreeSet::new();
+/// Number of jobs of a generation, and those with slices that count and about which no collection decided. Reads its
+/// heads only, where [`fates`] reads those of all generations: most often there is nothing to pack, and this is how that
+/// is found out.
+pub(super) fn undecided(
+    tables: &mut impl AggregateTables,
+    table: u32,
+) -> StoreResult<(usize, BTreeSet<AggregationJobId>)> {
+    let mut rows = 0;
+    let mut counting: BTreeMap<(BatchBucket, Vec<u8>), Vec<AggregationJobId>> = BTreeMap::new();
     tables.each_job(table, &mut |head| {
-        let slices = head.slices.iter().filter(|s| !s.excluded);
-        counting.extend(slices.map(|s| (s.bucket, head.param.clone())));
+        rows += 1;
+        for slice in head.slices.iter().filter(|s| !s.excluded) {
+            counting.entry((slice.bucket, head.param.clone())).or_default().push(head.job);
+        }
         Ok(())
     })?;
-    for (bucket, param) in counting {
+    let mut undecided = BTreeSet::new();
+    for ((bucket, param), jobs) in counting {
         if !is_sealed(tables, &bucket, &param)? {
-            return Ok(true);
+            undecided.extend(jobs);
         }
     }
-    Ok(false)
+    Ok((rows, undecided))
 }
 
 /// The fates of the jobs of a generation.
@@ -264,6 +278,10 @@ pub(super) fn pack(
     full: Full,
     keep: &BTreeSet<AggregationJobId>,
 ) -> StoreResult<()> {
+    // A remnant that is packed leaves a smaller one.
+    for epoch in &mut meta.epochs {
+        epoch.remnant.take_if(|table| *table == full.table);
+    }
     let mut heads = Vec::new();
     tables.each_job_ids(full.table, &mut |head, ids| {
         let ids = if keep.contains(&head.job) { ids.to_vec() } else { Vec::new() };

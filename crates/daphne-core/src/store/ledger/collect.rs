@@ -32,6 +32,9 @@ where
         host: &impl LedgerHost,
         request: &Collect,
     ) -> StoreResult<LedgerResponse> {
+        if self.is_closed()? {
+            return Ok(LedgerResponse::Busy);
+        }
         if let Some(answer) = self.db.transaction(|t| t.answer(&request.digest))? {
             return Ok(LedgerResponse::Share(answer));
         }

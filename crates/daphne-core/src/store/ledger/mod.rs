@@ -55,6 +55,8 @@ pub struct LedgerMeta {
     pub task: Option<(Placement, FieldKind)>,
     /// Epochs that have a table of deleted jobs, oldest first.
     pub released_epochs: Vec<u32>,
+    /// The task is gone, and its stores with it: nothing is collected any more.
+    pub closed: bool,
 }
 
 /// An attempt between intent and decision.
@@ -183,8 +185,11 @@ where
                     collecting: t.pending()?.is_some(),
                 }))
             }),
-            LedgerRequest::Purge { placement, field } => {
+            LedgerRequest::Purge { placement, field, again } => {
                 self.remember_task(placement, field)?;
+                if again {
+                    self.close()?;
+                }
                 self.purge(objects, &placement).await
             }
             LedgerRequest::Collect(collect) => {
@@ -223,6 +228,21 @@ where
         })
     }
 
+    fn close(&self) -> StoreResult<()> {
+        self.db.transaction(|t| {
+            let mut meta = t.meta()?;
+            if !meta.closed {
+                meta.closed = true;
+                t.put_meta(&meta)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn is_closed(&self) -> StoreResult<bool> {
+        self.db.transaction(|t| Ok(t.meta()?.closed))
+    }
+
     fn task(&self) -> StoreResult<Option<(Placement, FieldKind)>> {
         self.db.transaction(|t| Ok(t.meta()?.task))
     }
@@ -246,7 +266,7 @@ where
     ) -> StoreResult<LedgerResponse> {
         let task = self.task()?;
         let end = task.and_then(|(placement, _)| placement.group_deadline(store.group));
-        if end.is_some_and(|end| end <= host.now()) {
+        if end.is_some_and(|end| end <= host.now()) || self.is_closed()? {
             return Ok(LedgerResponse::Expired);
         }
         // While an attempt is pending, a birth would add reports that were not gathered.
