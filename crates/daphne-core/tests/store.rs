@@ -6,14 +6,19 @@ use daphne_core::{
     batch::{BatchBucket, BatchMode},
     ids::BatchId,
     store::{
-        message::{AggregateStoreResponse as Answer, LedgerRequest, LedgerResponse},
+        aggregate_store::AggregateStore,
+        message::{
+            AggregateStoreRequest, AggregateStoreResponse as Answer, LedgerRequest, LedgerResponse,
+            StoreAction,
+        },
         placement::{Group, StoreId},
     },
     testing::{
-        conformance::{self, Subject, commit, report, slice, window, windows},
-        faulty::{FaultyObjects, Persistent},
-        memory::{Fate, MemoryCluster},
+        conformance::{self, ONLY, Subject, commit, report, slice, window, windows},
+        faulty::{Crash, FaultyDatabase, FaultyObjects, Persistent},
+        memory::{Fate, MemoryAggregateTables, MemoryCluster, MemoryDatabase},
     },
+    time::Time,
     vdaf::FieldKind,
 };
 use futures::{FutureExt as _, executor::block_on};
@@ -232,4 +237,26 @@ fn batches_of_a_leader_selected_task_do_not_disturb_each_other() {
     assert_eq!(block_on(s.freeze(store, 1, range)), Answer::Frozen);
     let other = commit(2, vec![slice(bucket(2), &[3])]);
     assert_eq!(block_on(s.commit(store, other)), Answer::Committed(vec![]));
+}
+
+/// A write that fails for a full disk, say, and not because the object died: the same commit again is no replay of itself.
+#[test]
+fn a_failed_transaction_leaves_nothing_in_memory() {
+    let cluster = MemoryCluster::new();
+    let s = Subject::new(&cluster, "failed", BatchMode::TimeInterval, 1, 0);
+    let database = MemoryDatabase::<MemoryAggregateTables>::default();
+    let store = AggregateStore::new(std::rc::Rc::new(FaultyDatabase::new(database)));
+    let send = |action| {
+        let (placement, field) = (s.placement, FieldKind::F64);
+        let request = AggregateStoreRequest { placement, store: ONLY, field, action };
+        store.handle(request, Time::from_seconds(0), [0; 16]).map(|handled| handled.response)
+    };
+    let commit_of = |n: u8| StoreAction::Commit(commit(n, vec![slice(window(0), &[n])]));
+    assert_eq!(send(commit_of(1)), Ok(Answer::Committed(vec![])));
+    for (n, crash) in [(2, Crash::BeforeTransaction), (3, Crash::AfterTransaction)] {
+        store.database().crash_next(Some(crash));
+        assert!(send(commit_of(n)).is_err());
+        assert_eq!(send(commit_of(n)), Ok(Answer::Committed(vec![])));
+    }
+    assert_eq!(store.database().inner().snapshot().jobs().count(), 3);
 }
