@@ -49,6 +49,13 @@ export const MUTANTS = [
   simulated("digest-ignored-by-job-store", "A claim binds a job id to no body.", [
     edit(JOBS, "Some(bound) if bound.digest == digest => {", "Some(bound) if bound.digest == digest || true => {"),
   ]),
+  simulated("home-is-not-first", "Other stores may count a job before its home has bound its id to a body.", [
+    edit(
+      WORKER,
+      "    if !placement.has_time_groups() {\n        // The home",
+      "    if false && !placement.has_time_groups() {\n        // The home",
+    ),
+  ]),
   simulated("clock-not-recorded", "What the clock refused is answered, and not recorded.", [
     edit(
       WORKER,
@@ -67,6 +74,9 @@ export const MUTANTS = [
       "return Ok(refused.into_iter().collect());",
       "return Ok(work.refused.into_iter().chain(refused).collect());",
     ),
+  ]),
+  tested("unasked-not-recorded", "A repeat forgets what was refused without asking.", ["helper"], [
+    edit(WORKER, "if unasked == far_off {", "if unasked == far_off || true {"),
   ]),
   simulated("refused-stay-in-the-sum", "The share of a report that a store refuses stays in the job's sum.", [
     edit(
@@ -90,6 +100,30 @@ export const MUTANTS = [
             tables.put_slices(holder.table, &head, None)?;
         }
 `,
+    ),
+  ]),
+  simulated("replay-into-another-batch", "A report of another batch is not a replay.", [
+    edit(
+      COMMIT,
+      "            if slice.excluded {\n                continue;",
+      "            if slice.excluded || commit.slices.iter().all(|s| s.bucket != slice.bucket) {\n                continue;",
+    ),
+  ]),
+  simulated("equal-jobs-are-one", "A job all of whose reports are replayed is taken for a repeat.", [
+    edit(
+      COMMIT,
+      "        return not_now(refusal);",
+      `        if suspects.len() == all_ids(&commit.slices).count() {
+            return not_now(Response::Committed(commit.refused));
+        }
+        return not_now(refusal);`,
+    ),
+  ]),
+  simulated("replays-are-blamed-on-all", "One replayed report makes replays of all in the job.", [
+    edit(
+      COMMIT,
+      "            held.binary_search(&fingerprint).is_ok()\n        })\n        .collect();\n    if",
+      "            !held.is_empty() && fingerprint == fingerprint\n        })\n        .collect();\n    if",
     ),
   ]),
   simulated("late-report-joins-a-collected-batch", "A commit is not refused because its batch is collected.", [
@@ -222,6 +256,21 @@ export const MUTANTS = [
   simulated("birth-is-not-checked", "A store may be born between gathering and intent.", [
     edit(LEDGER, "                || stores_of(t, request)? != stores\n", ""),
   ]),
+  simulated("born-ignorant", "A store that is born is not told what was collected without it.", [
+    edit(LEDGER, "Some(range) => t.collections_meeting(&range)?,", "Some(_) => Vec::new(),"),
+  ]),
+  simulated("born-during-an-attempt", "A store may be born between intent and decision. Needs both: before, and in the transaction.", [
+    edit(
+      LEDGER,
+      "        if self.db.transaction(|t| t.pending())?.is_some() {\n            match self.lock",
+      "        if self.db.transaction(|t| t.pending())?.is_some() && false {\n            match self.lock",
+    ),
+    edit(
+      LEDGER,
+      "            if t.pending()?.is_some() {\n                return Ok(LedgerResponse::Busy);",
+      "            if t.pending()?.is_some() && false {\n                return Ok(LedgerResponse::Busy);",
+    ),
+  ]),
   simulated("encrypted-anew", "A repeated collection is answered by encrypting again.", [
     edit(
       LEDGER,
@@ -249,6 +298,12 @@ export const MUTANTS = [
   ]),
   simulated("no-rollback", "An attempt that died stays pending.", [
     edit(LEDGER, "self.roll_back_attempt(objects, None).await", "Ok(objects as *const _ as usize > 0)"),
+  ]),
+  simulated("lost-seals-are-not-repeated", "A collection begins while stores have not heard of an earlier one's decision.", [
+    edit(LEDGER, "        self.push_seals(objects, None).await?;\n        let held", "        let held"),
+  ]),
+  tested("settled-beyond-the-counter", "An attempt that the ledger never began is thawed, past all future ones.", ["store"], [
+    edit(LEDGER, "if attempt <= known {", "if attempt <= known || true {"),
   ]),
   simulated("rollback-without-thaw", "An attempt is forgotten, and its stores are not thawed.", [
     edit(
@@ -287,6 +342,13 @@ export const MUTANTS = [
             all.total.report_count += content.report_count;`,
     ),
   ]),
+  simulated("small-batches", "What is left of a batch after exclusion may be smaller than the task allows.", [
+    edit(
+      LEDGER,
+      "if let Err(refusal) = check_size(request, gathered.total.report_count) {",
+      "if let (false, Err(refusal)) = (true, check_size(request, gathered.total.report_count)) {",
+    ),
+  ]),
 
   // --- Packing and forgetting ---------------------------------------------------------------
   simulated("yielding-slices-are-packed", "Packing merges slices that may have to be told apart. Needs both: the slice, and its reports.", [
@@ -295,6 +357,12 @@ export const MUTANTS = [
   ]),
   simulated("free-ids-are-packed", "Packing merges a job whose excluded reports are free.", [
     edit(PACK, "is_frozen || slice.yields || names_free_ids", "is_frozen || slice.yields"),
+  ]),
+  simulated("frozen-slices-are-packed", "Packing merges slices about which a collection is deciding.", [
+    edit(PACK, "is_frozen || slice.yields || names_free_ids", "is_frozen && false || slice.yields || names_free_ids"),
+  ]),
+  simulated("undecided-is-packed", "Slices about which no collection decided are merged without need.", [
+    edit(ALARM, "if pack::is_undecided(tables, full.table)? {", "if pack::is_undecided(tables, full.table)? && false {"),
   ]),
   simulated("deleted-jobs-are-packed", "Pressure merges jobs that the leader deleted.", [
     edit(ALARM, "                keep.extend(released);\n", "                let _ = (&mut keep, released);\n"),
