@@ -194,7 +194,7 @@ export const MUTANTS = [
                 }`,
     ),
   ]),
-  simulated("taken-over-is-not-struck-out", "An excluded slice still names reports that another job took over.", [
+  tested("taken-over-is-not-struck-out", "An excluded slice still names reports that another job took over.", ["packing"], [
     edit(
       COMMIT,
       `                Some(slice) if slice.excluded => {
