@@ -136,7 +136,7 @@ async function test(targets) {
   await build(["test", "--no-run", ...CORE, ...args]);
   const { code, output } = await run("cargo", ["test", "--no-fail-fast", ...CORE, ...args]);
   if (code === 0) return null;
-  const failed = [...new Set([...output.matchAll(/^test (\S+) \.\.\. FAILED$|^    (\S+)$/gm)].map((m) => m[1] ?? m[2]))];
+  const failed = [...new Set([...output.matchAll(/^test (\S+) \.\.\. FAILED$|^    ([a-z][a-z0-9_:]*)$/gm)].map((m) => m[1] ?? m[2]))];
   if (failed.length === 0) throw new Error(`the tests ended with ${code}\n${output}`);
   return { after: `${failed.length} tests of ${targets.join(", ")}`, why: failed.join(", ") };
 }

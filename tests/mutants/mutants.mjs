@@ -351,26 +351,26 @@ export const MUTANTS = [
   ]),
 
   // --- Packing and forgetting ---------------------------------------------------------------
-  simulated("yielding-slices-are-packed", "Packing merges slices that may have to be told apart. Needs both: the slice, and its reports.", [
+  tested("yielding-slices-are-packed", "Packing merges slices that may have to be told apart. Needs both: the slice, and its reports.", ["packing"], [
     edit(PACK, "is_frozen || slice.yields || names_free_ids", "is_frozen || names_free_ids"),
     edit(PACK, "|_, s| !s.excluded && s.yields", "|_, s| s.excluded && s.yields"),
   ]),
-  simulated("free-ids-are-packed", "Packing merges a job whose excluded reports are free.", [
+  tested("free-ids-are-packed", "Packing merges a job whose excluded reports are free.", ["packing"], [
     edit(PACK, "is_frozen || slice.yields || names_free_ids", "is_frozen || slice.yields"),
   ]),
-  simulated("frozen-slices-are-packed", "Packing merges slices about which a collection is deciding.", [
+  tested("frozen-slices-are-packed", "Packing merges slices about which a collection is deciding.", ["packing"], [
     edit(PACK, "is_frozen || slice.yields || names_free_ids", "is_frozen && false || slice.yields || names_free_ids"),
   ]),
   simulated("undecided-is-packed", "Slices about which no collection decided are merged without need.", [
     edit(ALARM, "if pack::is_undecided(tables, full.table)? {", "if pack::is_undecided(tables, full.table)? && false {"),
   ]),
-  simulated("deleted-jobs-are-packed", "Pressure merges jobs that the leader deleted.", [
+  tested("deleted-jobs-are-packed", "Pressure merges jobs that the leader deleted.", ["packing"], [
     edit(ALARM, "                keep.extend(released);\n", "                let _ = (&mut keep, released);\n"),
   ]),
-  simulated("forgotten-too-early", "A store forgets before its deadline.", [
+  tested("forgotten-too-early", "A store forgets before its deadline.", ["retention"], [
     edit(ALARM, "if deadline(&meta).is_some_and(|d| d <= now) {", "if deadline(&meta).is_some() {"),
   ]),
-  simulated("frozen-is-forgotten", "A store forgets what is frozen. Needs both: before the ledger is told, and after.", [
+  tested("frozen-is-forgotten", "A store forgets what is frozen. Needs both: before the ledger is told, and after.", ["retention"], [
     edit(
       ALARM,
       "            if meta.frozen.is_some() {\n                return Ok(None);",
