@@ -2,6 +2,8 @@
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 
+import { misplaced } from "./mutants.mjs";
+
 const tracked = execFileSync("git", ["ls-files", "--cached", "--others", "--exclude-standard"], { encoding: "utf8" })
   .trim()
   .split("\n")
@@ -59,6 +61,9 @@ for (const [f, t] of rust) {
   for (const [, draft] of t.matchAll(/\bDAP-(\d\d)\b/g))
     if (!["09", "18"].includes(draft)) complain(`${f} cites DAP-${draft}, which is not implemented`);
 }
+
+// What scripts/mutants breaks is still there.
+misplaced().forEach(complain);
 
 for (const what of complaints) console.error(`tidy: ${what}`);
 console.log(complaints.length ? `tidy: ${complaints.length} complaints` : "tidy: the architecture is as it says");

@@ -544,7 +544,7 @@ fn a_report_refused_unasked_stays_refused() {
             let job = w.begin(1, &reports);
             let first = w.put(1, job.request()).unwrap();
             assert_eq!(codes(&first)[20], Some(error));
-            for later in [1, 3_600, 80_000] {
+            for later in [1, 3_600, 80_000, 2 * DAY as i64] {
                 w.now = NOW.saturating_add_signed(skew * later);
                 let again = w.put(1, job.request()).unwrap();
                 assert_eq!(codes(&again)[20], Some(error), "{later}");

@@ -256,6 +256,26 @@ fn what_may_have_to_be_told_apart_is_not_packed() {
     assert_eq!(block_on(s.commit(ONLY, again)), soft(&[(11, 20)]));
 }
 
+/// What a collection left out is free, once: the job that takes it is packed and counts, and the one that was left out does
+/// not make it free again.
+#[test]
+fn a_report_that_was_taken_over_is_not_free_again() {
+    let cluster = MemoryCluster::with_limits(PRESSED);
+    let s = Subject::new(&cluster, "taken over", BatchMode::LeaderSelected, 1, 0);
+    let bucket = |n| BatchBucket::Batch(BatchId::new([n; 32]));
+    block_on(s.commit(ONLY, commit(1, vec![slice(bucket(1), &[1, 2])])));
+    let range = BucketRange::Batch(BatchId::new([1; 32]));
+    assert_eq!(block_on(s.seal(ONLY, 1, range, vec![job(1)])), Answer::Done);
+    let heir = commit(2, vec![slice(bucket(2), &[1])]);
+    assert_eq!(block_on(s.commit(ONLY, heir)), Answer::Committed(vec![]));
+    pack(&cluster, &s);
+    assert_eq!(separate_jobs(&cluster, &s), 1, "of the first job a report is still free");
+    let replay = commit(3, vec![slice(bucket(3), &[1])]);
+    assert_eq!(block_on(s.commit(ONLY, replay)), hard(&[1]));
+    let free = commit(4, vec![slice(bucket(3), &[2])]);
+    assert_eq!(block_on(s.commit(ONLY, free)), Answer::Committed(vec![]));
+}
+
 /// 193 jobs given up are more than a checksum can tell apart; once they are deleted they need not be.
 #[test]
 fn many_abandoned_jobs_are_collectable_once_they_are_deleted() {

@@ -43,6 +43,9 @@ struct Args {
     /// Break a rule of the storage protocol, to see that it is noticed.
     #[arg(long, value_name = "RULE")]
     sabotage: Option<Sabotage>,
+    /// Stop at the first violation, and print it as it is.
+    #[arg(long, conflicts_with = "seed")]
+    first_failure: bool,
     /// Threads. Default: one per core.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
     match args.seed {
         Some(seed) => run_one(seed, &args),
+        None if args.first_failure => run_to_first_failure(&args),
         None => run_many(&args),
     }
 }
@@ -78,11 +82,51 @@ fn run_one(seed: u64, args: &Args) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn run_many(args: &Args) -> ExitCode {
-    let threads = args
-        .threads
+/// Runs schedules in order, and tells of the first that fails: how soon a defect shows, not why.
+fn run_to_first_failure(args: &Args) -> ExitCode {
+    let end = args.from.saturating_add(args.seeds);
+    let (next, first) = (AtomicU64::new(args.from), Mutex::new(None::<(u64, String)>));
+    let best = AtomicU64::new(u64::MAX);
+    std::thread::scope(|scope| {
+        for _ in 0..threads(args) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    // Smaller seeds that are under way may still fail.
+                    if seed >= end.min(best.load(Ordering::Relaxed)) {
+                        break;
+                    }
+                    let report = schedule::run_seed(seed, args.sabotage, false);
+                    if let (Some(text), Ok(mut first)) = (report.violation, first.lock())
+                        && first.as_ref().is_none_or(|(other, _)| seed < *other)
+                    {
+                        best.store(seed, Ordering::Relaxed);
+                        *first = Some((seed, text));
+                    }
+                }
+            });
+        }
+    });
+    match first.into_inner().ok().flatten() {
+        Some((seed, text)) => {
+            println!("first violation: seed {seed}: {text}");
+            ExitCode::FAILURE
+        }
+        None => {
+            println!("no violation in {} schedules", args.seeds);
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn threads(args: &Args) -> usize {
+    args.threads
         .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
-        .max(1);
+        .max(1)
+}
+
+fn run_many(args: &Args) -> ExitCode {
+    let threads = threads(args);
     let end = args.from.saturating_add(args.seeds);
     let (totals, next) = (Totals::default(), AtomicU64::new(args.from));
     let (begun, finished) = (Instant::now(), AtomicBool::new(false));

@@ -1,0 +1,389 @@
+// Ways to break the storage protocol in the real code, for `scripts/mutants`. Each is a rule, broken by a change of the
+// text of a file; `find` is in the file exactly once, which `scripts/test --only tidy` checks.
+//
+// `noticed_by` is "simulation", with the number of schedules it may take, or the test targets of daphne-core. A rule
+// that two places hold needs both broken, and says so.
+
+const STORE = "crates/daphne-core/src/store";
+const COMMIT = `${STORE}/aggregate_store/commit.rs`;
+const COLLECTION = `${STORE}/aggregate_store/collection.rs`;
+const PACK = `${STORE}/aggregate_store/pack.rs`;
+const ALARM = `${STORE}/aggregate_store/alarm.rs`;
+const OBJECT = `${STORE}/aggregate_store/mod.rs`;
+const LEDGER = `${STORE}/ledger/mod.rs`;
+const COLLECT = `${STORE}/ledger/collect.rs`;
+const JOBS = `${STORE}/job_store.rs`;
+const WORKER = "crates/daphne-core/src/aggregate/commit.rs";
+
+const SEEDS = 200_000;
+const simulated = (name, says, edits, seeds = SEEDS) => ({ name, says, edits, noticed_by: "simulation", seeds });
+const tested = (name, says, tests, edits) => ({ name, says, edits, noticed_by: { tests } });
+const edit = (file, find, replace) => ({ file, find, replace });
+
+export const MUTANTS = [
+  // --- Commits and repeats ------------------------------------------------------------------
+  simulated("repeat-counts-again", "A commit that is made again is added again.", [
+    edit(
+      COMMIT,
+      "        return not_now(repeat(recorded, &commit.digest));",
+      `        if recorded.digest == commit.digest {
+            let number = meta.epochs.last().map_or(0, |e| e.number);
+            for slice in &commit.slices {
+                let mut sum =
+                    tables.merged(number, &slice.bucket, &commit.param)?.unwrap_or_default();
+                let again = crate::store::message::Content {
+                    report_count: report_ids(&slice.ids).count() as u64,
+                    checksum: slice.checksum,
+                    times: Some((slice.min_time, slice.max_time)),
+                    share: slice.share.clone(),
+                };
+                sum.merge(meta.field, &again)?;
+                tables.put_merged(number, &slice.bucket, &commit.param, &sum)?;
+            }
+        }
+        return not_now(repeat(recorded, &commit.digest));`,
+    ),
+  ]),
+  simulated("digest-ignored-by-store", "A store takes two bodies under one job id for the same job.", [
+    edit(COMMIT, "if recorded.digest == *digest {", "if recorded.digest == *digest || true {"),
+  ]),
+  simulated("digest-ignored-by-job-store", "A claim binds a job id to no body.", [
+    edit(JOBS, "Some(bound) if bound.digest == digest => {", "Some(bound) if bound.digest == digest || true => {"),
+  ]),
+  simulated("home-is-not-first", "Other stores may count a job before its home has bound its id to a body.", [
+    edit(
+      WORKER,
+      "    if !placement.has_time_groups() {\n        // The home",
+      "    if false && !placement.has_time_groups() {\n        // The home",
+    ),
+  ]),
+  simulated("clock-not-recorded", "What the clock refused is answered, and not recorded.", [
+    edit(
+      WORKER,
+      "refused: work.refused.iter().map(|(id, e)| (*id, *e)).collect(),",
+      `refused: work
+                    .refused
+                    .iter()
+                    .filter(|(_, e)| {
+                        !matches!(e, ReportError::ReportTooEarly | ReportError::ReportDropped)
+                    })
+                    .map(|(id, e)| (*id, *e))
+                    .collect(),`,
+    ),
+    edit(
+      WORKER,
+      "return Ok(refused.into_iter().collect());",
+      "return Ok(work.refused.into_iter().chain(refused).collect());",
+    ),
+  ]),
+  tested("unasked-not-recorded", "A repeat forgets what was refused without asking.", ["helper"], [
+    edit(WORKER, "if unasked == far_off {", "if unasked == far_off || true {"),
+  ]),
+  simulated("refused-stay-in-the-sum", "The share of a report that a store refuses stays in the job's sum.", [
+    edit(
+      WORKER,
+      "share::sub_assign(vdaf.field(), sum, &one.encode()).map_err(|e| broken(&e))?;",
+      "let _ = (sum, one, share::sub_assign);",
+    ),
+  ]),
+  simulated("replay-accepted-at-the-second-attempt", "Who asks for a replayed report and is refused has taken it over.", [
+    edit(
+      COMMIT,
+      "    if !hard.is_empty() || !soft.is_empty() {\n",
+      `    if !hard.is_empty() || !soft.is_empty() {
+        for holder in holders {
+            let mut head = holder.head;
+            for (n, _) in &holder.hits {
+                if let Some(s) = head.slices.get_mut(*n).filter(|s| !s.excluded) {
+                    s.yields = true;
+                }
+            }
+            tables.put_slices(holder.table, &head, None)?;
+        }
+`,
+    ),
+  ]),
+  simulated("replay-into-another-batch", "A report of another batch is not a replay.", [
+    edit(
+      COMMIT,
+      "            if slice.excluded {\n                continue;",
+      "            if slice.excluded || commit.slices.iter().all(|s| s.bucket != slice.bucket) {\n                continue;",
+    ),
+  ]),
+  simulated("equal-jobs-are-one", "A job all of whose reports are replayed is taken for a repeat.", [
+    edit(
+      COMMIT,
+      "        return not_now(refusal);",
+      `        if suspects.len() == all_ids(&commit.slices).count() {
+            return not_now(Response::Committed(commit.refused));
+        }
+        return not_now(refusal);`,
+    ),
+  ]),
+  simulated("replays-are-blamed-on-all", "One replayed report makes replays of all in the job.", [
+    edit(
+      COMMIT,
+      "            held.binary_search(&fingerprint).is_ok()\n        })\n        .collect();\n    if",
+      "            !held.is_empty() && fingerprint == fingerprint\n        })\n        .collect();\n    if",
+    ),
+  ]),
+  simulated("late-report-joins-a-collected-batch", "A commit is not refused because its batch is collected.", [
+    edit(COMMIT, "if !collected.is_empty() {", "if false && !collected.is_empty() {"),
+  ]),
+  simulated("frozen-is-collected", "A range that is only frozen is called collected.", [
+    edit(
+      COMMIT,
+      "return not_now(Response::Busy(frozen.attempt));",
+      `let held = commit.slices.iter().filter(|s| frozen.range.contains(&s.bucket));
+        let ids = held.flat_map(|s| report_ids(&s.ids)).collect();
+        return not_now(Response::Collected(ids));`,
+    ),
+  ]),
+  simulated("packed-hit-is-free", "A report that is in no separate slice counts as one that is nowhere.", [
+    edit(COMMIT, "let mut hard = suspects.clone();", "let mut hard = BTreeSet::<ReportId>::new();"),
+  ]),
+  tested("memory-outlives-a-failure", "What a failed transaction did to the memory stays there.", ["store"], [
+    edit(
+      OBJECT,
+      `        let result = self.db.transaction(|tables| f(tables, &mut live))?;
+        self.live.replace(live);
+        Ok(result)`,
+      `        let result = self.db.transaction(|tables| f(tables, &mut live));
+        self.live.replace(live);
+        result`,
+    ),
+  ]),
+  tested("any-placement", "A store serves requests that were meant for another placement.", ["store"], [
+    edit(
+      OBJECT,
+      ".is_some_and(|m| (m.placement, m.store, m.field) != (placement, store, field))",
+      ".is_some_and(|m| m.placement != m.placement)",
+    ),
+  ]),
+
+  // --- Deleted jobs -------------------------------------------------------------------------
+  simulated("delete-undoes", "A collection never counts a job that the leader deleted. Needs both: the short way, and the choice.", [
+    edit(
+      COLLECT,
+      "if all.explains(request) && !all.contested {",
+      `if all.explains(request)
+            && !all.contested
+            && self.db.transaction(|t| t.meta())?.released_epochs.is_empty()
+        {`,
+    ),
+    edit(
+      COLLECT,
+      "                Choice::Exclude(exclude) => {\n",
+      `                Choice::Exclude(mut exclude) => {
+                    exclude.extend(jobs.jobs.iter().filter(|j| j.released).map(|j| j.job));
+`,
+    ),
+  ]),
+  simulated("deleted-counts-beside-its-successor", "A slice whose reports a later job took over does not yield to it.", [
+    edit(COMMIT, "Some(slice) => slice.yields = true,", "Some(_) => {}"),
+  ]),
+  simulated("contested-is-not-told", "Neither the ledger nor a freeze learns that a slice yields.", [
+    edit(COLLECTION, "contested |= slice.yields;", "contested |= false;"),
+  ]),
+  simulated("taking-over-kills", "A slice whose reports a later job takes over is excluded at once.", [
+    edit(
+      COMMIT,
+      "Some(slice) => slice.yields = true,",
+      `Some(slice) => {
+                    slice.excluded = true;
+                    ids = strike_out(&mut head, &ids, n, suspects)?;
+                }`,
+    ),
+  ]),
+  tested("taken-over-is-not-struck-out", "An excluded slice still names reports that another job took over.", ["packing"], [
+    edit(
+      COMMIT,
+      `                Some(slice) if slice.excluded => {
+                    ids = strike_out(&mut head, &ids, n, suspects)?;
+                }`,
+      `                Some(slice) if slice.excluded => {
+                    let _ = (&mut ids, strike_out);
+                }`,
+    ),
+  ]),
+  simulated("no-exclusion", "A collection whose sums differ is refused, whatever jobs were given up.", [
+    edit(
+      COLLECT,
+      "match exclusion::choose(jobs.packed, &jobs.jobs, &jobs.conflicts, wanted(request)) {",
+      "match (Choice::NoneFits, wanted(request)).0 {",
+    ),
+  ]),
+  simulated("whole-jobs-are-excluded", "A job that a collection leaves out is excluded in other batches, too.", [
+    edit(
+      COLLECTION,
+      "|head: &JobHead, s: &SliceHead| counts_in(s, range) && exclude.contains(&head.job);",
+      "|head: &JobHead, s: &SliceHead| !s.excluded && exclude.contains(&head.job);",
+    ),
+  ]),
+  simulated("kept-elsewhere", "A report that a collection counts stays in a slice of another batch.", [
+    edit(COLLECTION, "|| rivals.contains(&(before.job, n))", "|| rivals.is_empty() && false"),
+  ]),
+
+  // --- Collecting ---------------------------------------------------------------------------
+  simulated("freeze-without-version", "A freeze takes what the store holds, not what was gathered.", [
+    edit(COLLECTION, "if content.version() != version || (contested", "if version != version || (contested"),
+  ]),
+  simulated("seal-before-decision", "Stores seal where they should freeze.", [
+    edit(
+      COLLECT,
+      `            .call_all(objects, stores, |n| StoreAction::Freeze {
+                attempt,
+                range: request.range,
+                param: request.param.clone(),
+                exclude: exclude.to_vec(),
+                version: versions.get(n).copied().unwrap_or_default(),
+            })`,
+      `            .call_all(objects, stores, |_| StoreAction::Seal {
+                attempt,
+                range: request.range,
+                param: request.param.clone(),
+                exclude: exclude.to_vec(),
+            })`,
+    ),
+    edit(
+      COLLECT,
+      "answers.iter().all(|a| *a == Some(AggregateStoreResponse::Frozen))",
+      "answers.iter().all(|a| *a == Some(AggregateStoreResponse::Done)) && versions.len() < usize::MAX",
+    ),
+  ]),
+  simulated("no-fence", "An attempt that ended may freeze again.", [
+    edit(COLLECTION, "if frozen.attempt <= meta.fence\n        || meta.closing", "if meta.closing"),
+  ]),
+  simulated("birth-is-not-checked", "A store may be born between gathering and intent.", [
+    edit(COLLECT, "                || stores_of(t, request)? != stores\n", ""),
+  ]),
+  simulated("born-ignorant", "A store that is born is not told what was collected without it.", [
+    edit(LEDGER, "Some(range) => t.collections_meeting(&range)?,", "Some(_) => Vec::new(),"),
+  ]),
+  simulated("born-during-an-attempt", "A store may be born between intent and decision. Needs both: before, and in the transaction.", [
+    edit(
+      LEDGER,
+      "        if self.db.transaction(|t| t.pending())?.is_some() {\n            match self.lock",
+      "        if self.db.transaction(|t| t.pending())?.is_some() && false {\n            match self.lock",
+    ),
+    edit(
+      LEDGER,
+      "            if t.pending()?.is_some() {\n                return Ok(LedgerResponse::Busy);",
+      "            if t.pending()?.is_some() && false {\n                return Ok(LedgerResponse::Busy);",
+    ),
+  ]),
+  simulated("encrypted-anew", "A repeated collection is answered by encrypting again.", [
+    edit(
+      COLLECT,
+      `        if let Some(answer) = self.db.transaction(|t| t.answer(&request.digest))? {
+            return Ok(LedgerResponse::Share(answer));`,
+      `        if self.db.transaction(|t| t.answer(&request.digest))?.is_some()
+            && let stores = self.stores_of(request)?
+            && let Some(all) = self.gather(objects, request, &stores, &[]).await?
+        {
+            let answer = seal_share(request, &all.total.share, &host.seed())?;
+            return Ok(LedgerResponse::Share(answer));`,
+    ),
+  ]),
+  simulated("no-second-answer", "A collection whose answer was lost is refused. Needs both: by request, and by range.", [
+    edit(
+      COLLECT,
+      "        if let Some(answer) = self.db.transaction(|t| t.answer(&request.digest))? {\n            return",
+      "        if let (false, Some(answer)) = (true, self.db.transaction(|t| t.answer(&request.digest))?) {\n            return",
+    ),
+    edit(
+      COLLECT,
+      "if same.report_count == request.report_count && same.checksum == request.checksum {",
+      "if false && same.checksum == request.checksum {",
+    ),
+  ]),
+  simulated("no-rollback", "An attempt that died stays pending.", [
+    edit(LEDGER, "self.roll_back_attempt(objects, None).await", "Ok(objects as *const _ as usize > 0)"),
+  ]),
+  simulated("lost-seals-are-not-repeated", "A collection begins while stores have not heard of an earlier one's decision.", [
+    edit(COLLECT, "        self.push_seals(objects, None).await?;\n        let held", "        let held"),
+  ]),
+  tested("settled-beyond-the-counter", "An attempt that the ledger never began is thawed, past all future ones.", ["store"], [
+    edit(LEDGER, "if attempt <= known {", "if attempt <= known || true {"),
+  ]),
+  simulated("rollback-without-thaw", "An attempt is forgotten, and its stores are not thawed.", [
+    edit(
+      LEDGER,
+      "self.call_all(objects, &pending.stores, |_| StoreAction::Thaw { attempt }).await?;",
+      "vec![Some(AggregateStoreResponse::Done); pending.stores.len()];",
+    ),
+    edit(
+      LEDGER,
+      "let _ = self.call(objects, store, StoreAction::Thaw { attempt }).await;",
+      "let _ = (store, self.call(objects, store, StoreAction::Purge));",
+    ),
+  ]),
+  simulated("rolled-back-and-decided", "An attempt that is being rolled back may still decide.", [
+    edit(COLLECT, "p.attempt != attempt || p.aborted)", "p.attempt != attempt)"),
+  ]),
+  simulated(
+    "collections-run-side-by-side",
+    "Overlapping collections do not see each other. Needs all three: the lock, the intent, and the store that is sealed.",
+    [
+      edit(LEDGER, "Some(since) if now < since.saturating_add(LOCK_MAX) => None,", "Some(since) if now < since => None,"),
+      edit(COLLECT, "                || check_earlier(t, request)?.is_some()\n", ""),
+      edit(COLLECTION, ".any(|s| s.param == frozen.param) {", ".any(|_| false) {"),
+    ],
+  ),
+  tested("intent-overlaps", "An intent does not look at what was collected while its attempt was slow.", ["ledger"], [
+    edit(COLLECT, "                || check_earlier(t, request)?.is_some()\n", ""),
+  ]),
+  simulated("empty-shards-are-missing", "A batch must have a report in every shard.", [
+    edit(
+      COLLECT,
+      "            all.total.report_count += content.report_count;",
+      `            if content.report_count == 0 {
+                return Ok(None);
+            }
+            all.total.report_count += content.report_count;`,
+    ),
+  ]),
+  simulated("small-batches", "What is left of a batch after exclusion may be smaller than the task allows.", [
+    edit(
+      COLLECT,
+      "if let Err(refusal) = check_size(request, gathered.total.report_count) {",
+      "if let (false, Err(refusal)) = (true, check_size(request, gathered.total.report_count)) {",
+    ),
+  ]),
+
+  // --- Packing and forgetting ---------------------------------------------------------------
+  tested("yielding-slices-are-packed", "Packing merges slices that may have to be told apart. Needs both: the slice, and its reports.", ["packing"], [
+    edit(PACK, "is_frozen || slice.yields || names_free_ids", "is_frozen || names_free_ids"),
+    edit(PACK, "|_, s| !s.excluded && s.yields", "|_, s| s.excluded && s.yields"),
+  ]),
+  tested("free-ids-are-packed", "Packing merges a job whose excluded reports are free.", ["packing"], [
+    edit(PACK, "is_frozen || slice.yields || names_free_ids", "is_frozen || slice.yields"),
+  ]),
+  tested("frozen-slices-are-packed", "Packing merges slices about which a collection is deciding.", ["packing"], [
+    edit(PACK, "is_frozen || slice.yields || names_free_ids", "is_frozen && false || slice.yields || names_free_ids"),
+  ]),
+  simulated("undecided-is-packed", "Slices about which no collection decided are merged without need.", [
+    edit(ALARM, "if keep.len() * 4 > rows {", "keep.clear();\n                if keep.len() * 4 > rows {"),
+  ]),
+  tested("deleted-jobs-are-packed", "Pressure merges jobs that the leader deleted.", ["packing"], [
+    edit(ALARM, "                keep.extend(released);\n", "                let _ = (&mut keep, released);\n"),
+  ]),
+  tested("forgotten-too-early", "A store forgets before its deadline.", ["retention"], [
+    edit(ALARM, "if deadline(&meta).is_some_and(|d| d <= now) {", "if deadline(&meta).is_some() {"),
+  ]),
+  tested("frozen-is-forgotten", "A store forgets what is frozen. Needs both: before the ledger is told, and after.", ["retention"], [
+    edit(
+      ALARM,
+      "            if meta.frozen.is_some() {\n                return Ok(None);",
+      "            if meta.frozen.is_some() && false {\n                return Ok(None);",
+    ),
+    edit(
+      ALARM,
+      "            if meta.frozen.is_some() {\n                return Ok(Forgotten::NotYet);",
+      "            if meta.frozen.is_some() && false {\n                return Ok(Forgotten::NotYet);",
+    ),
+  ]),
+  tested("claims-forgotten-too-early", "A job store forgets which bodies its jobs have before their reports are too old.", ["retention"], [
+    edit(JOBS, "if forget_at > now {", "if forget_at > now && false {"),
+  ]),
+];
