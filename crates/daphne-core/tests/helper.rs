@@ -532,24 +532,28 @@ fn a_job_that_meets_a_frozen_range_is_told_to_come_again() {
 #[test]
 fn a_report_refused_unasked_stays_refused() {
     const DAY: u64 = 86_400;
+    let step_by_step = [1, 3_600, 80_000, 2 * DAY as i64];
     for shape in [WHOLE, GROUPS, SELECTED] {
         for (time, skew, error) in [
             (NOW + 300 + DAY + 1, 1i64, ReportError::ReportTooEarly),
             (NOW - 15 * DAY - 1, -1, ReportError::ReportDropped),
         ] {
-            let mut w = World::new(shape);
-            let mut reports = w.reports(&(1..=20).collect::<Vec<_>>());
-            // A second report of that time is recorded, so that its group has an object in any case.
-            reports.push(w.report_at(50, 3, time));
-            let job = w.begin(1, &reports);
-            let first = w.put(1, job.request()).unwrap();
-            assert_eq!(codes(&first)[20], Some(error));
-            for later in [1, 3_600, 80_000, 2 * DAY as i64] {
-                w.now = NOW.saturating_add_signed(skew * later);
-                let again = w.put(1, job.request()).unwrap();
-                assert_eq!(codes(&again)[20], Some(error), "{later}");
-                if later == 1 {
-                    assert_eq!(again, first);
+            // At once the report is in time: its owner never heard of it.
+            for laters in [&step_by_step[..], &[2 * DAY as i64]] {
+                let mut w = World::new(shape);
+                let mut reports = w.reports(&(1..=20).collect::<Vec<_>>());
+                // A second report of that time is recorded, so that its group has an object in any case.
+                reports.push(w.report_at(50, 3, time));
+                let job = w.begin(1, &reports);
+                let first = w.put(1, job.request()).unwrap();
+                assert_eq!(codes(&first)[20], Some(error));
+                for later in laters {
+                    w.now = NOW.saturating_add_signed(skew * later);
+                    let again = w.put(1, job.request()).unwrap();
+                    assert_eq!(codes(&again)[20], Some(error), "{later}");
+                    if *later == 1 {
+                        assert_eq!(again, first);
+                    }
                 }
             }
         }
