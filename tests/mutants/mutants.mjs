@@ -76,9 +76,6 @@ export const MUTANTS = [
       "return Ok(work.refused.into_iter().chain(refused).collect());",
     ),
   ]),
-  tested("unasked-not-recorded", "A repeat forgets what was refused without asking.", ["helper"], [
-    edit(WORKER, "if unasked == far_off {", "if unasked == far_off || true {"),
-  ]),
   simulated("refused-stay-in-the-sum", "The share of a report that a store refuses stays in the job's sum.", [
     edit(
       WORKER,
@@ -258,7 +255,7 @@ export const MUTANTS = [
     edit(COLLECT, "                || stores_of(t, request)? != stores\n", ""),
   ]),
   simulated("born-ignorant", "A store that is born is not told what was collected without it.", [
-    edit(LEDGER, "Some(range) => t.collections_meeting(&range)?,", "Some(_) => Vec::new(),"),
+    edit(LEDGER, "Some(range) => t.collections_meeting(&range)?,", "Some(_) => Vec::<CollectionRow>::new(),"),
   ]),
   simulated("born-during-an-attempt", "A store may be born between intent and decision. Needs both: before, and in the transaction.", [
     edit(

@@ -73,16 +73,16 @@ fn a_slow_attempt_does_not_overlap_another_where_no_report_is() {
     let s = subject(&cluster);
     for n in [0, 2] {
         let store = StoreId { group: Group::Run(n), shard: 0 };
-        let mut c = commit(n as u8, vec![slice(window(n), &[n as u8 + 1])]);
+        let mut c = commit(n as u8, vec![slice(window(n), &[n as u8 + 1, n as u8 + 11])]);
         c.open = Some(block_on(s.open_store(store)));
         assert_eq!(block_on(s.commit(store, c)), Answer::Committed(vec![]));
     }
-    let early = s.collection(1, windows(0, 2), &[1]);
-    let late = s.collection(2, windows(1, 2), &[3]);
+    let early = s.collection(1, windows(0, 2), &[1, 11]);
+    let late = s.collection(2, windows(1, 2), &[3, 13]);
     cluster.before_call(cluster.calls() + 1, move |cluster| {
         cluster.set_time(LATER);
         let s = subject(cluster);
-        assert_eq!(s.open(&late, &now(s.collect(&late))), 3);
+        assert_eq!(s.open(&late, &now(s.collect(&late))), 16);
     });
     assert_eq!(block_on(s.collect(&early)), LedgerResponse::Busy);
     assert!(matches!(block_on(s.collect(&early)), LedgerResponse::Refused(_)));
