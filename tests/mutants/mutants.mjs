@@ -57,6 +57,9 @@ export const MUTANTS = [
       "    if false && !placement.has_time_groups() {\n        // The home",
     ),
   ]),
+  tested("unasked-not-recorded", "What was refused unasked is asked about when the job comes again.", ["helper"], [
+    edit(WORKER, "if unasked == far_off {", "if unasked == far_off || true {"),
+  ]),
   simulated("clock-not-recorded", "What the clock refused is answered, and not recorded.", [
     edit(
       WORKER,
