@@ -171,8 +171,8 @@ fn selector(name: BatchName) -> message::BatchSelector {
 fn reduced(truth: &AggregateResult, field: FieldKind) -> AggregateResult {
     let reduce = |n: &u128| match field {
         FieldKind::F64 => n % u128::from(0xffff_ffff_0000_0001_u64),
-        // Sums of 64-bit numbers do not reach the prime.
-        FieldKind::F128 => *n,
+        // Sums of 64-bit numbers, and counts, do not reach the prime.
+        FieldKind::F128 | FieldKind::F255 | FieldKind::Poplar1 { .. } => *n,
     };
     match truth {
         AggregateResult::Number(n) => AggregateResult::Number(reduce(n)),
