@@ -1,9 +1,15 @@
-//! [`JobStore`]: binds DAP-09 job ids to bodies, for tasks with time groups. One row per job, in a table `claim_E` of its
-//! epoch, which is dropped whole; `epoch` has a row for each of those.
+//! [`JobStore`]: binds DAP-09 job ids to bodies, for tasks with time groups, and keeps jobs of several rounds between
+//! these. Tables of an epoch E are dropped whole; `epoch` has a row for each:
+//! - `claim_E`: one row per job of one round.
+//! - `stepped_E`: one row per job of several rounds. What is large comes after what is always read.
+//! - `chunk_E`: what of it would make the row exceed SQLite's 2 MB.
 
 use daphne_core::{
     ids::AggregationJobId,
-    store::{Claim, JobTables, StoreResult, job_store, message::JobStoreRequest},
+    store::{
+        Claim, JobTables, SteppedJob, SteppedJobBody, StoreError, StoreResult, job_store,
+        message::JobStoreRequest,
+    },
     time::Time,
 };
 use worker::{
@@ -15,6 +21,17 @@ use crate::{
     exchange,
     sql::{Sql, SqlDatabase, Tables, blob, pack},
 };
+
+/// Bytes of a state or an answer in the row itself. Reports that wait take less than what two of them leave.
+const IN_ROW_MAX: usize = 700_000;
+const CHUNK: usize = 1_500_000;
+
+/// What a chunk is of.
+#[derive(Clone, Copy)]
+enum Part {
+    State = 0,
+    Answer = 1,
+}
 
 /// The class.
 #[durable_object(alarm)]
@@ -83,6 +100,14 @@ impl JobTables for JobSql {
             vec![],
         )?;
         self.0.run(
+            &format!("CREATE TABLE stepped_{epoch} (job BLOB PRIMARY KEY, head BLOB, answer BLOB, state BLOB) WITHOUT ROWID"),
+            vec![],
+        )?;
+        self.0.run(
+            &format!("CREATE TABLE chunk_{epoch} (job BLOB, part INTEGER, n INTEGER, bytes BLOB, PRIMARY KEY (job, part, n)) WITHOUT ROWID"),
+            vec![],
+        )?;
+        self.0.run(
             "INSERT INTO epoch VALUES (?, ?)",
             vec![
                 SqlStorageValue::from(i64::from(epoch)),
@@ -92,7 +117,9 @@ impl JobTables for JobSql {
     }
 
     fn drop_epoch(&mut self, epoch: u32) -> StoreResult<()> {
-        self.0.run(&format!("DROP TABLE claim_{epoch}"), vec![])?;
+        for table in ["claim", "stepped", "chunk"] {
+            self.0.run(&format!("DROP TABLE {table}_{epoch}"), vec![])?;
+        }
         self.0.run("DELETE FROM epoch WHERE n = ?", vec![SqlStorageValue::from(i64::from(epoch))])
     }
 
@@ -109,5 +136,85 @@ impl JobTables for JobSql {
             &format!("INSERT INTO claim_{epoch} VALUES (?, ?, ?)"),
             vec![blob(job.as_bytes()), blob(&claim.digest), pack(&claim.unasked)?],
         )
+    }
+    fn stepped(&mut self, epoch: u32, job: &AggregationJobId) -> StoreResult<Option<SteppedJob>> {
+        self.0.first(
+            &format!("SELECT head FROM stepped_{epoch} WHERE job = ?"),
+            vec![blob(job.as_bytes())],
+            |mut row| row.packed(),
+        )
+    }
+
+    fn stepped_state(&mut self, epoch: u32, job: &AggregationJobId) -> StoreResult<Vec<u8>> {
+        self.part(epoch, job, Part::State)
+    }
+
+    fn stepped_answer(&mut self, epoch: u32, job: &AggregationJobId) -> StoreResult<Vec<u8>> {
+        self.part(epoch, job, Part::Answer)
+    }
+
+    fn put_stepped(
+        &mut self,
+        epoch: u32,
+        job: &AggregationJobId,
+        stepped: &SteppedJob,
+        body: Option<SteppedJobBody<'_>>,
+    ) -> StoreResult<()> {
+        let Some(SteppedJobBody { state, answer }) = body else {
+            return self.0.run(
+                &format!("UPDATE stepped_{epoch} SET head = ? WHERE job = ?"),
+                vec![pack(stepped)?, blob(job.as_bytes())],
+            );
+        };
+        self.0
+            .run(&format!("DELETE FROM chunk_{epoch} WHERE job = ?"), vec![blob(job.as_bytes())])?;
+        let answer = self.put_part(epoch, job, Part::Answer, answer)?;
+        let state = self.put_part(epoch, job, Part::State, state)?;
+        self.0.run(
+            &format!("INSERT OR REPLACE INTO stepped_{epoch} VALUES (?, ?, ?, ?)"),
+            vec![blob(job.as_bytes()), pack(stepped)?, answer, state],
+        )
+    }
+}
+
+impl JobSql {
+    /// Writes what does not fit into the row, and returns what does.
+    fn put_part(
+        &mut self,
+        epoch: u32,
+        job: &AggregationJobId,
+        part: Part,
+        bytes: &[u8],
+    ) -> StoreResult<SqlStorageValue> {
+        if bytes.len() <= IN_ROW_MAX {
+            return Ok(blob(bytes));
+        }
+        let statement = format!("INSERT INTO chunk_{epoch} VALUES (?, ?, ?, ?)");
+        for (n, chunk) in (0_i32..).zip(bytes.chunks(CHUNK)) {
+            let part = SqlStorageValue::from(part as i32);
+            let key = vec![blob(job.as_bytes()), part, SqlStorageValue::from(n), blob(chunk)];
+            self.0.run(&statement, key)?;
+        }
+        Ok(blob(&[]))
+    }
+
+    fn part(&mut self, epoch: u32, job: &AggregationJobId, part: Part) -> StoreResult<Vec<u8>> {
+        let column = match part {
+            Part::State => "state",
+            Part::Answer => "answer",
+        };
+        let key = || blob(job.as_bytes());
+        let statement = format!("SELECT {column} FROM stepped_{epoch} WHERE job = ?");
+        let in_row = self.0.first(&statement, vec![key()], |mut row| row.blob())?;
+        let mut bytes = in_row.ok_or_else(|| StoreError("a job is gone".to_owned()))?;
+        self.0.each(
+            &format!("SELECT bytes FROM chunk_{epoch} WHERE job = ? AND part = ? ORDER BY n"),
+            vec![key(), SqlStorageValue::from(part as i32)],
+            |mut row| {
+                bytes.extend(row.blob()?);
+                Ok(())
+            },
+        )?;
+        Ok(bytes)
     }
 }

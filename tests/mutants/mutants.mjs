@@ -13,6 +13,7 @@ const OBJECT = `${STORE}/aggregate_store/mod.rs`;
 const LEDGER = `${STORE}/ledger/mod.rs`;
 const COLLECT = `${STORE}/ledger/collect.rs`;
 const JOBS = `${STORE}/job_store.rs`;
+const STEPS = `${STORE}/job_store/steps.rs`;
 const WORKER = "crates/daphne-core/src/aggregate/commit.rs";
 
 const SEEDS = 200_000;
@@ -106,15 +107,15 @@ export const MUTANTS = [
   simulated("replay-into-another-batch", "A report of another batch is not a replay.", [
     edit(
       COMMIT,
-      "            if slice.excluded {\n                continue;",
-      "            if slice.excluded || commit.slices.iter().all(|s| s.bucket != slice.bucket) {\n                continue;",
+      "                if slice.excluded {\n                    continue;",
+      "                if slice.excluded || commit.slices.iter().all(|s| s.bucket != slice.bucket) {\n                    continue;",
     ),
   ]),
   simulated("equal-jobs-are-one", "A job all of whose reports are replayed is taken for a repeat.", [
     edit(
       COMMIT,
       "        return not_now(refusal);",
-      `        if suspects.len() == all_ids(&commit.slices).count() {
+      `        if suspects.iter().map(|(_, ids)| ids.len()).sum::<usize>() == all_ids(&commit.slices).count() {
             return not_now(Response::Committed(commit.refused));
         }
         return not_now(refusal);`,
@@ -123,8 +124,8 @@ export const MUTANTS = [
   simulated("replays-are-blamed-on-all", "One replayed report makes replays of all in the job.", [
     edit(
       COMMIT,
-      "            held.binary_search(&fingerprint).is_ok()\n        })\n        .collect();\n    if",
-      "            !held.is_empty() && fingerprint == fingerprint\n        })\n        .collect();\n    if",
+      "            held.binary_search(&scope.fingerprint(live_now, &commit.param, id)).is_ok()",
+      "            !held.is_empty() && scope.fingerprint(live_now, &commit.param, id) > 0",
     ),
   ]),
   simulated("late-report-joins-a-collected-batch", "A commit is not refused because its batch is collected.", [
@@ -140,7 +141,23 @@ export const MUTANTS = [
     ),
   ]),
   simulated("packed-hit-is-free", "A report that is in no separate slice counts as one that is nowhere.", [
-    edit(COMMIT, "let mut hard = suspects.clone();", "let mut hard = BTreeSet::<ReportId>::new();"),
+    edit(COMMIT, "let mut merged = ids.clone();", "let mut merged = BTreeSet::<ReportId>::new();"),
+  ]),
+  tested("upwards-is-free", "A report that was aggregated at a level is aggregated at one above.", ["store"], [
+    edit(COMMIT, "filter(|l| **l >= level)", "filter(|l| **l == level)"),
+  ]),
+  tested("prefixes-make-it-another-report", "A report is aggregated at a level once for each parameter.", ["store"], [
+    edit(COMMIT, "Self::Level(level) => meta.field.level(&head.param) == Some(level),", "Self::Level(_) => head.param == param,"),
+    edit(COMMIT, "        hard.extend(merged);", "        if *scope == Scope::Param {\n            hard.extend(merged);\n        }"),
+  ]),
+  tested("left-out-stays-free", "What a collection left out at a level stays free when it was taken.", ["store"], [
+    edit(COMMIT, "        if is_own {", "        if is_own && *scope == Scope::Param {"),
+  ]),
+  tested("a-step-is-anybodys", "Two continuations that differ take the same step.", ["store"], [
+    edit(STEPS, "if is_taken && stepped.continuation != Some(digest) {", "if false && stepped.continuation != Some(digest) {"),
+  ]),
+  tested("a-job-begins-after-its-continuation", "A job that was continued is begun again.", ["store"], [
+    edit(STEPS, "} else if stepped.continuation.is_some() {", "} else if false {"),
   ]),
   tested("memory-outlives-a-failure", "What a failed transaction did to the memory stays there.", ["store"], [
     edit(

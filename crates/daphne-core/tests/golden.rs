@@ -8,6 +8,7 @@ use daphne_core::{
     ids::{AggregationJobId, BatchId, HpkeConfigId, ReportId, TaskId},
     seal::{RootKeys, TokenHash},
     store::{
+        SteppedJob,
         aggregate_store::{Epoch, FrozenRange, Generation, SealedRange, SliceHead, StoreMeta},
         ledger::{CollectionRow, LedgerMeta, Pending},
         placement::{Group, Placement, StoreId},
@@ -70,12 +71,13 @@ fn rows_of_an_aggregate_store() {
             remnant: Some(2),
         }],
         next_table: 4,
+        levels: vec![0, 3],
     };
     golden(
         &meta,
         &format!(
             "{PLACEMENT} 01db990101 00 22222222222222222222222222222222 01 00 06 01 07 00 d804 ac02 00 \
-             01 890b 0000 01 03 8602 a01f 0102 04"
+             01 890b 0000 01 03 8602 a01f 0102 04 02 00 03"
         ),
     );
     let range = BucketRange::Batch(BatchId::new([0x33; 32]));
@@ -95,6 +97,21 @@ fn rows_of_an_aggregate_store() {
             yields: true,
         }],
         "01 00 d804 f403 4444444444444444444444444444444444444444444444444444444444444444 d804 8307 c00c 00 01",
+    );
+}
+
+#[test]
+fn rows_of_a_job_store() {
+    let stepped = SteppedJob {
+        digest: [0x66; 32],
+        step: 1,
+        continuation: Some([0x77; 32]),
+        waiting: vec![ReportId::new([0x55; 16])],
+        deleted: true,
+    };
+    golden(
+        &stepped,
+        &format!("{} 01 01 {} 01 10 {} 01", "66".repeat(32), "77".repeat(32), "55".repeat(16)),
     );
 }
 

@@ -73,6 +73,12 @@ impl ObjectRequest for JobStoreRequest {
         match self {
             // The same body claims the same id again.
             Self::Claim { .. } => Idempotence::Idempotent,
+            // The first to begin a job or to end its step is the one that is kept; a step is given to the same body again.
+            Self::Begin { .. } | Self::BeginStep { .. } | Self::EndStep { .. } => {
+                Idempotence::Idempotent
+            }
+            // What is forgotten stays forgotten.
+            Self::Forget(_) => Idempotence::Idempotent,
             // It only reads.
             Self::Knows(_) => Idempotence::Idempotent,
             // What is forgotten stays forgotten.

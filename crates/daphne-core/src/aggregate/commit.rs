@@ -79,7 +79,7 @@ pub async fn run(
     let unasked = match claimed.map_err(unavailable)? {
         JobStoreResponse::Claimed(unasked) => unasked,
         JobStoreResponse::Conflict => return Err(conflict()),
-        JobStoreResponse::Known(_) | JobStoreResponse::Done => return Err(out_of_turn()),
+        _ => return Err(out_of_turn()),
     };
     let (reports, work) = if unasked == far_off {
         examined?

@@ -4,10 +4,15 @@
 //!
 //! A claim also says which reports were refused without asking their owners, being far off in time: later, when they
 //! are less so, a repeat of the job is to be answered alike.
+//!
+//! It also keeps the jobs of VDAFs of several rounds between these ([`steps`]).
+
+mod steps;
 
 use super::{
     Claim, Database, JobTables, StoreResult,
     message::{JobStoreRequest, JobStoreResponse},
+    placement::Placement,
 };
 use crate::{ids::AggregationJobId, time::Time};
 
@@ -35,6 +40,23 @@ where
         JobStoreRequest::Knows(job) => {
             db.transaction(|tables| answer(JobStoreResponse::Known(find(tables, &job)?.is_some())))
         }
+        JobStoreRequest::Begin { placement, job, digest, waiting, state, answer } => db
+            .transaction(|tables| {
+                if let Some(response) = steps::begun(tables, &job, &digest)? {
+                    return Ok(Handled { response, wake: None, erase: false });
+                }
+                let (epoch, wake) = current_epoch(tables, &placement, now)?;
+                let response = steps::begin(tables, epoch, &job, digest, waiting, &state, answer)?;
+                Ok(Handled { response, wake: Some(wake), erase: false })
+            }),
+        JobStoreRequest::BeginStep { job, step, digest, reports } => db
+            .transaction(|tables| answer(steps::begin_step(tables, &job, step, digest, &reports)?)),
+        JobStoreRequest::EndStep { job, step, digest, answer: given } => {
+            db.transaction(|tables| answer(steps::end_step(tables, &job, step, digest, given)?))
+        }
+        JobStoreRequest::Forget(job) => {
+            db.transaction(|tables| answer(steps::forget(tables, &job)?))
+        }
         JobStoreRequest::Claim { placement, job, digest, unasked } => db.transaction(|tables| {
             match find(tables, &job)? {
                 Some(bound) if bound.digest == digest => {
@@ -43,23 +65,11 @@ where
                 Some(_) => return answer(JobStoreResponse::Conflict),
                 None => {}
             }
-            let oldest = tables.epochs()?.first().map(|(_, forget_at)| *forget_at);
-            let latest = tables.epochs()?.last().map(|(epoch, _)| *epoch);
-            let epoch =
-                latest.map_or(placement.epoch(now), |latest| latest.max(placement.epoch(now)));
-            let is_new = latest != Some(epoch);
-            let forget_at = placement.epoch_deadline(epoch);
-            if is_new {
-                tables.create_epoch(epoch, forget_at)?;
-            }
+            let (epoch, wake) = current_epoch(tables, &placement, now)?;
             let claim = Claim { digest, unasked };
             tables.put_claim(epoch, &job, &claim)?;
-            Ok(Handled {
-                response: JobStoreResponse::Claimed(claim.unasked),
-                // Each time: a crash may have come between an epoch's first claim and its alarm.
-                wake: Some(oldest.unwrap_or(forget_at)),
-                erase: false,
-            })
+            let response = JobStoreResponse::Claimed(claim.unasked);
+            Ok(Handled { response, wake: Some(wake), erase: false })
         }),
         JobStoreRequest::Purge => {
             Ok(Handled { response: JobStoreResponse::Done, wake: None, erase: true })
@@ -67,7 +77,25 @@ where
     }
 }
 
-/// Forgets the claims of epochs whose reports are all too old. Returns when to call again.
+/// The epoch of what arrives now, its tables made if it has none, and when to be woken. The latter each time: a crash
+/// may have come between an epoch's first row and its alarm.
+fn current_epoch(
+    tables: &mut impl JobTables,
+    placement: &Placement,
+    now: Time,
+) -> StoreResult<(u32, Time)> {
+    let oldest = tables.epochs()?.first().map(|(_, forget_at)| *forget_at);
+    let latest = tables.epochs()?.last().map(|(epoch, _)| *epoch);
+    // A clock that went back does not bring an old epoch back.
+    let epoch = latest.map_or(placement.epoch(now), |latest| latest.max(placement.epoch(now)));
+    let forget_at = placement.epoch_deadline(epoch);
+    if latest != Some(epoch) {
+        tables.create_epoch(epoch, forget_at)?;
+    }
+    Ok((epoch, oldest.unwrap_or(forget_at)))
+}
+
+/// Forgets the jobs of epochs whose reports are all too old. Returns when to call again.
 ///
 /// # Errors
 /// The database's; call it again.

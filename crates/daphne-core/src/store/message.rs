@@ -272,6 +272,48 @@ pub enum JobStoreRequest {
         /// Reports too far from now for their owner to be asked.
         unasked: Vec<(ReportId, ReportError)>,
     },
+    /// Keep a job of several rounds after its first, and bind its id to one body. Idempotent: the first to come counts.
+    Begin {
+        /// The task's frozen numbers.
+        placement: Placement,
+        /// The job.
+        job: AggregationJobId,
+        /// SHA-256 of its request.
+        digest: RequestDigest,
+        /// The reports that wait for a continuation, in the order of the request.
+        waiting: Vec<ReportId>,
+        /// What they wait with. Secret.
+        #[serde(with = "crate::b64::serde_b64")]
+        state: Vec<u8>,
+        /// The answer to the leader.
+        #[serde(with = "crate::b64::serde_b64")]
+        answer: Vec<u8>,
+    },
+    /// Take a job's next step, and bind it to one body. Idempotent by digest, until the step's end.
+    BeginStep {
+        /// The job.
+        job: AggregationJobId,
+        /// The step.
+        step: u16,
+        /// SHA-256 of the continuation.
+        digest: RequestDigest,
+        /// The reports that the leader continues, in its order.
+        reports: Vec<ReportId>,
+    },
+    /// The step was taken: keep its answer, and nothing to wait with. Idempotent: the first to come counts.
+    EndStep {
+        /// The job.
+        job: AggregationJobId,
+        /// The step.
+        step: u16,
+        /// SHA-256 of the continuation.
+        digest: RequestDigest,
+        /// The answer to the leader.
+        #[serde(with = "crate::b64::serde_b64")]
+        answer: Vec<u8>,
+    },
+    /// The leader deleted a job: forget what its reports wait with. Idempotent. The id stays bound.
+    Forget(AggregationJobId),
     /// Is this job id bound? Reads only.
     Knows(AggregationJobId),
     /// The task is gone: forget everything. Idempotent.
@@ -285,6 +327,26 @@ pub enum JobStoreResponse {
     Claimed(Vec<(ReportId, ReportError)>),
     /// The id is bound to another body.
     Conflict,
+    /// What the leader was answered, or is to be.
+    Answered(#[serde(with = "crate::b64::serde_b64")] Vec<u8>),
+    /// The job is past its initialization.
+    Continued,
+    /// The leader deleted the job.
+    Deleted,
+    /// There is no such job.
+    Unknown,
+    /// The step is not the next one, or it was taken with another body.
+    StepMismatch,
+    /// A report does not wait, is named twice, or comes out of order. Nothing was written.
+    NotWaiting,
+    /// The step is this body's.
+    Step {
+        /// SHA-256 of the request that began the job.
+        digest: RequestDigest,
+        /// What was kept then. Secret.
+        #[serde(with = "crate::b64::serde_b64")]
+        state: Vec<u8>,
+    },
     /// Whether the id is bound.
     Known(bool),
     /// Done.

@@ -344,19 +344,43 @@ pub struct Claim {
     pub unasked: Vec<(ReportId, ReportError)>,
 }
 
-/// Tables of one `JobStore`, one per epoch.
+/// What a `JobStore` knows of a job of several rounds, without what it waits with and what was answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SteppedJob {
+    /// SHA-256 of the request that began it.
+    pub digest: RequestDigest,
+    /// The last step that was taken; 0 is the initialization.
+    pub step: u16,
+    /// SHA-256 of the continuation that took it, or that is about to take the next step. No other may.
+    pub continuation: Option<RequestDigest>,
+    /// The reports that wait for a continuation, in the order of the request.
+    pub waiting: Vec<ReportId>,
+    /// The leader deleted it.
+    pub deleted: bool,
+}
+
+/// What is large about a job of several rounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SteppedJobBody<'a> {
+    /// What its reports wait with. Secret.
+    pub state: &'a [u8],
+    /// What the leader was last answered.
+    pub answer: &'a [u8],
+}
+
+/// Tables of one `JobStore`, some per epoch.
 pub trait JobTables {
     /// The epochs that have a table, oldest first, each with the time at which it is forgotten.
     ///
     /// # Errors
     /// The database's.
     fn epochs(&mut self) -> StoreResult<Vec<(u32, Time)>>;
-    /// Creates the table of an epoch (and 1 row).
+    /// Creates the tables of an epoch (and 1 row).
     ///
     /// # Errors
     /// The database's.
     fn create_epoch(&mut self, epoch: u32, forget_at: Time) -> StoreResult<()>;
-    /// Drops it (and 1 row).
+    /// Drops them (and 1 row).
     ///
     /// # Errors
     /// The database's.
@@ -371,6 +395,32 @@ pub trait JobTables {
     /// # Errors
     /// The database's.
     fn put_claim(&mut self, epoch: u32, job: &AggregationJobId, claim: &Claim) -> StoreResult<()>;
+    /// A job of several rounds.
+    ///
+    /// # Errors
+    /// The database's.
+    fn stepped(&mut self, epoch: u32, job: &AggregationJobId) -> StoreResult<Option<SteppedJob>>;
+    /// What its reports wait with.
+    ///
+    /// # Errors
+    /// The database's, or there is no such job.
+    fn stepped_state(&mut self, epoch: u32, job: &AggregationJobId) -> StoreResult<Vec<u8>>;
+    /// What the leader was last answered.
+    ///
+    /// # Errors
+    /// The database's, or there is no such job.
+    fn stepped_answer(&mut self, epoch: u32, job: &AggregationJobId) -> StoreResult<Vec<u8>>;
+    /// Writes a job of several rounds (1 row, and more for large bodies). Without a body it keeps the one that it has.
+    ///
+    /// # Errors
+    /// The database's.
+    fn put_stepped(
+        &mut self,
+        epoch: u32,
+        job: &AggregationJobId,
+        stepped: &SteppedJob,
+        body: Option<SteppedJobBody<'_>>,
+    ) -> StoreResult<()>;
 }
 
 /// A call to an object has no known outcome: it may or may not have been carried out.

@@ -4,9 +4,10 @@
 //! A case panics when the protocol is broken; the suite runs all of [`CASES`].
 
 mod collections;
+mod rounds;
 mod stores;
 
-use self::{collections::*, stores::*};
+use self::{collections::*, rounds::*, stores::*};
 use crate::{
     batch::{BatchBucket, BatchMode, BucketRange, Checksum},
     error::{AbortKind, ReportError},
@@ -37,6 +38,8 @@ pub struct Subject<'a, O> {
     pub objects: &'a O,
     /// The task's frozen numbers.
     pub placement: Placement,
+    /// Field of its shares.
+    pub field: FieldKind,
     collector: HpkeKeypair,
 }
 
@@ -125,6 +128,7 @@ impl<'a, O: Objects> Subject<'a, O> {
                 // The suite's reports are all from the year 1970.
                 retention: Duration::from_seconds(1 << 40),
             },
+            field: FIELD,
             // Unwrap safety: 32 bytes are enough.
             collector: HpkeKeypair::derive(HpkeConfigId(9), HpkeKem::X25519HkdfSha256, &[3; 32])
                 .unwrap(),
@@ -134,7 +138,7 @@ impl<'a, O: Objects> Subject<'a, O> {
     /// Asks a store.
     pub async fn ask(&self, store: StoreId, action: StoreAction) -> Answer {
         let request =
-            AggregateStoreRequest { placement: self.placement, store, field: FIELD, action };
+            AggregateStoreRequest { placement: self.placement, store, field: self.field, action };
         self.objects.store(&store, request).await.expect("the store answers")
     }
 
@@ -207,7 +211,7 @@ impl<'a, O: Objects> Subject<'a, O> {
         Collect {
             digest: [request; 32],
             placement: self.placement,
-            field: FIELD,
+            field: self.field,
             range,
             param: Vec::new(),
             report_count: reports.len() as u64,
@@ -240,7 +244,7 @@ impl<'a, O: Objects> Subject<'a, O> {
     /// Registers a store of a time group.
     pub async fn open_store(&self, store: StoreId) -> Vec<(BucketRange, Vec<u8>)> {
         let placement = self.placement;
-        match self.ask_ledger(LedgerRequest::Open { placement, field: FIELD, store }).await {
+        match self.ask_ledger(LedgerRequest::Open { placement, field: self.field, store }).await {
             LedgerResponse::Opened(ranges) => ranges,
             other => panic!("an opening was answered with {other:?}"),
         }
@@ -294,5 +298,11 @@ cases!(
     deleting_a_job_keeps_its_reports,
     settling_a_future_attempt_is_ignored,
     a_claim_binds_one_body,
+    a_report_is_aggregated_once_at_each_level_and_only_downwards,
+    a_report_that_was_left_out_at_a_level_counts_once_in_its_successor,
+    a_job_of_several_rounds_is_begun_once,
+    a_step_is_taken_by_one_body,
+    a_deleted_job_of_several_rounds_takes_no_step,
+    large_states_are_kept_whole,
     large_shares_are_kept_whole,
 );

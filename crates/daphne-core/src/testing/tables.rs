@@ -12,8 +12,8 @@ use crate::{
     batch::{BatchBucket, BucketRange},
     ids::{AggregationJobId, TaskId},
     store::{
-        AggregateTables, Claim, Database, JobTables, LedgerTables, RecordedJob, StoreError,
-        StoreResult, VisitJob, VisitJobIds, VisitMerged,
+        AggregateTables, Claim, Database, JobTables, LedgerTables, RecordedJob, SteppedJob,
+        SteppedJobBody, StoreError, StoreResult, VisitJob, VisitJobIds, VisitMerged,
         aggregate_store::{JobHead, JobRow, SealedRange, StoreMeta},
         config_store::{ConfigTables, Purge, TaskEntry},
         ledger::{CollectionRow, LedgerMeta, Pending},
@@ -399,15 +399,24 @@ impl LedgerTables for MemoryLedgerTables {
 
 /// Tables of one `JobStore`.
 #[derive(Clone, Debug, Default)]
-pub struct MemoryJobTables(BTreeMap<u32, (Time, BTreeMap<AggregationJobId, Claim>)>);
+pub struct MemoryJobTables(BTreeMap<u32, MemoryJobEpoch>);
+
+#[derive(Clone, Debug)]
+struct MemoryJobEpoch {
+    forget_at: Time,
+    claims: BTreeMap<AggregationJobId, Claim>,
+    /// Job, state, answer.
+    stepped: BTreeMap<AggregationJobId, (SteppedJob, Vec<u8>, Vec<u8>)>,
+}
 
 impl JobTables for MemoryJobTables {
     fn epochs(&mut self) -> StoreResult<Vec<(u32, Time)>> {
-        Ok(self.0.iter().map(|(epoch, (forget_at, _))| (*epoch, *forget_at)).collect())
+        Ok(self.0.iter().map(|(number, epoch)| (*number, epoch.forget_at)).collect())
     }
 
     fn create_epoch(&mut self, epoch: u32, forget_at: Time) -> StoreResult<()> {
-        self.0.insert(epoch, (forget_at, BTreeMap::new()));
+        let (claims, stepped) = Default::default();
+        self.0.insert(epoch, MemoryJobEpoch { forget_at, claims, stepped });
         Ok(())
     }
 
@@ -416,11 +425,46 @@ impl JobTables for MemoryJobTables {
     }
 
     fn claim(&mut self, epoch: u32, job: &AggregationJobId) -> StoreResult<Option<Claim>> {
-        Ok(no_table(self.0.get(&epoch))?.1.get(job).cloned())
+        Ok(no_table(self.0.get(&epoch))?.claims.get(job).cloned())
     }
 
     fn put_claim(&mut self, epoch: u32, job: &AggregationJobId, claim: &Claim) -> StoreResult<()> {
-        no_table(self.0.get_mut(&epoch))?.1.insert(*job, claim.clone());
+        no_table(self.0.get_mut(&epoch))?.claims.insert(*job, claim.clone());
+        Ok(())
+    }
+
+    fn stepped(&mut self, epoch: u32, job: &AggregationJobId) -> StoreResult<Option<SteppedJob>> {
+        Ok(no_table(self.0.get(&epoch))?.stepped.get(job).map(|(stepped, _, _)| stepped.clone()))
+    }
+
+    fn stepped_state(&mut self, epoch: u32, job: &AggregationJobId) -> StoreResult<Vec<u8>> {
+        let found = no_table(self.0.get(&epoch))?.stepped.get(job);
+        found.map(|(_, state, _)| state.clone()).ok_or_else(|| StoreError("no such job".to_owned()))
+    }
+
+    fn stepped_answer(&mut self, epoch: u32, job: &AggregationJobId) -> StoreResult<Vec<u8>> {
+        let found = no_table(self.0.get(&epoch))?.stepped.get(job);
+        found
+            .map(|(_, _, answer)| answer.clone())
+            .ok_or_else(|| StoreError("no such job".to_owned()))
+    }
+
+    fn put_stepped(
+        &mut self,
+        epoch: u32,
+        job: &AggregationJobId,
+        stepped: &SteppedJob,
+        body: Option<SteppedJobBody<'_>>,
+    ) -> StoreResult<()> {
+        let epoch = no_table(self.0.get_mut(&epoch))?;
+        match (epoch.stepped.get_mut(job), body) {
+            (Some(row), None) => row.0 = stepped.clone(),
+            (None, None) => return Err(StoreError("no such job".to_owned())),
+            (_, Some(body)) => {
+                let row = (stepped.clone(), body.state.to_vec(), body.answer.to_vec());
+                epoch.stepped.insert(*job, row);
+            }
+        }
         Ok(())
     }
 }

@@ -30,10 +30,11 @@ pub(super) fn content(
     exclude: &[AggregationJobId],
 ) -> StoreResult<(Content, bool)> {
     let exclude: BTreeSet<AggregationJobId> = exclude.iter().copied().collect();
+    let field = meta.field.at(param);
     let mut total = Content::default();
     for epoch in &meta.epochs {
         tables.each_merged(epoch.number, Some(range), &mut |_, merged_param, merged| {
-            if merged_param == param { total.merge(meta.field, &merged) } else { Ok(()) }
+            if merged_param == param { total.merge(field, &merged) } else { Ok(()) }
         })?;
     }
     let mut contested = false;
@@ -53,7 +54,7 @@ pub(super) fn content(
             for (slice, share) in shares_by_slice(&head.slices, &shares)? {
                 if counts_in(slice, range) {
                     contested |= slice.yields;
-                    total.add(meta.field, slice, share)?;
+                    total.add(field, slice, share)?;
                 }
             }
         }
@@ -159,7 +160,7 @@ pub(super) fn jobs_in(
     found.sort_unstable_by_key(|(seq, _)| std::cmp::Reverse(*seq));
     out.jobs = found.into_iter().map(|(_, job)| job).collect();
     let wanted: BTreeSet<ReportId> = contested.keys().copied().collect();
-    for holder in commit::holders(tables, meta, param, &wanted)? {
+    for holder in commit::holders(tables, meta, |head| head.param == param, &wanted)? {
         for (n, id) in &holder.hits {
             if holder.head.slices.get(*n).is_some_and(|s| counts_in(s, range)) {
                 contested.entry(*id).or_default().insert(holder.head.job);
@@ -226,7 +227,7 @@ fn counts_twice(
         |head: &JobHead, s: &SliceHead| counts_in(s, &frozen.range) && !exclude.contains(&head.job);
     let yielding = ids_where(tables, meta, &frozen.param, |head, s| s.yields && counts(head, s))?;
     let mut seen = BTreeSet::new();
-    for holder in commit::holders(tables, meta, &frozen.param, &yielding)? {
+    for holder in commit::holders(tables, meta, |head| head.param == frozen.param, &yielding)? {
         for (n, id) in &holder.hits {
             let slice = holder.head.slices.get(*n);
             if slice.is_some_and(|s| counts(&holder.head, s)) && !seen.insert(*id) {
@@ -291,19 +292,20 @@ pub(super) fn seal(
         // Reports are in two slices only if one of these yields.
         let taken_back = ids_where(tables, meta, param, |head, s| s.yields && is_kept(head, s))?;
         let given = ids_where(tables, meta, param, |_, s| s.yields && is_rival(s))?;
-        let kept: BTreeSet<ReportId> = commit::holders(tables, meta, param, &given)?
-            .into_iter()
-            .flat_map(|h| {
-                let head = h.head;
-                h.hits
-                    .into_iter()
-                    .filter(move |(n, _)| head.slices.get(*n).is_some_and(|s| is_kept(&head, s)))
-            })
-            .map(|(_, id)| id)
-            .chain(taken_back)
-            .collect();
+        let kept: BTreeSet<ReportId> =
+            commit::holders(tables, meta, |head| head.param == *param, &given)?
+                .into_iter()
+                .flat_map(|h| {
+                    let head = h.head;
+                    h.hits.into_iter().filter(move |(n, _)| {
+                        head.slices.get(*n).is_some_and(|s| is_kept(&head, s))
+                    })
+                })
+                .map(|(_, id)| id)
+                .chain(taken_back)
+                .collect();
         let rivals: BTreeSet<(AggregationJobId, usize)> =
-            commit::holders(tables, meta, param, &kept)?
+            commit::holders(tables, meta, |head| head.param == *param, &kept)?
                 .into_iter()
                 .flat_map(|h| {
                     let head = h.head;
@@ -360,7 +362,7 @@ fn strike_out_what_counts(
     }
     let excluded =
         ids_where(tables, meta, param, |head, s| s.excluded && changed.contains(&head.job))?;
-    let holders = commit::holders(tables, meta, param, &excluded)?;
+    let holders = commit::holders(tables, meta, |head| head.param == param, &excluded)?;
     let is_excluded =
         |h: &commit::Holder, n: usize| h.head.slices.get(n).is_some_and(|s| s.excluded);
     let counted: BTreeSet<ReportId> = holders

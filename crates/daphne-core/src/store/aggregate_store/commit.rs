@@ -32,8 +32,13 @@ pub(super) fn commit_job<T: AggregateTables>(
     }
     // A repeat is answered from the row, and nothing else is looked at.
     let live_now = pack::load(tables, live, meta)?;
-    let mut asked: Vec<u64> =
-        all_ids(&commit.slices).map(|id| live_now.recent.fingerprint(&commit.param, &id)).collect();
+    let scopes = Scope::of(meta, &commit.param);
+    let mut asked: Vec<u64> = scopes
+        .iter()
+        .flat_map(|scope| {
+            all_ids(&commit.slices).map(|id| scope.fingerprint(live_now, &commit.param, &id))
+        })
+        .collect();
     asked.push(live_now.recent.fingerprint_job(&commit.job));
     asked.sort_unstable();
     let held = pack::present(tables, live_now, meta, &asked)?;
@@ -63,23 +68,31 @@ pub(super) fn commit_job<T: AggregateTables>(
     if !collected.is_empty() {
         return not_now(Response::Collected(collected));
     }
-    let suspects: BTreeSet<ReportId> = all_ids(&commit.slices)
-        .filter(|id| {
-            let fingerprint = live_now.recent.fingerprint(&commit.param, id);
-            held.binary_search(&fingerprint).is_ok()
-        })
-        .collect();
-    if !suspects.is_empty()
-        && let Some(refusal) = take_over(tables, meta, &commit, &suspects)?
-    {
+    let mut suspects: Vec<(Scope, BTreeSet<ReportId>)> = Vec::new();
+    for scope in scopes {
+        let is_held = |id: &ReportId| {
+            held.binary_search(&scope.fingerprint(live_now, &commit.param, id)).is_ok()
+        };
+        let ids: BTreeSet<ReportId> = all_ids(&commit.slices).filter(is_held).collect();
+        if !ids.is_empty() {
+            suspects.push((scope, ids));
+        }
+    }
+    if let Some(refusal) = take_over(tables, meta, &commit, &suspects)? {
         return not_now(refusal);
     }
     must_write |= pack::begin_generation(tables, live, meta, epoch(meta, now))?;
     let live = pack::load(tables, live, meta)?;
     let generation = pack::newest(meta)?;
+    if let Some(level) = meta.field.level(&commit.param)
+        && let Err(place) = meta.levels.binary_search(&level)
+    {
+        meta.levels.insert(place, level);
+        must_write = true;
+    }
     let row = job_row(commit, (u64::from(generation) << 32) | u64::from(live.rows))?;
     tables.insert_job(generation, &row)?;
-    live.add(&row.head, &row.ids);
+    live.add(meta.field, &row.head, &row.ids);
     let refused = row.recorded.refused;
     let full = live.is_full(limits);
     if full {
@@ -141,6 +154,42 @@ fn epoch(meta: &StoreMeta, now: Time) -> u32 {
     }
 }
 
+/// Where it is looked for reports that were aggregated before. DAP-09 §4.5.1.4 has the VDAF decide: a report of Prio3 is
+/// aggregated once, one of Poplar1 once at each level of the tree and only downwards (VDAF-08 §8.2.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    /// The jobs with the commit's own aggregation parameter.
+    Param,
+    /// The jobs with any parameter of this level.
+    Level(u16),
+}
+
+impl Scope {
+    /// Those of a commit. A store of a Poplar1 task knows the levels that it has seen, which are few.
+    fn of(meta: &StoreMeta, param: &[u8]) -> Vec<Self> {
+        match meta.field.level(param) {
+            None => vec![Self::Param],
+            Some(level) => {
+                meta.levels.iter().filter(|l| **l >= level).map(|l| Self::Level(*l)).collect()
+            }
+        }
+    }
+
+    fn fingerprint(self, live: &Live, param: &[u8], id: &ReportId) -> u64 {
+        match self {
+            Self::Param => live.recent.fingerprint(param, id),
+            Self::Level(level) => live.recent.fingerprint_at(level, id),
+        }
+    }
+
+    fn covers(self, meta: &StoreMeta, param: &[u8], head: &JobHead) -> bool {
+        match self {
+            Self::Param => head.param == param,
+            Self::Level(level) => meta.field.level(&head.param) == Some(level),
+        }
+    }
+}
+
 fn all_ids(slices: &[Slice]) -> impl Iterator<Item = ReportId> + '_ {
     slices.iter().flat_map(|s| report_ids(&s.ids))
 }
@@ -192,7 +241,7 @@ fn kept_under(
         ids.iter().filter(|id| held.binary_search(&fingerprint(id)).is_ok()).copied().collect();
     let mut alive = BTreeSet::new();
     let mut excluded = BTreeSet::new();
-    for holder in holders(tables, meta, param, &kept)? {
+    for holder in holders(tables, meta, |head| head.param == param, &kept)? {
         for (slice, id) in holder.hits {
             match holder.head.slices.get(slice) {
                 Some(s) if !s.excluded => alive.insert(id),
@@ -214,11 +263,12 @@ pub(super) struct Holder {
     pub(super) hits: Vec<(usize, ReportId)>,
 }
 
-/// The jobs whose slices are separate and hold some of `wanted`. Reads all ids: only for what is rare.
+/// The jobs among `candidates` whose slices are separate and hold some of `wanted`. Reads all ids: only for what is
+/// rare.
 pub(super) fn holders(
     tables: &mut impl AggregateTables,
     meta: &StoreMeta,
-    param: &[u8],
+    candidates: impl Fn(&JobHead) -> bool,
     wanted: &BTreeSet<ReportId>,
 ) -> StoreResult<Vec<Holder>> {
     let mut out = Vec::new();
@@ -227,7 +277,7 @@ pub(super) fn holders(
     }
     for table in meta.job_tables() {
         tables.each_job_ids(table, &mut |head, ids| {
-            if head.param != param {
+            if !candidates(&head) {
                 return Ok(());
             }
             let mut hits = Vec::new();
@@ -248,47 +298,59 @@ fn take_over(
     tables: &mut impl AggregateTables,
     meta: &StoreMeta,
     commit: &Commit,
-    suspects: &BTreeSet<ReportId>,
+    suspects: &[(Scope, BTreeSet<ReportId>)],
 ) -> StoreResult<Option<Response>> {
-    let holders = holders(tables, meta, &commit.param, suspects)?;
-    let heads: Vec<JobHead> = holders.iter().map(|h| h.head.clone()).collect();
-    let sealed = sealed_buckets(tables, &heads)?;
-    // A report in no separate slice is in a merged one, which counts for good.
-    let mut hard = suspects.clone();
+    let mut hard = BTreeSet::new();
     let mut soft = Vec::new();
     let mut busy = None;
-    for holder in &holders {
-        for (n, id) in &holder.hits {
-            let Some(slice) = holder.head.slices.get(*n) else { continue };
-            hard.remove(id);
-            if slice.excluded {
-                continue;
-            }
-            match &meta.frozen {
-                // Whether this slice counts is being decided: neither "replayed" nor "free" is true yet.
-                Some(f) if f.range.contains(&slice.bucket) => busy = Some(f.attempt),
-                _ if sealed.contains(&(slice.bucket, commit.param.clone())) => {
-                    soft.push((*id, None))
+    let mut taken = Vec::new();
+    for (scope, ids) in suspects {
+        let covers = |head: &JobHead| scope.covers(meta, &commit.param, head);
+        let holders = holders(tables, meta, covers, ids)?;
+        let heads: Vec<JobHead> = holders.iter().map(|h| h.head.clone()).collect();
+        let sealed = sealed_buckets(tables, &heads)?;
+        // A report in no separate slice is in a merged one, which counts for good.
+        let mut merged = ids.clone();
+        for holder in &holders {
+            // Only a job that asks the same is a successor of one that was given up.
+            let is_successor = holder.head.param == commit.param;
+            for (n, id) in &holder.hits {
+                let Some(slice) = holder.head.slices.get(*n) else { continue };
+                merged.remove(id);
+                if slice.excluded {
+                    continue;
                 }
-                _ if slice.yields || commit.readmit.contains(&holder.head.job) => {}
-                _ => soft.push((*id, Some(holder.head.job))),
+                match &meta.frozen {
+                    // Whether this slice counts is being decided: neither "replayed" nor "free" is true yet.
+                    Some(f) if f.range.contains(&slice.bucket) => busy = Some(f.attempt),
+                    _ if !is_successor
+                        || sealed.contains(&(slice.bucket, commit.param.clone())) =>
+                    {
+                        hard.insert(*id);
+                    }
+                    _ if slice.yields || commit.readmit.contains(&holder.head.job) => {}
+                    _ => soft.push((*id, holder.head.job)),
+                }
             }
+        }
+        hard.extend(merged);
+        let is_own = match scope {
+            Scope::Param => true,
+            Scope::Level(level) => meta.field.level(&commit.param) == Some(*level),
+        };
+        if is_own {
+            taken.extend(holders.into_iter().map(|holder| (holder, ids)));
         }
     }
     if let Some(attempt) = busy {
         return Ok(Some(Response::Busy(attempt)));
     }
-    hard.extend(soft.iter().filter(|(_, job)| job.is_none()).map(|(id, _)| *id));
-    let mut soft: Vec<(ReportId, AggregationJobId)> = soft
-        .into_iter()
-        .filter(|(id, _)| !hard.contains(id))
-        .filter_map(|(id, job)| Some((id, job?)))
-        .collect();
+    soft.retain(|(id, _)| !hard.contains(id));
     soft.sort_unstable();
     if !hard.is_empty() || !soft.is_empty() {
         return Ok(Some(Response::Replayed { soft, hard: hard.into_iter().collect() }));
     }
-    for holder in holders {
+    for (holder, suspects) in taken {
         let (table, mut head, mut ids) = (holder.table, holder.head, holder.ids);
         let before = head.clone();
         let slices: BTreeSet<usize> = holder.hits.iter().map(|(n, _)| *n).collect();

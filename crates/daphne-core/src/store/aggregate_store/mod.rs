@@ -65,6 +65,8 @@ pub struct StoreMeta {
     pub epochs: Vec<Epoch>,
     /// Number of the next table to be created.
     pub next_table: u32,
+    /// The levels at which reports were aggregated, ascending, if the task's VDAF has any: Poplar1.
+    pub levels: Vec<u16>,
 }
 
 /// What arrived in one epoch. It is forgotten together.
@@ -248,6 +250,7 @@ where
                 frozen: None,
                 epochs: Vec::new(),
                 next_table: 0,
+                levels: Vec::new(),
             });
             let response = match action {
                 StoreAction::Commit(c) => {

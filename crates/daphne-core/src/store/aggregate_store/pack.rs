@@ -17,6 +17,7 @@ use crate::{
         message::Content,
         replay::{Recent, Runs},
     },
+    vdaf::FieldKind,
 };
 
 /// When a generation is full, and when so much is kept apart that undecided slices are merged, too. A deployment has
@@ -52,9 +53,12 @@ impl Live {
     }
 
     /// Takes note of a job in the newest generation.
-    pub(super) fn add(&mut self, head: &JobHead, ids: &[u8]) {
+    pub(super) fn add(&mut self, field: FieldKind, head: &JobHead, ids: &[u8]) {
         self.recent.insert_job(&head.job);
         self.recent.insert_all(&head.param, ids);
+        if let Some(level) = field.level(&head.param) {
+            self.recent.insert_all_at(level, ids);
+        }
         self.rows += 1;
         self.share_bytes += head.slices.iter().map(|s| u64::from(s.share_len)).sum::<u64>();
     }
@@ -76,7 +80,7 @@ pub(super) fn load<'a>(
         let mut loaded = Live::new(meta.fingerprint_key);
         if let Some(generation) = meta.epochs.last().and_then(|e| e.generations.last()) {
             tables.each_job_ids(generation.table, &mut |head, ids| {
-                loaded.add(&head, ids);
+                loaded.add(meta.field, &head, ids);
                 Ok(())
             })?;
         }
@@ -303,14 +307,15 @@ pub(super) fn pack(
         for (slice, share) in shares_by_slice(&head.slices, &shares)? {
             if !slice.excluded {
                 let key = (slice.bucket, head.param.clone());
-                sums.entry(key).or_default().add(meta.field, slice, share)?;
+                let field = meta.field.at(&head.param);
+                sums.entry(key).or_default().add(field, slice, share)?;
             }
         }
         packed.push((head.job, recorded));
     }
     for ((bucket, param), content) in sums {
         let mut sum = tables.merged(full.epoch, &bucket, &param)?.unwrap_or_default();
-        sum.merge(meta.field, &content)?;
+        sum.merge(meta.field.at(&param), &content)?;
         tables.put_merged(full.epoch, &bucket, &param, &sum)?;
     }
     packed.sort_unstable_by_key(|(job, _)| *job);

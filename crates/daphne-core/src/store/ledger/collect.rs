@@ -160,7 +160,7 @@ where
             };
             all.total.report_count += content.report_count;
             all.total.checksum.merge(&content.checksum);
-            merge_share(request.field, &mut all.total.share, &content.share)?;
+            merge_share(request.field.at(&request.param), &mut all.total.share, &content.share)?;
             all.versions.push(content.version());
             all.contested |= contested;
         }

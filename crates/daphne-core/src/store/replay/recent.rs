@@ -15,6 +15,8 @@ const NEWEST_MAX: usize = 4_096;
 /// What a fingerprint is of. A job's id and a report's id may be equal bytes.
 const REPORT: u8 = 0;
 const JOB: u8 = 1;
+/// A report at a level, whatever the rest of the aggregation parameter.
+const REPORT_AT: u8 = 2;
 
 /// Fingerprints of the reports and jobs whose rows came after the last flush, 8 bytes each.
 ///
@@ -42,6 +44,11 @@ impl Recent {
         self.hash(REPORT, id.as_bytes(), param)
     }
 
+    /// The fingerprint of a report at a level of Poplar1's tree, whatever else its aggregation parameter says.
+    pub fn fingerprint_at(&self, level: u16, id: &ReportId) -> u64 {
+        self.hash(REPORT_AT, id.as_bytes(), &level.to_be_bytes())
+    }
+
     /// The fingerprint of a job.
     pub fn fingerprint_job(&self, job: &AggregationJobId) -> u64 {
         self.hash(JOB, job.as_bytes(), &[])
@@ -49,6 +56,15 @@ impl Recent {
 
     /// Adds reports under an aggregation parameter: ids of 16 bytes, back to back.
     pub fn insert_all(&mut self, param: &[u8], ids: &[u8]) {
+        self.insert_ids(REPORT, param, ids);
+    }
+
+    /// Adds reports at a level: ids of 16 bytes, back to back.
+    pub fn insert_all_at(&mut self, level: u16, ids: &[u8]) {
+        self.insert_ids(REPORT_AT, &level.to_be_bytes(), ids);
+    }
+
+    fn insert_ids(&mut self, domain: u8, of: &[u8], ids: &[u8]) {
         let ids = ids.chunks_exact(ReportId::LEN);
         // A job may have more reports than are worth a second copy of their fingerprints.
         let mut new = Vec::with_capacity(ids.len().min(NEWEST_MAX));
@@ -57,7 +73,7 @@ impl Recent {
                 self.insert(&mut new);
                 new.clear();
             }
-            new.push(self.hash(REPORT, id, param));
+            new.push(self.hash(domain, id, of));
         }
         self.insert(&mut new);
     }
