@@ -280,8 +280,8 @@ export const MUTANTS = [
   simulated("born-during-an-attempt", "A store may be born between intent and decision. Needs both: before, and in the transaction.", [
     edit(
       LEDGER,
-      "        if self.db.transaction(|t| t.pending())?.is_some() {\n            match self.lock",
-      "        if self.db.transaction(|t| t.pending())?.is_some() && false {\n            match self.lock",
+      "        if pending.is_some() {\n            match self.lock",
+      "        if pending.is_some() && false {\n            match self.lock",
     ),
     edit(
       LEDGER,
@@ -292,9 +292,9 @@ export const MUTANTS = [
   simulated("encrypted-anew", "A repeated collection is answered by encrypting again.", [
     edit(
       COLLECT,
-      `        if let Some(answer) = self.db.transaction(|t| t.answer(&request.digest))? {
-            return Ok(LedgerResponse::Share(answer));`,
-      `        if self.db.transaction(|t| t.answer(&request.digest))?.is_some()
+      `        if let Some(response) = known {
+            return Ok(response);`,
+      `        if known.is_some()
             && let stores = self.stores_of(request)?
             && let Some(all) = self.gather(objects, request, &stores, &[]).await?
         {
@@ -305,8 +305,8 @@ export const MUTANTS = [
   simulated("no-second-answer", "A collection whose answer was lost is refused. Needs both: by request, and by range.", [
     edit(
       COLLECT,
-      "        if let Some(answer) = self.db.transaction(|t| t.answer(&request.digest))? {\n            return",
-      "        if let (false, Some(answer)) = (true, self.db.transaction(|t| t.answer(&request.digest))?) {\n            return",
+      "        if let Some(response) = known {",
+      "        if let (false, Some(response)) = (true, known) {",
     ),
     edit(
       COLLECT,

@@ -83,11 +83,6 @@ impl Placement {
         }
     }
 
-    /// Whether a group can hold a bucket of `range`.
-    pub fn group_meets(&self, group: Group, range: &BucketRange) -> bool {
-        self.group_range(group).is_none_or(|held| held.overlaps(range))
-    }
-
     /// The buckets that a group can hold; `None` for the whole task.
     pub fn group_range(&self, group: Group) -> Option<BucketRange> {
         let (Group::Run(n), Some(run)) = (group, self.run_length()) else {
@@ -275,11 +270,10 @@ mod tests {
                 Interval::new(Time::from_seconds(s), Duration::from_seconds(d)).unwrap(),
             )
         };
-        assert!(p.group_meets(Group::Run(1), &interval(600, 300)));
-        assert!(p.group_meets(Group::Run(1), &interval(0, 900)));
-        assert!(!p.group_meets(Group::Run(1), &interval(0, 600)));
-        assert!(!p.group_meets(Group::Run(1), &interval(1200, 300)));
-        assert!(p.group_meets(Group::Whole, &interval(0, 300)));
+        assert_eq!(p.groups_meeting(&interval(600, 300)), Some((1, 1)));
+        assert_eq!(p.groups_meeting(&interval(0, 900)), Some((0, 1)));
+        assert_eq!(p.groups_meeting(&interval(0, 600)), Some((0, 0)));
+        assert_eq!(p.groups_meeting(&interval(1200, 300)), Some((2, 2)));
         let extreme = placement(u32::MAX, 1);
         assert_eq!(
             extreme.group(&BatchBucket::Window(Time::from_seconds(u64::MAX))),

@@ -3,14 +3,13 @@
 use std::collections::BTreeSet;
 
 use super::{
-    AggregateTables, Digest, JobHead, JobRow, Limits, Live, RecordedJob, Refused, Response,
-    SliceHead, StoreError, StoreMeta, StoreResult, ids_by_slice, pack, report_ids, sealed_buckets,
-    strike_out,
+    AggregateTables, JobHead, JobRow, Limits, Live, RecordedJob, Refused, Response, SliceHead,
+    StoreError, StoreMeta, StoreResult, ids_by_slice, pack, report_ids, sealed_buckets, strike_out,
 };
 use crate::{
     ids::{AggregationJobId, ReportId},
     store::{
-        message::{Commit, Slice},
+        message::{Commit, RequestDigest, Slice},
         placement::Group,
     },
     time::Time,
@@ -138,7 +137,7 @@ fn find_job(
     Ok(None)
 }
 
-fn repeat(recorded: RecordedJob, digest: &Digest) -> Response {
+fn repeat(recorded: RecordedJob, digest: &RequestDigest) -> Response {
     if recorded.digest == *digest {
         Response::Committed(recorded.refused)
     } else {

@@ -24,10 +24,7 @@ pub(crate) use self::collection::merge_share;
 pub use self::{alarm::Alarmed, pack::Limits};
 use super::{
     AggregateTables, Database, RecordedJob, StoreError, StoreResult,
-    message::{
-        AggregateStoreRequest, AggregateStoreResponse as Response, Content, RequestDigest,
-        StoreAction,
-    },
+    message::{AggregateStoreRequest, AggregateStoreResponse as Response, Content, StoreAction},
     placement::{Group, Placement, StoreId},
     replay::{Recent, Runs},
 };
@@ -449,10 +446,9 @@ fn strike_out(
     Ok(left)
 }
 
-/// The name of a group's deadline: whether a store forgets all at once, or epoch by epoch.
+/// Whether a store forgets all at once, at its group's deadline, or epoch by epoch.
 fn forgets_at_once(store: &StoreId) -> bool {
     store.group != Group::Whole
 }
 
 type Refused = Vec<(ReportId, ReportError)>;
-type Digest = RequestDigest;

@@ -40,7 +40,7 @@ impl Limits {
     /// What a deployment has.
     pub const DEFAULT: Self = Self {
         generation_rows: 2_048,
-        generation_ids: 131_072,
+        generation_ids: Recent::FULL,
         generation_share_bytes: 16 << 20,
         pressure_rows: 4_096,
         pressure_share_bytes: 64 << 20,
@@ -130,14 +130,9 @@ pub(super) fn begin_generation(
         flush(tables, live, meta)?;
     }
     tables.create_epoch(epoch)?;
-    let table = meta.take_table();
-    tables.create_generation(table)?;
-    meta.epochs.push(Epoch {
-        number: epoch,
-        runs: Runs::default(),
-        generations: vec![Generation { table, rows: 0, share_bytes: 0 }],
-        remnant: None,
-    });
+    let generations = vec![new_generation(tables, meta)?];
+    let runs = Runs::default();
+    meta.epochs.push(Epoch { number: epoch, runs, generations, remnant: None });
     *live = Some(Live::new(meta.fingerprint_key));
     Ok(true)
 }
@@ -149,13 +144,21 @@ pub(super) fn end_generation(
     meta: &mut StoreMeta,
 ) -> StoreResult<()> {
     flush(tables, live, meta)?;
-    let table = meta.take_table();
-    tables.create_generation(table)?;
+    let generation = new_generation(tables, meta)?;
     if let Some(epoch) = meta.epochs.last_mut() {
-        epoch.generations.push(Generation { table, rows: 0, share_bytes: 0 });
+        epoch.generations.push(generation);
     }
     *live = Live::new(meta.fingerprint_key);
     Ok(())
+}
+
+fn new_generation(
+    tables: &mut impl AggregateTables,
+    meta: &mut StoreMeta,
+) -> StoreResult<Generation> {
+    let table = meta.take_table();
+    tables.create_generation(table)?;
+    Ok(Generation { table, rows: 0, share_bytes: 0 })
 }
 
 fn flush(

@@ -32,11 +32,14 @@ where
         host: &impl LedgerHost,
         request: &Collect,
     ) -> StoreResult<LedgerResponse> {
-        if self.is_closed()? {
-            return Ok(LedgerResponse::Busy);
-        }
-        if let Some(answer) = self.db.transaction(|t| t.answer(&request.digest))? {
-            return Ok(LedgerResponse::Share(answer));
+        let known = self.db.transaction(|t| {
+            if t.meta()?.closed {
+                return Ok(Some(LedgerResponse::Busy));
+            }
+            Ok(t.answer(&request.digest)?.map(LedgerResponse::Share))
+        })?;
+        if let Some(response) = known {
+            return Ok(response);
         }
         let Some(_lock) = self.lock(host.now()) else {
             return Ok(LedgerResponse::Busy);

@@ -239,10 +239,6 @@ where
         })
     }
 
-    fn is_closed(&self) -> StoreResult<bool> {
-        self.db.transaction(|t| Ok(t.meta()?.closed))
-    }
-
     fn task(&self) -> StoreResult<Option<(Placement, FieldKind)>> {
         self.db.transaction(|t| Ok(t.meta()?.task))
     }
@@ -264,13 +260,13 @@ where
         host: &impl LedgerHost,
         store: StoreId,
     ) -> StoreResult<LedgerResponse> {
-        let task = self.task()?;
-        let end = task.and_then(|(placement, _)| placement.group_deadline(store.group));
-        if end.is_some_and(|end| end <= host.now()) || self.is_closed()? {
+        let (meta, pending) = self.db.transaction(|t| Ok((t.meta()?, t.pending()?)))?;
+        let end = meta.task.and_then(|(placement, _)| placement.group_deadline(store.group));
+        if end.is_some_and(|end| end <= host.now()) || meta.closed {
             return Ok(LedgerResponse::Expired);
         }
         // While an attempt is pending, a birth would add reports that were not gathered.
-        if self.db.transaction(|t| t.pending())?.is_some() {
+        if pending.is_some() {
             match self.lock(host.now()) {
                 Some(_lock) => {
                     self.roll_back(objects).await?;

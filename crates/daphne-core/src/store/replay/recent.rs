@@ -6,9 +6,6 @@ use siphasher::sip::SipHasher13;
 
 use crate::ids::{AggregationJobId, ReportId};
 
-/// When [`Recent`] is full: 1 MiB.
-const MAX: usize = 131_072;
-
 /// Fingerprints kept apart from the others, so that one insertion does not move the whole megabyte: 32 KiB.
 const NEWEST_MAX: usize = 4_096;
 
@@ -34,6 +31,9 @@ pub struct Recent {
 }
 
 impl Recent {
+    /// So many fingerprints, 1 MiB, are time for a flush. More can be added still, at the cost of memory.
+    pub const FULL: usize = 131_072;
+
     /// Without fingerprints, for an object with this fingerprint key.
     pub fn new(key: [u8; 16]) -> Self {
         Self { key, fingerprints: Vec::new(), newest: 0 }
@@ -99,11 +99,6 @@ impl Recent {
         self.fingerprints.is_empty()
     }
 
-    /// Whether it is time for a flush. More can be added still, at the cost of memory.
-    pub fn is_full(&self) -> bool {
-        self.len() >= MAX
-    }
-
     /// Takes all fingerprints, ascending and each once, for [`Runs::flush`].
     ///
     /// [`Runs::flush`]: super::Runs::flush
@@ -135,7 +130,7 @@ impl Recent {
     fn reserve(&mut self, additional: usize) {
         let needed = self.len() + additional;
         if needed > self.fingerprints.capacity() {
-            let wanted = (2 * self.fingerprints.capacity()).min(MAX).max(needed);
+            let wanted = (2 * self.fingerprints.capacity()).min(Self::FULL).max(needed);
             self.fingerprints.reserve_exact(wanted - self.len());
         }
     }
@@ -218,7 +213,7 @@ mod tests {
     fn a_full_one_takes_one_mebibyte() {
         let mut recent = Recent::new([3; 16]);
         let mut n = 0;
-        while !recent.is_full() {
+        while recent.len() < Recent::FULL {
             recent.insert_all(b"", &ids(n..n + 512));
             n += 512;
         }
