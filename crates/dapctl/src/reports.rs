@@ -78,6 +78,10 @@ impl KnownReport {
             Some(Measurement::Sum(n)) => (*n).into(),
             Some(Measurement::SumVec(v)) => v.clone().into(),
             Some(Measurement::Histogram(i)) => (*i).into(),
+            Some(Measurement::MultihotCountVec(v)) => {
+                v.iter().map(|b| u8::from(*b)).collect::<Vec<_>>().into()
+            }
+            Some(Measurement::Poplar1(string)) => string.to_string().into(),
         };
         let line = Line { report: b64::encode(&self.report), measurement };
         // Unwrap safety: strings and numbers always have a JSON.
@@ -199,6 +203,19 @@ pub fn random_measurement(vdaf: &VdafConfig, seed: u64, index: u64) -> Measureme
         } => Measurement::SumVec((0..*length).map(|_| next(*max_measurement)).collect()),
         VdafConfig::Prio3Histogram { length, .. } => {
             Measurement::Histogram(next(u64::from(length.saturating_sub(1))) as usize)
+        }
+        VdafConfig::Prio3MultihotCountVec { length, max_weight, .. } => {
+            let mut set = vec![false; *length as usize];
+            for _ in 0..*max_weight {
+                // One index beyond the last: elements that are not set.
+                if let Some(element) = set.get_mut(next(u64::from(*length)) as usize) {
+                    *element = true;
+                }
+            }
+            Measurement::MultihotCountVec(set)
+        }
+        VdafConfig::Poplar1 { bits } => {
+            Measurement::Poplar1((0..*bits).map(|_| next(1) == 1).collect())
         }
     }
 }

@@ -238,7 +238,7 @@ impl TaskSpec {
         if !(1..=SHARDS_MAX).contains(&self.shards) {
             return refuse("shards must be between 1 and 64");
         }
-        if usize::from(self.shards) * vdaf.agg_share_len() > SUMS_BYTES_MAX {
+        if usize::from(self.shards) * vdaf.agg_share_len_max() > SUMS_BYTES_MAX {
             return refuse("that many shards of that long an aggregate share exceed 8 MiB");
         }
         if self.tolerable_clock_skew.as_seconds() > CLOCK_SKEW_MAX_S {

@@ -24,7 +24,7 @@ use daphne_core::{
     testing::memory::{Fate, MemoryCluster},
     time::{Duration, Time},
     upload::client::{ClientTask, ReportRandomness},
-    vdaf::{Measurement, Vdaf, VdafConfig},
+    vdaf::{AggregationParam, Measurement, Vdaf, VdafConfig},
     version::DapVersion,
     wire::v09,
 };
@@ -139,11 +139,21 @@ impl World {
         }
     }
 
+    fn agg_param(&self) -> AggregationParam {
+        self.vdaf().decode_agg_param(&[]).unwrap()
+    }
+
+    fn agg_share_len(&self) -> usize {
+        self.vdaf().agg_share_len(&self.agg_param())
+    }
+
     fn begin(&self, batch: u8, reports: &[Vec<u8>]) -> LeaderJob {
         let reports: Vec<Report<'_>> =
             reports.iter().map(|r| v09::Report::decode(r).unwrap().into()).collect();
-        let (job, refused) =
-            self.leader().begin_job_v09(&self.leader_keys, self.batch(batch), &reports).unwrap();
+        let (job, refused) = self
+            .leader()
+            .begin_job_v09(&self.leader_keys, &self.agg_param(), self.batch(batch), &reports)
+            .unwrap();
         assert_eq!(refused, []);
         job.unwrap()
     }
@@ -172,8 +182,7 @@ impl World {
     fn totals(&self, outcomes: &[LeaderOutcome]) -> BTreeMap<BatchBucket, (u64, String)> {
         let mut leader: BTreeMap<BatchBucket, (u64, Vec<u8>)> = BTreeMap::new();
         for (bucket, slice) in outcomes.iter().flat_map(|o| &o.accepted) {
-            let entry =
-                leader.entry(*bucket).or_insert_with(|| (0, vec![0; self.vdaf().agg_share_len()]));
+            let entry = leader.entry(*bucket).or_insert_with(|| (0, vec![0; self.agg_share_len()]));
             entry.0 += slice.report_count;
             daphne_core::vdaf::share::add_assign(
                 self.vdaf().field(),
@@ -187,13 +196,22 @@ impl World {
             .map(|(bucket, (count, share))| {
                 let (n, helper) = self.held(&bucket);
                 assert_eq!(n, count, "both count the same");
-                (bucket, (n, self.vdaf().unshard(&share, &helper, n).unwrap().to_string()))
+                (
+                    bucket,
+                    (
+                        n,
+                        self.vdaf()
+                            .unshard(&self.agg_param(), &share, &helper, n)
+                            .unwrap()
+                            .to_string(),
+                    ),
+                )
             })
             .collect()
     }
 
     fn held(&self, bucket: &BatchBucket) -> (u64, Vec<u8>) {
-        let (mut count, mut share) = (0, vec![0; self.vdaf().agg_share_len()]);
+        let (mut count, mut share) = (0, vec![0; self.agg_share_len()]);
         for (_, tables) in self.cluster.stores_of(self.task.id()) {
             for row in tables.jobs() {
                 let mut at = 0;
@@ -568,7 +586,7 @@ fn reports_spread_over_too_many_buckets_do_not_exhaust_the_memory_of_all() {
     let config = VdafConfig::Prio3SumVec { max_measurement: 1, length: 50_000, chunk_length: 224 };
     w.task.parameters.vdaf = config;
     w.task.vdaf = Vdaf::new(DapVersion::V09.vdaf_draft(), config).unwrap();
-    let fit = commit::SUMS_BYTES_MAX / w.vdaf().agg_share_len();
+    let fit = commit::SUMS_BYTES_MAX / w.agg_share_len();
     let client = ClientTask {
         task_id: *w.task.id(),
         vdaf: w.vdaf().clone(),

@@ -438,7 +438,8 @@ impl World {
         };
         let reports: Vec<Report<'_>> =
             reports.iter().map(|r| v09::Report::decode(r).unwrap().into()).collect();
-        leader.begin_job_v09(&self.leader_keys, batch, &reports).unwrap().0.unwrap()
+        let agg_param = leader.vdaf.decode_agg_param(&[]).unwrap();
+        leader.begin_job_v09(&self.leader_keys, &agg_param, batch, &reports).unwrap().0.unwrap()
     }
 
     /// The helper's answer on a Worker whose clock shows `now`; the objects' clock is the cluster's.

@@ -15,7 +15,10 @@ use std::{
 };
 
 use daphne_core::{
-    vdaf::{AggregateResult, AggregateShare, OutputShare, Vdaf, VdafConfig, VerifyError},
+    vdaf::{
+        AggregateResult, AggregateShare, HelperTransition, LeaderTransition, OutputShare, Vdaf,
+        VdafConfig, VerifyError,
+    },
     version::VdafDraft,
 };
 use serde_json::{Value, json};
@@ -190,22 +193,33 @@ impl Vector {
         let ping_pong = |kind: u8, body: &[u8]| {
             [&[kind][..], &u32::try_from(body.len()).unwrap().to_be_bytes(), body].concat()
         };
+        let agg_param = vdaf.decode_agg_param(&[]).unwrap();
         let one = |share: &OutputShare| {
-            let mut sum = vdaf.aggregate_init();
+            let mut sum = vdaf.aggregate_init(&agg_param);
             sum.accumulate(share).unwrap();
             sum.encode()
         };
         let key = vdaf.verify_key(&self.verify_key).unwrap();
-        let mut sums: [AggregateShare; 2] = [vdaf.aggregate_init(), vdaf.aggregate_init()];
+        let mut sums: [AggregateShare; 2] =
+            [vdaf.aggregate_init(&agg_param), vdaf.aggregate_init(&agg_param)];
         for report in &self.reports {
             let Report { nonce, public_share, .. } = report;
             let [leader_share, helper_share] = &report.input_shares[..] else { panic!() };
-            let (state, init) =
-                vdaf.leader_init(&key, &self.ctx, nonce, public_share, leader_share).unwrap();
+            let (state, init) = vdaf
+                .leader_init(&key, &self.ctx, &agg_param, nonce, public_share, leader_share)
+                .unwrap();
             assert_eq!(init, ping_pong(0, &report.verifier_shares[0]));
             let message = report.verifier_message.as_ref().map(|message| ping_pong(2, message));
             let helper = |init: &[u8]| {
-                vdaf.helper_init(&key, &self.ctx, nonce, public_share, helper_share, init)
+                vdaf.helper_init(
+                    &key,
+                    &self.ctx,
+                    &agg_param,
+                    nonce,
+                    public_share,
+                    helper_share,
+                    init,
+                )
             };
             match self.failure.as_deref() {
                 None => {}
@@ -214,15 +228,24 @@ impl Vector {
                     return;
                 }
                 Some("verify_next") => {
-                    let result = vdaf.leader_continued(&self.ctx, state, &message.unwrap());
+                    let result =
+                        vdaf.leader_continued(&self.ctx, state, &agg_param, &message.unwrap());
                     assert_eq!(result.unwrap_err(), VerifyError::Refused);
                     return;
                 }
                 Some(other) => panic!("no operation {other}"),
             }
-            let (helper_output, finish) = helper(&init).unwrap();
+            let Ok(HelperTransition::Finished { output: helper_output, message: finish }) =
+                helper(&init)
+            else {
+                panic!()
+            };
             assert_eq!(finish, message.unwrap());
-            let leader_output = vdaf.leader_continued(&self.ctx, state, &finish).unwrap();
+            let Ok(LeaderTransition::Finished(leader_output)) =
+                vdaf.leader_continued(&self.ctx, state, &agg_param, &finish)
+            else {
+                panic!()
+            };
             for (i, output) in [leader_output, helper_output].iter().enumerate() {
                 assert_eq!(one(output), report.out_shares[i]);
                 sums[i].accumulate(output).unwrap();
@@ -231,7 +254,7 @@ impl Vector {
         assert!(self.failure.is_none());
         let [leader, helper] = sums.map(|sum| sum.encode());
         assert_eq!([&leader, &helper], [&self.agg_shares[0], &self.agg_shares[1]]);
-        let result = vdaf.unshard(&leader, &helper, self.reports.len() as u64).unwrap();
+        let result = vdaf.unshard(&agg_param, &leader, &helper, self.reports.len() as u64).unwrap();
         assert_eq!(result, self.result());
     }
 

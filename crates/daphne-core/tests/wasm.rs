@@ -6,7 +6,9 @@ use daphne_core::{
     hpke::{HpkeKem, HpkeKeypair, open, seal},
     ids::HpkeConfigId,
     seal::RootKeys,
-    vdaf::{Measurement, Vdaf, VdafConfig},
+    vdaf::{
+        HelperTransition, LeaderTransition, Measurement, OutputShare, Vdaf, VdafConfig, VerifyError,
+    },
     version::VdafDraft,
 };
 use wasm_bindgen_test::wasm_bindgen_test;
@@ -42,24 +44,49 @@ fn the_sum_of_verified_reports_is_the_truth() {
         for (config, measurements) in &instances {
             let vdaf = Vdaf::new(draft, *config).unwrap();
             let key = vdaf.verify_key(&vec![1; vdaf.verify_key_len()]).unwrap();
-            let (mut leader_sum, mut helper_sum) = (vdaf.aggregate_init(), vdaf.aggregate_init());
+            let agg_param = vdaf.decode_agg_param(&[]).unwrap();
+            let (mut leader_sum, mut helper_sum) =
+                (vdaf.aggregate_init(&agg_param), vdaf.aggregate_init(&agg_param));
             for (i, measurement) in measurements.iter().enumerate() {
                 let nonce = [i as u8; 16];
                 let report = vdaf.shard(ctx, measurement, &nonce).unwrap();
                 let public_share = &report.public_share;
                 let (state, init) = vdaf
-                    .leader_init(&key, ctx, &nonce, public_share, &report.leader_input_share)
+                    .leader_init(
+                        &key,
+                        ctx,
+                        &agg_param,
+                        &nonce,
+                        public_share,
+                        &report.leader_input_share,
+                    )
                     .unwrap();
-                let (helper, finish) = vdaf
-                    .helper_init(&key, ctx, &nonce, public_share, &report.helper_input_share, &init)
-                    .unwrap();
-                let leader = vdaf.leader_continued(ctx, state, &finish).unwrap();
+                let helper_share = &report.helper_input_share;
+                let (helper, finish) = finished(vdaf.helper_init(
+                    &key,
+                    ctx,
+                    &agg_param,
+                    &nonce,
+                    public_share,
+                    helper_share,
+                    &init,
+                ));
+                let leader = vdaf.leader_continued(ctx, state, &agg_param, &finish);
+                let Ok(LeaderTransition::Finished(leader)) = leader else { panic!() };
                 leader_sum.accumulate(&leader).unwrap();
                 helper_sum.accumulate(&helper).unwrap();
             }
-            let result = vdaf.unshard(&leader_sum.encode(), &helper_sum.encode(), 2).unwrap();
-            assert_eq!(result, vdaf.truth(measurements.iter()).unwrap());
+            let result =
+                vdaf.unshard(&agg_param, &leader_sum.encode(), &helper_sum.encode(), 2).unwrap();
+            assert_eq!(result, vdaf.truth(&agg_param, measurements.iter()).unwrap());
         }
+    }
+}
+
+fn finished(helper: Result<HelperTransition, VerifyError>) -> (OutputShare, Vec<u8>) {
+    match helper {
+        Ok(HelperTransition::Finished { output, message }) => (output, message),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -89,21 +116,25 @@ fn hex(text: &str) -> Vec<u8> {
 fn a_vector_of_vdaf_08() {
     let vdaf = Vdaf::new(VdafDraft::V08, VdafConfig::Prio3Count).unwrap();
     let key = vdaf.verify_key(&(0..16).collect::<Vec<u8>>()).unwrap();
+    let agg_param = vdaf.decode_agg_param(&[]).unwrap();
     let nonce: [u8; 16] = hex("000102030405060708090a0b0c0d0e0f").try_into().unwrap();
     let leader_share = hex(
         "352c53cbc1f95eee43253a8650e8ac18a5bd9c18b824886772947facdf1a413f1cf547cdb8c1ad4ed4c1294ccc856209",
     );
     let helper_share = hex("000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f");
-    let (state, init) = vdaf.leader_init(&key, b"", &nonce, b"", &leader_share).unwrap();
+    let (state, init) =
+        vdaf.leader_init(&key, b"", &agg_param, &nonce, b"", &leader_share).unwrap();
     assert_eq!(
         init,
         hex("0000000020f6340e6030e5960b53ad59de202314363e6063ed75a89676e3b9635d397d650e")
     );
-    let (helper, finish) = vdaf.helper_init(&key, b"", &nonce, b"", &helper_share, &init).unwrap();
+    let (helper, finish) =
+        finished(vdaf.helper_init(&key, b"", &agg_param, &nonce, b"", &helper_share, &init));
     assert_eq!(finish, hex("0200000000"));
-    let leader = vdaf.leader_continued(b"", state, &finish).unwrap();
+    let leader = vdaf.leader_continued(b"", state, &agg_param, &finish);
+    let Ok(LeaderTransition::Finished(leader)) = leader else { panic!() };
     let encode = |output| {
-        let mut sum = vdaf.aggregate_init();
+        let mut sum = vdaf.aggregate_init(&agg_param);
         sum.accumulate(output).unwrap();
         sum.encode()
     };

@@ -63,6 +63,7 @@ pub fn forge(world: &World, number: u64, time: Time, change: impl FnOnce(&mut Dr
         .leader_init(
             &world.leader.verify_key,
             &context,
+            &vdaf.decode_agg_param(&[]).expect("no parameter"),
             &id,
             &shares.public_share,
             &shares.leader_input_share,

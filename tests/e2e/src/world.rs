@@ -17,7 +17,7 @@ use daphne_core::{
     task::{TaskRole, TaskSpec},
     time::{Duration, Time},
     upload::client::{ClientTask, ReportRandomness},
-    vdaf::{AggregateResult, Measurement, VdafConfig, share},
+    vdaf::{AggregateResult, AggregationParam, Measurement, VdafConfig, share},
     version::DapVersion,
     wire::v09,
 };
@@ -188,12 +188,19 @@ impl World {
         self.job(PartialBatchSelector::LeaderSelected(batch), reports)
     }
 
+    /// The parameter of a VDAF that has no choice of one.
+    fn agg_param(&self) -> AggregationParam {
+        self.leader.vdaf.decode_agg_param(&[]).expect("no parameter")
+    }
+
     /// A job with a new id.
     pub fn job(&self, batch: PartialBatchSelector, reports: &[Vec<u8>]) -> Job {
         let reports: Vec<message::Report<'_>> =
             reports.iter().map(|r| v09::Report::decode(r).expect("a report").into()).collect();
-        let (job, refused) =
-            self.leader.begin_job_v09(&self.leader_keys, batch, &reports).expect("a small job");
+        let (job, refused) = self
+            .leader
+            .begin_job_v09(&self.leader_keys, &self.agg_param(), batch, &reports)
+            .expect("a small job");
         assert_eq!(refused, []);
         let leader = job.expect("at least one report");
         Job { id: AggregationJobId::new(random()), body: leader.request().to_vec(), leader }
@@ -343,8 +350,14 @@ impl World {
             HpkeCiphertext::decode(body).expect("a ciphertext"),
         )
         .expect("the helper's share opens");
-        collector::unshard(&self.leader.vdaf, &held.share, &helper_share, held.report_count)
-            .expect("the shares add up")
+        collector::unshard(
+            &self.leader.vdaf,
+            &self.agg_param(),
+            &held.share,
+            &helper_share,
+            held.report_count,
+        )
+        .expect("the shares add up")
     }
 
     /// Asserts that an answer to the right request holds the truth.
@@ -352,7 +365,11 @@ impl World {
     pub fn assert_true(&self, batch: BatchSelector, books: &Books, answer: &Answer) {
         let held = books.within(&batch, &self.leader);
         assert_eq!(held.measurements.len() as u64, held.report_count);
-        let truth = self.leader.vdaf.truth(held.measurements.iter()).expect("measurements");
+        let truth = self
+            .leader
+            .vdaf
+            .truth(&self.agg_param(), held.measurements.iter())
+            .expect("measurements");
         assert_eq!(self.result(batch, books, answer), truth);
     }
 

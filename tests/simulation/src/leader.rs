@@ -23,7 +23,7 @@ use crate::{
     coverage::Event,
     executor::{Host, Signal},
     network::{Bytes, HttpAnswer, HttpRequest},
-    reports::{self, ALL, JobContent, Special, Times},
+    reports::{self, ALL, JobContent, Special, Times, fixture},
     scenario::{CollectionKind, CollectionPlan, JobPlan, Start},
     world::World,
 };
@@ -231,7 +231,7 @@ pub fn view(world: &World, range: BucketRange, ahead: bool) -> View {
     let mut view = View {
         report_count: 0,
         checksum: Checksum::default(),
-        share: share::zero(vdaf.agg_share_len()),
+        share: share::zero(vdaf.agg_share_len(&fixture().agg_param)),
         times: Times::default(),
     };
     let mut add = |outcome: &LeaderOutcome, accepted: &[usize], (_, batch): JobContent| {

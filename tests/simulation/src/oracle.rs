@@ -137,9 +137,14 @@ fn open(
         Some(share) => share,
         None => open_share(world, body, answer)?,
     };
-    let result =
-        collector::unshard(&world.task.vdaf, &view.share, &helper_share, view.report_count)
-            .map_err(|e| e.to_string())?;
+    let result = collector::unshard(
+        &world.task.vdaf,
+        &fixture().agg_param,
+        &view.share,
+        &helper_share,
+        view.report_count,
+    )
+    .map_err(|e| e.to_string())?;
     match result {
         AggregateResult::Vector(times) => times.try_into().map_err(|_| "its length".to_owned()),
         AggregateResult::Number(_) => Err("it is a number".to_owned()),

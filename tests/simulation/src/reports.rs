@@ -20,7 +20,7 @@ use daphne_core::{
     task::{Task, TaskRole, TaskSpec},
     time::{Duration, Interval, Time},
     upload::client::{ClientTask, ReportRandomness},
-    vdaf::{Measurement, VdafConfig},
+    vdaf::{AggregationParam, Measurement, VdafConfig},
     version::DapVersion,
     wire::v09,
 };
@@ -153,6 +153,8 @@ pub struct Fixture {
     pub collector: HpkeKeypair,
     /// The secret that spreads reports over shards.
     pub shard_key: ShardKey,
+    /// The parameter of a VDAF that has no choice of one.
+    pub agg_param: AggregationParam,
     helper_keys: [HpkeKeypair; 2],
     leader: LeaderTask,
     leader_keys: HpkeKeypair,
@@ -195,6 +197,7 @@ impl Fixture {
         };
         // Unwrap safety: the parameters are good.
         let task = spec.check(1).unwrap();
+        let agg_param = task.vdaf.decode_agg_param(&[]).unwrap();
         let leader = LeaderTask {
             task_id: *task.id(),
             vdaf: task.vdaf.clone(),
@@ -207,6 +210,7 @@ impl Fixture {
             shard_key: ShardKey::new([5; 16]),
             helper_keys,
             leader,
+            agg_param,
             leader_keys,
             encoded: Vec::new(),
         };
@@ -287,7 +291,13 @@ thread_local! {
 pub struct Remembering;
 
 impl Verifier for Remembering {
-    fn verify(&self, task: &Task, keys: &HpkeKeyring, report: &VerifyInit<'_>) -> BytesVerdict {
+    fn verify(
+        &self,
+        task: &Task,
+        keys: &HpkeKeyring,
+        agg_param: &AggregationParam,
+        report: &VerifyInit<'_>,
+    ) -> BytesVerdict {
         let share = &report.report_share;
         let sealed = share.encrypted_input_share;
         let mut key = vec![keys.keys().len() as u8, sealed.config_id.0];
@@ -297,7 +307,10 @@ impl Verifier for Remembering {
             key.extend_from_slice(part);
         }
         VERDICTS.with_borrow_mut(|verdicts| {
-            verdicts.entry(key).or_insert_with(|| OpenAndVerify.verify(task, keys, report)).clone()
+            verdicts
+                .entry(key)
+                .or_insert_with(|| OpenAndVerify.verify(task, keys, agg_param, report))
+                .clone()
         })
     }
 }
@@ -318,8 +331,10 @@ fn begin_job((set, batch): JobContent) -> LeaderJob {
     // Unwrap safety: a client made the reports, and there is at least one.
     let reports: Vec<Report<'_>> =
         of_set(set).map(|n| v09::Report::decode(&fixture.encoded[n]).unwrap().into()).collect();
-    let (job, refused) =
-        fixture.leader.begin_job_v09(&fixture.leader_keys, batch, &reports).unwrap();
+    let (job, refused) = fixture
+        .leader
+        .begin_job_v09(&fixture.leader_keys, &fixture.agg_param, batch, &reports)
+        .unwrap();
     assert_eq!(refused, [], "the leader refuses its own clients' reports");
     job.unwrap()
 }

@@ -153,7 +153,9 @@ fn collect(
         sealed.as_ref(),
     )
     .map_err(|e| wrong(&e.to_string()))?;
-    collector::unshard(&leader.task.vdaf, &leader_share, &helper_share, accepted.report_count)
+    let vdaf = &leader.task.vdaf;
+    let agg_param = vdaf.decode_agg_param(&[]).map_err(|e| wrong(&e.to_string()))?;
+    collector::unshard(vdaf, &agg_param, &leader_share, &helper_share, accepted.report_count)
         .map_err(|e| wrong(&e.to_string()))
 }
 

@@ -12,7 +12,7 @@ use daphne_core::{
     hpke::HpkeKeypair,
     ids::{AggregationJobId, ReportId},
     message::{PartialBatchSelector, Report, VerifyResp, VerifyRespResult},
-    vdaf::{AggregateResult, Measurement, Vdaf, share},
+    vdaf::{AggregateResult, AggregationParam, Measurement, Vdaf, share},
     wire::v09,
 };
 
@@ -98,9 +98,10 @@ impl Leader<'_> {
         let outcome = &mut end.outcome;
         outcome.reports_read = job.reports.len() as u64;
         let reports = decode(&job.reports)?;
+        let agg_param = self.agg_param()?;
         let (begun, refused) = self
             .task
-            .begin_job_v09(self.keys, job.batch, &reports)
+            .begin_job_v09(self.keys, &agg_param, job.batch, &reports)
             .map_err(|_| Failure::Usage("a report is too large to be sent".into()))?;
         for (_, error) in &refused {
             count(&mut outcome.refused_by_leader, error.label(), 1);
@@ -146,6 +147,11 @@ impl Leader<'_> {
         Ok(())
     }
 
+    /// The parameter of a VDAF that has no choice of one.
+    fn agg_param(&self) -> Result<AggregationParam, Failure> {
+        self.task.vdaf.decode_agg_param(&[]).map_err(|e| Failure::Usage(e.to_string()))
+    }
+
     /// What the accepted reports say, by bucket; `None` for a bucket where one is not known.
     fn truths(
         &self,
@@ -170,10 +176,12 @@ impl Leader<'_> {
                 _ => *all = None,
             }
         }
+        let agg_param = self.agg_param()?;
         known
             .into_iter()
             .map(|(bucket, all)| {
-                let truth = all.map(|all| self.task.vdaf.truth(all.into_iter())).transpose();
+                let truth =
+                    all.map(|all| self.task.vdaf.truth(&agg_param, all.into_iter())).transpose();
                 Ok((bucket, truth.map_err(|e| Failure::Usage(e.to_string()))?))
             })
             .collect()

@@ -165,7 +165,7 @@ fn examine_all(
                 entry.refused.insert(owned.report_id, error);
             } else if let Some(output) = output {
                 sums.entry((owner, owned.bucket))
-                    .or_insert_with(|| job.task().vdaf.aggregate_init())
+                    .or_insert_with(|| job.task().vdaf.aggregate_init(job.agg_param()))
                     .accumulate(&output)
                     .map_err(|e| Internal::Broken(e.to_string()))?;
             }
@@ -195,7 +195,7 @@ fn kept_sums(
     }
     let mut by_size: Vec<_> = reports.into_iter().collect();
     by_size.sort_by_key(|(sum, n)| (std::cmp::Reverse(*n), *sum));
-    let fit = (SUMS_BYTES_MAX / job.task().vdaf.agg_share_len().max(1)).max(1);
+    let fit = (SUMS_BYTES_MAX / job.task().vdaf.agg_share_len(job.agg_param()).max(1)).max(1);
     by_size.into_iter().take(fit).map(|(sum, _)| sum).collect()
 }
 
@@ -389,7 +389,7 @@ impl<O: Objects> Committer<'_, O> {
             let (Some(Some(output)), Some(sum)) = (again, work.shares.get_mut(bucket)) else {
                 return Err(Internal::Broken("a report verified only once".to_owned()));
             };
-            let mut one = vdaf.aggregate_init();
+            let mut one = vdaf.aggregate_init(self.job.agg_param());
             one.accumulate(&output).map_err(|e| broken(&e))?;
             share::sub_assign(vdaf.field(), sum, &one.encode()).map_err(|e| broken(&e))?;
         }

@@ -14,7 +14,7 @@ use crate::{
     message::{AggregationJobInit, PartialBatchSelector, PlaintextInputShare, VerifyInit},
     task::Task,
     time::{Duration, Time},
-    vdaf::{OutputShare, VerifyError},
+    vdaf::{AggregationParam, HelperTransition, OutputShare, VerifyError},
     wire::v09,
 };
 
@@ -56,12 +56,13 @@ impl HpkeKeyring {
 }
 
 /// A job as the helper sees it, past the checks that concern the whole request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct HelperJob<'a> {
     task: &'a Task,
     keys: &'a HpkeKeyring,
     now: Time,
     init: &'a AggregationJobInit<'a>,
+    agg_param: AggregationParam,
     verifier: &'a dyn Verifier,
 }
 
@@ -73,7 +74,13 @@ pub type BytesVerdict = Result<Result<(OutputShare, Vec<u8>), ReportError>, Repo
 /// same reports over and over, as a simulation does, may remember what [`OpenAndVerify`] says.
 pub trait Verifier: fmt::Debug {
     /// Opens and verifies one report.
-    fn verify(&self, task: &Task, keys: &HpkeKeyring, report: &VerifyInit<'_>) -> BytesVerdict;
+    fn verify(
+        &self,
+        task: &Task,
+        keys: &HpkeKeyring,
+        agg_param: &AggregationParam,
+        report: &VerifyInit<'_>,
+    ) -> BytesVerdict;
 }
 
 /// Does the work each time.
@@ -81,7 +88,13 @@ pub trait Verifier: fmt::Debug {
 pub struct OpenAndVerify;
 
 impl Verifier for OpenAndVerify {
-    fn verify(&self, task: &Task, keys: &HpkeKeyring, report: &VerifyInit<'_>) -> BytesVerdict {
+    fn verify(
+        &self,
+        task: &Task,
+        keys: &HpkeKeyring,
+        agg_param: &AggregationParam,
+        report: &VerifyInit<'_>,
+    ) -> BytesVerdict {
         let share = &report.report_share;
         let metadata = &share.metadata;
         let version = task.parameters.version;
@@ -99,6 +112,7 @@ impl Verifier for OpenAndVerify {
         let verified = task.vdaf.helper_init(
             &task.verify_key,
             &version.vdaf_context(task.id()),
+            agg_param,
             metadata.report_id.as_bytes(),
             share.public_share,
             input_share.payload,
@@ -108,7 +122,12 @@ impl Verifier for OpenAndVerify {
             return Err(ReportError::InvalidMessage);
         }
         Ok(check_extensions(&input_share)
-            .and_then(|()| verified.map_err(|_| ReportError::VdafVerifyError)))
+            .and_then(|()| verified.map_err(|_| ReportError::VdafVerifyError))
+            .and_then(|transition| match transition {
+                HelperTransition::Finished { output, message } => Ok((output, message)),
+                // A job has one round so far.
+                HelperTransition::Continued { .. } => Err(ReportError::VdafVerifyError),
+            }))
     }
 }
 
@@ -156,7 +175,7 @@ impl<'a> HelperJob<'a> {
         now: Time,
         init: &'a AggregationJobInit<'a>,
     ) -> Result<Self, Abort> {
-        task.vdaf.decode_agg_param(init.agg_param)?;
+        let agg_param = task.vdaf.decode_agg_param(init.agg_param)?;
         match (init.batch, task.parameters.batch_mode) {
             (PartialBatchSelector::TimeInterval, BatchMode::TimeInterval)
             | (PartialBatchSelector::LeaderSelected(_), BatchMode::LeaderSelected) => {}
@@ -171,7 +190,7 @@ impl<'a> HelperJob<'a> {
         if ids.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err(Abort::invalid_message("a report id appears twice"));
         }
-        Ok(Self { task, keys, now, init, verifier: &OpenAndVerify })
+        Ok(Self { task, keys, now, init, agg_param, verifier: &OpenAndVerify })
     }
 
     /// As it is, with another way to verify.
@@ -183,6 +202,11 @@ impl<'a> HelperJob<'a> {
     /// The task.
     pub fn task(&self) -> &'a Task {
         self.task
+    }
+
+    /// What its reports are aggregated for.
+    pub fn agg_param(&self) -> &AggregationParam {
+        &self.agg_param
     }
 
     /// The request.
@@ -205,7 +229,7 @@ impl<'a> HelperJob<'a> {
         report: &VerifyInit<'_>,
     ) -> Result<(OwnedReport, Option<OutputShare>), ReportError> {
         let metadata = &report.report_share.metadata;
-        let verified = self.verifier.verify(self.task, self.keys, report)?;
+        let verified = self.verifier.verify(self.task, self.keys, &self.agg_param, report)?;
         let proposal = self.time_proposal(metadata.time);
         let (verified, output) = match verified {
             Ok((output, message)) => (Ok(message), Some(output)),

@@ -14,7 +14,10 @@ use crate::{
         VerifyInit, VerifyResp, VerifyRespResult,
     },
     time::{Duration, Time},
-    vdaf::{AggregateShare, LeaderState, Vdaf, VerifyError, VerifyKey},
+    vdaf::{
+        AggregateShare, AggregationParam, LeaderState, LeaderTransition, Vdaf, VerifyError,
+        VerifyKey,
+    },
     version::DapVersion,
     wire::v09,
 };
@@ -36,6 +39,7 @@ pub struct LeaderTask {
 #[derive(Clone, Debug)]
 pub struct LeaderJob {
     request: Vec<u8>,
+    agg_param: AggregationParam,
     reports: Vec<PendingReport>,
 }
 
@@ -85,6 +89,7 @@ impl LeaderTask {
     fn begin(
         &self,
         keys: &HpkeKeypair,
+        agg_param: &AggregationParam,
         report: &Report<'_>,
     ) -> Result<(LeaderState, Vec<u8>), ReportError> {
         let sealed = report.leader_encrypted_input_share;
@@ -103,6 +108,7 @@ impl LeaderTask {
             .leader_init(
                 &self.verify_key,
                 &DapVersion::V09.vdaf_context(&self.task_id),
+                agg_param,
                 report.metadata.report_id.as_bytes(),
                 report.public_share,
                 share.payload,
@@ -130,6 +136,7 @@ impl LeaderTask {
     pub fn begin_job_v09(
         &self,
         keys: &HpkeKeypair,
+        agg_param: &AggregationParam,
         batch: PartialBatchSelector,
         reports: &[Report<'_>],
     ) -> Result<(Option<LeaderJob>, Vec<(ReportId, ReportError)>), EncodeError> {
@@ -137,7 +144,7 @@ impl LeaderTask {
         let mut pending = Vec::new();
         let mut begun = Vec::new();
         for report in reports {
-            match self.begin(keys, report) {
+            match self.begin(keys, agg_param, report) {
                 Ok((state, message)) => {
                     pending.push(PendingReport {
                         report_id: report.metadata.report_id,
@@ -152,8 +159,9 @@ impl LeaderTask {
         if begun.is_empty() {
             return Ok((None, refused));
         }
+        let encoded = agg_param.encode();
         let init = AggregationJobInit {
-            agg_param: &[],
+            agg_param: &encoded,
             batch,
             verify_inits: begun
                 .iter()
@@ -168,7 +176,7 @@ impl LeaderTask {
                 .collect(),
         };
         let request = v09::AggregationJobInitReq::from(init).encode()?;
-        Ok((Some(LeaderJob { request, reports: pending }), refused))
+        Ok((Some(LeaderJob { request, agg_param: agg_param.clone(), reports: pending }), refused))
     }
 
     /// Finishes a DAP-09 job with the helper's answer.
@@ -195,14 +203,17 @@ impl LeaderTask {
                     continue;
                 }
             };
-            let Ok(output) = self.vdaf.leader_continued(&context, report.state, &message) else {
+            // A job has one round so far.
+            let Ok(LeaderTransition::Finished(output)) =
+                self.vdaf.leader_continued(&context, report.state, &job.agg_param, &message)
+            else {
                 outcome.refused.push((report.report_id, ReportError::VdafVerifyError));
                 continue;
             };
             let slice = outcome.accepted.entry(report.bucket).or_insert_with(|| LeaderSlice {
                 report_count: 0,
                 checksum: Checksum::default(),
-                share: self.vdaf.aggregate_init(),
+                share: self.vdaf.aggregate_init(&job.agg_param),
             });
             if slice.share.accumulate(&output).is_err() {
                 outcome.refused.push((report.report_id, ReportError::VdafVerifyError));

@@ -4,7 +4,7 @@ use crate::{
     hpke::{self, HpkeKeypair, Role},
     ids::TaskId,
     message::HpkeCiphertext,
-    vdaf::{AggregateResult, UnshardError, Vdaf},
+    vdaf::{AggregateResult, AggregationParam, UnshardError, Vdaf},
     version::DapVersion,
     wire::v09,
 };
@@ -49,9 +49,10 @@ pub fn open_share_v09(
 /// [`CollectorError::Unshard`].
 pub fn unshard(
     vdaf: &Vdaf,
+    agg_param: &AggregationParam,
     leader_share: &[u8],
     helper_share: &[u8],
     report_count: u64,
 ) -> Result<AggregateResult, CollectorError> {
-    Ok(vdaf.unshard(leader_share, helper_share, report_count)?)
+    Ok(vdaf.unshard(agg_param, leader_share, helper_share, report_count)?)
 }

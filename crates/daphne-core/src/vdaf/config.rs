@@ -11,6 +11,9 @@ pub const AGG_SHARE_BYTES_MAX: usize = 3 << 19;
 /// Longest input share of the leader, in bytes: it must fit an upload and the memory of an isolate.
 pub const INPUT_SHARE_BYTES_MAX: usize = 4 << 20;
 
+/// Longest string of bits that Poplar1 may count by prefix: 512 bytes. Shares grow with it, and so does the work.
+pub const POPLAR1_BITS_MAX: u16 = 4096;
+
 /// Parameters that we do not run. The fault of whoever configures the task; the text is one sentence for them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -27,7 +30,8 @@ impl ConfigError {
 ///
 /// Read, an integer's range is either `max_measurement` or `bits` (`1..=64`, as VDAF-08 and its tools say),
 /// meaning `2^bits - 1`; written, it is always `max_measurement`.
-/// VDAF-08 §7.4 and VDAF-18 §7.4; the last one is a private instance that two implementations share.
+/// VDAF-08 §7.4 and §8, VDAF-18 §7.4 and §8; the one with several proofs is a private instance that two implementations
+/// share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Written")]
 pub enum VdafConfig {
@@ -54,6 +58,16 @@ pub enum VdafConfig {
         /// Trades computation for size; about the square root of `length` is best.
         chunk_length: u32,
     },
+    /// How many measurements have each index of a vector set, each of them a few. VDAF-08 has no code point for it; it
+    /// runs under the private `0xFFFF0000`.
+    Prio3MultihotCountVec {
+        /// Elements in a measurement.
+        length: u32,
+        /// Most elements that a measurement may have set, in `1..=length`.
+        max_weight: u32,
+        /// Trades computation for size; about the square root of `length` is best.
+        chunk_length: u32,
+    },
     /// [`VdafConfig::Prio3SumVec`] in a smaller field with several proofs and another XOF, id `0xFFFF1003`.
     Prio3SumVecField64MultiproofHmacSha256Aes128 {
         /// Elements in a measurement.
@@ -65,6 +79,11 @@ pub enum VdafConfig {
         /// Proofs per report, `2..=3`.
         proofs: u8,
     },
+    /// How many measurements, strings of bits, begin with each of the prefixes that the collector asks about.
+    Poplar1 {
+        /// Bits of a measurement, `1..=4096`.
+        bits: u16,
+    },
 }
 
 impl VdafConfig {
@@ -75,9 +94,11 @@ impl VdafConfig {
             Self::Prio3Sum { .. } => "Prio3Sum",
             Self::Prio3SumVec { .. } => "Prio3SumVec",
             Self::Prio3Histogram { .. } => "Prio3Histogram",
+            Self::Prio3MultihotCountVec { .. } => "Prio3MultihotCountVec",
             Self::Prio3SumVecField64MultiproofHmacSha256Aes128 { .. } => {
                 "Prio3SumVecField64MultiproofHmacSha256Aes128"
             }
+            Self::Poplar1 { .. } => "Poplar1",
         }
     }
 
@@ -91,7 +112,10 @@ impl VdafConfig {
                 VdafDraft::V08 => FieldKind::F128,
                 VdafDraft::V18 => FieldKind::F64,
             },
-            Self::Prio3SumVec { .. } | Self::Prio3Histogram { .. } => FieldKind::F128,
+            Self::Prio3SumVec { .. }
+            | Self::Prio3Histogram { .. }
+            | Self::Prio3MultihotCountVec { .. } => FieldKind::F128,
+            Self::Poplar1 { bits } => FieldKind::Poplar1 { bits: *bits },
         }
     }
 
@@ -104,6 +128,12 @@ impl VdafConfig {
                 (length, bits(draft, max_measurement)?, chunk_length, 1)
             }
             Self::Prio3Histogram { length, chunk_length } => (length, 1, chunk_length, 1),
+            Self::Prio3MultihotCountVec { length, max_weight, chunk_length } => {
+                if !(1..=length.max(1)).contains(&max_weight) {
+                    return Err(ConfigError::new("max_weight must be between 1 and length"));
+                }
+                (length, 1, chunk_length, 1)
+            }
             Self::Prio3SumVecField64MultiproofHmacSha256Aes128 {
                 length,
                 max_measurement,
@@ -114,6 +144,13 @@ impl VdafConfig {
                     return Err(ConfigError::new("proofs must be 2 or 3"));
                 }
                 (length, bits(draft, max_measurement)?, chunk_length, proofs)
+            }
+            Self::Poplar1 { bits } => {
+                return if (1..=POPLAR1_BITS_MAX).contains(&bits) {
+                    Ok(())
+                } else {
+                    Err(ConfigError(format!("bits must be between 1 and {POPLAR1_BITS_MAX}")))
+                };
             }
         };
         if length == 0 {
@@ -174,12 +211,20 @@ enum Written {
         length: u32,
         chunk_length: u32,
     },
+    Prio3MultihotCountVec {
+        length: u32,
+        max_weight: u32,
+        chunk_length: u32,
+    },
     Prio3SumVecField64MultiproofHmacSha256Aes128 {
         length: u32,
         bits: Option<u32>,
         max_measurement: Option<u64>,
         chunk_length: u32,
         proofs: u8,
+    },
+    Poplar1 {
+        bits: u16,
     },
 }
 
@@ -202,6 +247,9 @@ impl TryFrom<Written> for VdafConfig {
             Written::Prio3Histogram { length, chunk_length } => {
                 Self::Prio3Histogram { length, chunk_length }
             }
+            Written::Prio3MultihotCountVec { length, max_weight, chunk_length } => {
+                Self::Prio3MultihotCountVec { length, max_weight, chunk_length }
+            }
             Written::Prio3SumVecField64MultiproofHmacSha256Aes128 {
                 length,
                 bits,
@@ -214,6 +262,7 @@ impl TryFrom<Written> for VdafConfig {
                 chunk_length,
                 proofs,
             },
+            Written::Poplar1 { bits } => Self::Poplar1 { bits },
         })
     }
 }
@@ -252,6 +301,8 @@ mod tests {
         for json in [
             r#"{"Prio3SumVec":{"bits":1,"length":1000,"chunk_length":32}}"#,
             r#"{"Prio3Histogram":{"length":100,"chunk_length":10}}"#,
+            r#"{"Prio3MultihotCountVec":{"length":100,"max_weight":3,"chunk_length":10}}"#,
+            r#"{"Poplar1":{"bits":256}}"#,
         ] {
             let config = parse(json).unwrap();
             assert_eq!(parse(&serde_json::to_string(&config).unwrap()), Ok(config));
@@ -270,7 +321,10 @@ mod tests {
             r#"{"Prio3Histogram":{"length":1,"chunk_length":1,"bits":1}}"#,
             r#"{"Prio3Histogram":{"length":4294967296,"chunk_length":1}}"#,
             r#"{"Prio3Histogram":{"length":-1,"chunk_length":1}}"#,
-            r#"{"Poplar1":{"bits":8}}"#,
+            r#"{"Prio3MultihotCountVec":{"length":1,"chunk_length":1}}"#,
+            r#"{"Poplar1":{}}"#,
+            r#"{"Poplar1":{"bits":65536}}"#,
+            r#"{"Poplar1":{"bits":8,"length":8}}"#,
             r#""Prio3Sum""#,
             "3",
         ] {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::VdafConfig;
+use super::{AggregationParam, BitString, VdafConfig};
 
 /// A measurement does not fit its VDAF, or could not be shared. The fault of whoever supplies it; the text is
 /// one sentence for them.
@@ -29,6 +29,10 @@ pub enum Measurement {
     SumVec(Vec<u64>),
     /// For [`VdafConfig::Prio3Histogram`]: the bucket's index, in `[0, length)`.
     Histogram(usize),
+    /// For [`VdafConfig::Prio3MultihotCountVec`]: `length` elements, at most `max_weight` of them set.
+    MultihotCountVec(Vec<bool>),
+    /// For [`VdafConfig::Poplar1`]: as many bits as its parameter says.
+    Poplar1(BitString),
 }
 
 /// Names the type only: a measurement is what the protocol hides.
@@ -40,7 +44,8 @@ impl fmt::Debug for Measurement {
 
 impl Measurement {
     /// Reads a measurement for a VDAF from JSON: a count is `true`, `false`, `0` or `1`; a sum is a number; a
-    /// sum of vectors is an array of numbers; a histogram is the bucket's index.
+    /// sum of vectors is an array of numbers; a histogram is the bucket's index; a multihot vector is an array of
+    /// `true`, `false`, `0` and `1`; Poplar1's is a string of the characters `0` and `1`.
     ///
     /// # Errors
     /// [`MeasurementError`] if the value has another type, length or range.
@@ -53,32 +58,34 @@ impl Measurement {
                 MeasurementError::new("the measurement must be made of non-negative integers")
             })
         };
+        let array = || {
+            value
+                .as_array()
+                .ok_or_else(|| MeasurementError::new("the measurement must be an array"))
+        };
         let measurement = match config {
-            VdafConfig::Prio3Count => Self::Count(match value.as_bool() {
-                Some(b) => b,
-                None => match value.as_u64() {
-                    Some(n @ 0..=1) => n == 1,
-                    _ => {
-                        return Err(MeasurementError::new(
-                            "the measurement must be true, false, 0 or 1",
-                        ));
-                    }
-                },
-            }),
+            VdafConfig::Prio3Count => Self::Count(flag(value).ok_or_else(|| {
+                MeasurementError::new("the measurement must be true, false, 0 or 1")
+            })?),
             VdafConfig::Prio3Sum { .. } => Self::Sum(number(value)?),
             VdafConfig::Prio3SumVec { .. }
-            | VdafConfig::Prio3SumVecField64MultiproofHmacSha256Aes128 { .. } => Self::SumVec(
-                value
-                    .as_array()
-                    .ok_or_else(|| MeasurementError::new("the measurement must be an array"))?
-                    .iter()
-                    .map(number)
-                    .collect::<Result<_, _>>()?,
-            ),
+            | VdafConfig::Prio3SumVecField64MultiproofHmacSha256Aes128 { .. } => {
+                Self::SumVec(array()?.iter().map(number).collect::<Result<_, _>>()?)
+            }
             VdafConfig::Prio3Histogram { .. } => Self::Histogram(
                 usize::try_from(number(value)?)
                     .map_err(|_| MeasurementError::new("the measurement is too large"))?,
             ),
+            VdafConfig::Prio3MultihotCountVec { .. } => Self::MultihotCountVec(
+                array()?.iter().map(flag).collect::<Option<_>>().ok_or_else(|| {
+                    MeasurementError::new("the measurement must be made of true, false, 0 and 1")
+                })?,
+            ),
+            VdafConfig::Poplar1 { .. } => {
+                Self::Poplar1(value.as_str().and_then(|text| text.parse().ok()).ok_or_else(
+                    || MeasurementError::new("the measurement must be a string of 0 and 1"),
+                )?)
+            }
         };
         measurement.check(config)?;
         Ok(measurement)
@@ -91,6 +98,13 @@ impl Measurement {
                 Ok(())
             } else {
                 Err(MeasurementError(format!("the measurement has a number larger than {max}")))
+            }
+        };
+        let has_length = |len: usize, length: u32| {
+            if len as u64 == u64::from(length) {
+                Ok(())
+            } else {
+                Err(MeasurementError(format!("the measurement must have {length} elements")))
             }
         };
         match (config, self) {
@@ -107,11 +121,7 @@ impl Measurement {
                 },
                 Self::SumVec(v),
             ) => {
-                if v.len() as u64 != u64::from(*length) {
-                    return Err(MeasurementError(format!(
-                        "the measurement must have {length} elements"
-                    )));
-                }
+                has_length(v.len(), *length)?;
                 v.iter().try_for_each(|n| in_range(*n, *max_measurement))
             }
             (VdafConfig::Prio3Histogram { length, .. }, Self::Histogram(i)) => {
@@ -121,11 +131,38 @@ impl Measurement {
                     Err(MeasurementError(format!("the measurement must be below {length}")))
                 }
             }
+            (
+                VdafConfig::Prio3MultihotCountVec { length, max_weight, .. },
+                Self::MultihotCountVec(v),
+            ) => {
+                has_length(v.len(), *length)?;
+                if v.iter().filter(|b| **b).count() as u64 <= u64::from(*max_weight) {
+                    Ok(())
+                } else {
+                    Err(MeasurementError(format!(
+                        "the measurement must have at most {max_weight} elements set"
+                    )))
+                }
+            }
+            (VdafConfig::Poplar1 { bits }, Self::Poplar1(string)) => {
+                if string.len() == usize::from(*bits) {
+                    Ok(())
+                } else {
+                    Err(MeasurementError(format!("the measurement must have {bits} bits")))
+                }
+            }
             (config, _) => {
                 Err(MeasurementError(format!("the measurement is not one for {}", config.name())))
             }
         }
     }
+}
+
+fn flag(value: &serde_json::Value) -> Option<bool> {
+    value.as_bool().or(match value.as_u64() {
+        Some(n @ 0..=1) => Some(n == 1),
+        _ => None,
+    })
 }
 
 /// The exact aggregate of measurements in the clear, which a correct run must reproduce; for tests and tools.
@@ -134,15 +171,20 @@ impl Measurement {
 /// [`MeasurementError`] if a measurement does not fit.
 pub(super) fn truth<'a>(
     config: &VdafConfig,
+    agg_param: &AggregationParam,
     measurements: impl Iterator<Item = &'a Measurement>,
 ) -> Result<AggregateResult, MeasurementError> {
+    let prefixes = agg_param.prefixes();
+    let level = agg_param.level();
     let mut result = match config {
         VdafConfig::Prio3Count | VdafConfig::Prio3Sum { .. } => AggregateResult::Number(0),
         VdafConfig::Prio3SumVec { length, .. }
         | VdafConfig::Prio3Histogram { length, .. }
+        | VdafConfig::Prio3MultihotCountVec { length, .. }
         | VdafConfig::Prio3SumVecField64MultiproofHmacSha256Aes128 { length, .. } => {
             AggregateResult::Vector(vec![0; *length as usize])
         }
+        VdafConfig::Poplar1 { .. } => AggregateResult::Vector(vec![0; prefixes.len()]),
     };
     for measurement in measurements {
         measurement.check(config)?;
@@ -154,6 +196,17 @@ pub(super) fn truth<'a>(
             }
             (AggregateResult::Vector(sums), Measurement::Histogram(i)) => {
                 if let Some(sum) = sums.get_mut(*i) {
+                    *sum += 1;
+                }
+            }
+            (AggregateResult::Vector(sums), Measurement::MultihotCountVec(v)) => {
+                sums.iter_mut().zip(v).for_each(|(sum, b)| *sum += u128::from(*b));
+            }
+            (AggregateResult::Vector(sums), Measurement::Poplar1(string)) => {
+                let prefix = string.prefix(level.map_or(0, |level| usize::from(level) + 1));
+                if let Ok(i) = prefixes.binary_search(&prefix)
+                    && let Some(sum) = sums.get_mut(i)
+                {
                     *sum += 1;
                 }
             }
@@ -170,7 +223,8 @@ pub(super) fn truth<'a>(
 pub enum AggregateResult {
     /// Of a count or a sum, in `[0, p)` for the prime `p` of the VDAF's field.
     Number(u128),
-    /// Of a sum of vectors or a histogram: `length` such numbers.
+    /// Of a sum of vectors, a histogram or multihot vectors: `length` such numbers. Of Poplar1: how many measurements
+    /// begin with each of the parameter's prefixes, in their order.
     Vector(Vec<u128>),
 }
 

@@ -1,47 +1,52 @@
-//! The ping-pong messages that a one-round VDAF exchanges: a type byte and one `opaque32`.
+//! The ping-pong messages of leader and helper: a type byte, and one or two `opaque32`.
 //! VDAF-08 §5.8, VDAF-18 §5.7.1.
 
 use super::VerifyError;
 use crate::codec::{DecodeError, Reader, Writer};
 
 const INITIALIZE: u8 = 0;
+const CONTINUE: u8 = 1;
 const FINISH: u8 = 2;
 
-/// The leader's message around its verifier share.
-#[doc(alias = "prep_share")]
-pub(super) fn initialize(verifier_share: &[u8]) -> Result<Vec<u8>, VerifyError> {
-    write(INITIALIZE, verifier_share)
+/// A ping-pong message, its parts encoded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(test, derive(Debug))]
+pub(super) enum Message<'a> {
+    /// The leader's first: its verifier share.
+    #[doc(alias = "prep_share")]
+    Initialize(&'a [u8]),
+    /// The verifier message of a round, and the sender's verifier share of the next one.
+    Continue { message: &'a [u8], share: &'a [u8] },
+    /// The verifier message of the last round.
+    #[doc(alias = "prep_msg")]
+    Finish(&'a [u8]),
 }
 
-/// The helper's message around the verifier message.
-#[doc(alias = "prep_msg")]
-pub(super) fn finish(verifier_message: &[u8]) -> Result<Vec<u8>, VerifyError> {
-    write(FINISH, verifier_message)
-}
+impl<'a> Message<'a> {
+    /// The bytes to send.
+    pub(super) fn encode(self) -> Result<Vec<u8>, VerifyError> {
+        let mut w = Writer::new();
+        match self {
+            Self::Initialize(share) => w.u8(INITIALIZE).opaque32(share),
+            Self::Continue { message, share } => w.u8(CONTINUE).opaque32(message).opaque32(share),
+            Self::Finish(message) => w.u8(FINISH).opaque32(message),
+        };
+        // No share of an accepted configuration comes near 4 GiB.
+        w.finish().map_err(|_| VerifyError::Refused)
+    }
 
-/// The verifier share in the leader's message.
-pub(super) fn read_initialize(message: &[u8]) -> Result<&[u8], VerifyError> {
-    read(INITIALIZE, message)
-}
-
-/// The verifier message in the helper's message.
-pub(super) fn read_finish(message: &[u8]) -> Result<&[u8], VerifyError> {
-    read(FINISH, message)
-}
-
-fn write(kind: u8, body: &[u8]) -> Result<Vec<u8>, VerifyError> {
-    let mut w = Writer::new();
-    w.u8(kind).opaque32(body);
-    // No share of an accepted configuration comes near 4 GiB.
-    w.finish().map_err(|_| VerifyError::Refused)
-}
-
-fn read(expected: u8, message: &[u8]) -> Result<&[u8], VerifyError> {
-    Reader::all(message, |r| match r.u8()? {
-        kind if kind == expected => r.opaque32(),
-        _ => Err(DecodeError::Invalid("the ping-pong message has the wrong type")),
-    })
-    .map_err(|_| VerifyError::Refused)
+    /// Reads what the peer sent.
+    pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, VerifyError> {
+        Reader::all(bytes, |r| {
+            Ok(match r.u8()? {
+                INITIALIZE => Self::Initialize(r.opaque32()?),
+                CONTINUE => Self::Continue { message: r.opaque32()?, share: r.opaque32()? },
+                FINISH => Self::Finish(r.opaque32()?),
+                _ => return Err(DecodeError::Invalid("there is no such ping-pong message")),
+            })
+        })
+        .map_err(|_| VerifyError::Refused)
+    }
 }
 
 #[cfg(test)]
@@ -49,16 +54,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_expected_message_is_read() {
-        let message = initialize(b"ab").unwrap();
-        assert_eq!(message, [0, 0, 0, 0, 2, b'a', b'b']);
-        assert_eq!(read_initialize(&message), Ok(&b"ab"[..]));
-        assert_eq!(read_finish(&message), Err(VerifyError::Refused));
-        assert_eq!(finish(b"").unwrap(), [2, 0, 0, 0, 0]);
-        for n in 0..message.len() {
-            assert_eq!(read_initialize(&message[..n]), Err(VerifyError::Refused), "{n}");
+    fn messages_are_read_as_they_were_written() {
+        for (message, bytes) in [
+            (Message::Initialize(b"ab"), &[0, 0, 0, 0, 2, b'a', b'b'][..]),
+            (
+                Message::Continue { message: b"a", share: b"bc" },
+                &[1, 0, 0, 0, 1, b'a', 0, 0, 0, 2, b'b', b'c'],
+            ),
+            (Message::Finish(b""), &[2, 0, 0, 0, 0]),
+        ] {
+            assert_eq!(message.encode().unwrap(), bytes);
+            assert_eq!(Message::decode(bytes), Ok(message));
+            for n in 0..bytes.len() {
+                assert_eq!(Message::decode(&bytes[..n]), Err(VerifyError::Refused), "{n}");
+            }
+            let trailing = [bytes, b"c"].concat();
+            assert_eq!(Message::decode(&trailing), Err(VerifyError::Refused));
         }
-        assert_eq!(read_initialize(&[&message[..], b"c"].concat()), Err(VerifyError::Refused));
-        assert_eq!(read_initialize(&[0, 0xff, 0xff, 0xff, 0xff]), Err(VerifyError::Refused));
+        for bad in [[3, 0, 0, 0, 0], [0, 0xff, 0xff, 0xff, 0xff]] {
+            assert_eq!(Message::decode(&bad), Err(VerifyError::Refused));
+        }
     }
 }

@@ -1,7 +1,10 @@
 //! Verifiable distributed aggregation functions: how measurements are split, verified and summed.
 //!
-//! Both drafts of VDAF are the same five instances of Prio3, all of one round, in different encodings. Type
+//! Both drafts of VDAF are six instances of Prio3, of one round, and Poplar1, of two, in different encodings. Type
 //! parameters and seed sizes end in this folder: outside it a VDAF is [`Vdaf`], and its messages are bytes.
+//!
+//! With one round, leader and helper exchange `initialize` and `finish`, and both are done. With two, the helper
+//! answers `continue` and keeps a [`HelperState`]; the leader is done and owes the helper a `finish`.
 //!
 //! No function here reads or draws anything but its arguments, with one exception, [`Vdaf::shard`], which only
 //! clients call.
@@ -10,8 +13,14 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-use crate::{codec::DecodeError, error::ReportError, version::VdafDraft};
+use crate::{
+    codec::{DecodeError, Reader},
+    error::ReportError,
+    version::VdafDraft,
+};
 
+mod agg_param;
+mod bits;
 mod config;
 mod erased;
 mod measurement;
@@ -22,7 +31,11 @@ pub mod share;
 #[cfg(test)]
 mod tests;
 
-pub use config::{AGG_SHARE_BYTES_MAX, ConfigError, INPUT_SHARE_BYTES_MAX, VdafConfig};
+pub use agg_param::{AggregationParam, PREFIXES_MAX, PrefixesError};
+pub use bits::{BitString, BitStringError};
+pub use config::{
+    AGG_SHARE_BYTES_MAX, ConfigError, INPUT_SHARE_BYTES_MAX, POPLAR1_BITS_MAX, VdafConfig,
+};
 pub use measurement::{AggregateResult, Measurement, MeasurementError};
 pub use share::{FieldKind, ShareError};
 
@@ -98,7 +111,15 @@ pub struct ShardedReport {
 
 /// What the leader remembers of a report between its message and the helper's.
 #[derive(Clone)]
-pub struct LeaderState {
+pub struct LeaderState(VerifyState);
+
+/// What the helper remembers of a report between its message and the leader's next one. There is one for VDAFs of
+/// several rounds only.
+#[derive(Clone)]
+pub struct HelperState(VerifyState);
+
+#[derive(Clone)]
+struct VerifyState {
     /// `prio` panics on the state of another VDAF, so a state knows its own.
     config: VdafConfig,
     state: State,
@@ -106,8 +127,37 @@ pub struct LeaderState {
 
 #[derive(Clone)]
 enum State {
-    V08(prio_08::LeaderState),
-    V18(prio_18::LeaderState),
+    V08(prio_08::VerifyState),
+    V18(prio_18::VerifyState),
+}
+
+/// What the helper's message makes of a report at the leader. The leader has verified it in either case.
+#[derive(Clone, Debug)]
+pub enum LeaderTransition {
+    /// Both are done.
+    Finished(OutputShare),
+    /// The leader is done, and the helper waits for this ping-pong message. The output share must not count before the
+    /// helper has taken it.
+    FinishedWithOutbound(OutputShare, Vec<u8>),
+}
+
+/// What the leader's first message makes of a report at the helper.
+#[derive(Clone, Debug)]
+pub enum HelperTransition {
+    /// The helper is done.
+    Finished {
+        /// Its share.
+        output: OutputShare,
+        /// The ping-pong `finish` message for the leader.
+        message: Vec<u8>,
+    },
+    /// The helper waits for the leader's next message.
+    Continued {
+        /// What to remember until then.
+        state: HelperState,
+        /// The ping-pong `continue` message for the leader.
+        message: Vec<u8>,
+    },
 }
 
 /// One aggregator's share of a verified measurement.
@@ -142,7 +192,22 @@ macro_rules! debug_is_the_name {
         )+
     };
 }
-debug_is_the_name!(VerifyKey, ShardedReport, LeaderState, OutputShare, AggregateShare);
+debug_is_the_name!(VerifyKey, ShardedReport, LeaderState, HelperState, OutputShare, AggregateShare);
+
+/// Bytes before the elements of an encoded [`HelperState`].
+const HELPER_STATE_HEADER: usize = 6;
+
+impl HelperState {
+    /// What [`Vdaf::decode_helper_state`] reads, [`Vdaf::helper_state_len`] bytes. Secret.
+    pub fn encode(&self) -> Vec<u8> {
+        match &self.0.state {
+            State::V08(state) => state.encode(),
+            State::V18(state) => state.encode(),
+        }
+        // No helper keeps the state of a VDAF that has none; to decode nothing fails.
+        .unwrap_or_default()
+    }
+}
 
 impl AggregateShare {
     /// Adds one verified report.
@@ -231,18 +296,26 @@ impl Vdaf {
         }
     }
 
-    /// The field of aggregate shares. Sums are exact below its prime; above, they wrap.
+    /// Rounds of verification: how often each aggregator tells the other something.
+    pub fn rounds(&self) -> u32 {
+        match self.config {
+            VdafConfig::Poplar1 { .. } => 2,
+            _ => 1,
+        }
+    }
+
+    /// The field of aggregate shares, as far as the task decides it: see [`FieldKind::at`]. Sums are exact below its
+    /// prime; above, they wrap.
     pub fn field(&self) -> FieldKind {
         self.config.field(self.draft())
     }
 
-    /// Bytes of an encoded aggregate share.
-    pub fn agg_share_len(&self) -> usize {
-        let elements = match &self.scheme {
+    /// Elements of an aggregate share; none if the parameter says how many.
+    fn output_len(&self) -> usize {
+        match &self.scheme {
             Scheme::V08(scheme) => scheme.output_len(),
             Scheme::V18(scheme) => scheme.output_len(),
-        };
-        elements * self.field().element_len()
+        }
     }
 
     /// Splits a measurement; for clients. `ctx` is the application's context, which VDAF-08 does not have and
@@ -266,68 +339,146 @@ impl Vdaf {
         }
     }
 
-    /// Checks an aggregation parameter, which is empty for Prio3.
-    ///
-    /// # Errors
-    /// [`DecodeError`] if it is not: the fault of the collector or leader that sent it.
-    pub fn decode_agg_param(&self, bytes: &[u8]) -> Result<(), DecodeError> {
-        if bytes.is_empty() {
-            Ok(())
-        } else {
-            Err(DecodeError::Invalid("the aggregation parameter of Prio3 must be empty"))
-        }
-    }
-
     /// The leader begins to verify a report. `ctx` and `nonce` are those of [`Vdaf::shard`], the shares are
     /// encoded. Returns what to remember and the ping-pong `initialize` message for the helper.
     /// VDAF-08 §5.8, VDAF-18 §5.7.1.
     ///
     /// # Errors
-    /// [`VerifyError`].
+    /// [`VerifyError`]; also for the parameter of another VDAF, which is our fault.
     pub fn leader_init(
         &self,
         verify_key: &VerifyKey,
         ctx: &[u8],
+        agg_param: &AggregationParam,
         nonce: &[u8; 16],
         public_share: &[u8],
         input_share: &[u8],
     ) -> Result<(LeaderState, Vec<u8>), VerifyError> {
+        self.check_param(agg_param)?;
         let (state, message) = match &self.scheme {
             Scheme::V08(scheme) => {
                 let (state, message) =
-                    scheme.leader_init(verify_key, nonce, public_share, input_share)?;
+                    scheme.leader_init(verify_key, agg_param, nonce, public_share, input_share)?;
                 (State::V08(state), message)
             }
             Scheme::V18(scheme) => {
-                let (state, message) =
-                    scheme.leader_init(verify_key, ctx, nonce, public_share, input_share)?;
+                let (state, message) = scheme.leader_init(
+                    verify_key,
+                    ctx,
+                    agg_param,
+                    nonce,
+                    public_share,
+                    input_share,
+                )?;
                 (State::V18(state), message)
             }
         };
-        Ok((LeaderState { config: self.config, state }, message))
+        Ok((LeaderState(self.own(state)), message))
     }
 
-    /// The leader finishes a report with the helper's ping-pong `finish` message.
-    /// VDAF-08 §5.8, VDAF-18 §5.7.1.
+    /// The leader goes on with the helper's ping-pong message: `finish` for a VDAF of one round, `continue` for one of
+    /// two. VDAF-08 §5.8, VDAF-18 §5.7.1.
     ///
     /// # Errors
-    /// [`VerifyError::Refused`], the fault of the client or the helper; also for the state of another VDAF, which
-    /// is ours.
+    /// [`VerifyError::Refused`], the fault of the client or the helper; also for the state or parameter of another
+    /// VDAF, which is ours.
     pub fn leader_continued(
         &self,
         ctx: &[u8],
         state: LeaderState,
+        agg_param: &AggregationParam,
         inbound: &[u8],
-    ) -> Result<OutputShare, VerifyError> {
-        if state.config != self.config {
-            return Err(VerifyError::Refused);
-        }
-        Ok(OutputShare(match (&self.scheme, state.state) {
+    ) -> Result<LeaderTransition, VerifyError> {
+        self.check_param(agg_param)?;
+        let (output, message) = match (&self.scheme, self.disown(state.0)?) {
             (Scheme::V08(scheme), State::V08(state)) => {
-                Output::V08(scheme.leader_continued(state, inbound)?)
+                let (output, message) = scheme.leader_continued(agg_param, state, inbound)?;
+                (Output::V08(output), message)
             }
             (Scheme::V18(scheme), State::V18(state)) => {
-                Output::V18(scheme.leader_continued(ctx, state, inbound)?)
+                let (output, message) = scheme.leader_continued(ctx, agg_param, state, inbound)?;
+                (Output::V18(output), message)
+            }
+            (Scheme::V08(_), State::V18(_)) | (Scheme::V18(_), State::V08(_)) => {
+                return Err(VerifyError::Refused);
+            }
+        };
+        let output = OutputShare(output);
+        Ok(match message {
+            None => LeaderTransition::Finished(output),
+            Some(message) => LeaderTransition::FinishedWithOutbound(output, message),
+        })
+    }
+
+    /// The helper verifies a report with the leader's ping-pong `initialize` message. With one round it is done, with
+    /// two it waits for the leader. VDAF-08 §5.8, VDAF-18 §5.7.1.
+    ///
+    /// # Errors
+    /// [`VerifyError`]; also for the parameter of another VDAF, which is our fault.
+    #[expect(clippy::too_many_arguments, reason = "these are the draft's")]
+    pub fn helper_init(
+        &self,
+        verify_key: &VerifyKey,
+        ctx: &[u8],
+        agg_param: &AggregationParam,
+        nonce: &[u8; 16],
+        public_share: &[u8],
+        input_share: &[u8],
+        inbound: &[u8],
+    ) -> Result<HelperTransition, VerifyError> {
+        self.check_param(agg_param)?;
+        let (state, message) = match &self.scheme {
+            Scheme::V08(scheme) => {
+                let (state, message) = scheme.helper_init(
+                    verify_key,
+                    agg_param,
+                    nonce,
+                    public_share,
+                    input_share,
+                    inbound,
+                )?;
+                (state.map(Output::V08).map_err(State::V08), message)
+            }
+            Scheme::V18(scheme) => {
+                let (state, message) = scheme.helper_init(
+                    verify_key,
+                    ctx,
+                    agg_param,
+                    nonce,
+                    public_share,
+                    input_share,
+                    inbound,
+                )?;
+                (state.map(Output::V18).map_err(State::V18), message)
+            }
+        };
+        Ok(match state {
+            Ok(output) => HelperTransition::Finished { output: OutputShare(output), message },
+            Err(state) => {
+                HelperTransition::Continued { state: HelperState(self.own(state)), message }
+            }
+        })
+    }
+
+    /// The helper finishes a report with the leader's ping-pong `finish` message, and has nothing to answer.
+    /// VDAF-08 §5.8, VDAF-18 §5.7.1.
+    ///
+    /// # Errors
+    /// [`VerifyError::Refused`], the leader's fault; also for the state or parameter of another VDAF, which is ours.
+    pub fn helper_continued(
+        &self,
+        ctx: &[u8],
+        state: HelperState,
+        agg_param: &AggregationParam,
+        inbound: &[u8],
+    ) -> Result<OutputShare, VerifyError> {
+        self.check_param(agg_param)?;
+        Ok(OutputShare(match (&self.scheme, self.disown(state.0)?) {
+            (Scheme::V08(scheme), State::V08(state)) => {
+                Output::V08(scheme.helper_continued(agg_param, state, inbound)?)
+            }
+            (Scheme::V18(scheme), State::V18(state)) => {
+                Output::V18(scheme.helper_continued(ctx, agg_param, state, inbound)?)
             }
             (Scheme::V08(_), State::V18(_)) | (Scheme::V18(_), State::V08(_)) => {
                 return Err(VerifyError::Refused);
@@ -335,46 +486,46 @@ impl Vdaf {
         }))
     }
 
-    /// The helper verifies a report with the leader's ping-pong `initialize` message, which is all that a VDAF
-    /// of one round needs. Returns its output share and the `finish` message for the leader.
-    /// VDAF-08 §5.8, VDAF-18 §5.7.1.
-    ///
-    /// # Errors
-    /// [`VerifyError`].
-    pub fn helper_init(
-        &self,
-        verify_key: &VerifyKey,
-        ctx: &[u8],
-        nonce: &[u8; 16],
-        public_share: &[u8],
-        input_share: &[u8],
-        inbound: &[u8],
-    ) -> Result<(OutputShare, Vec<u8>), VerifyError> {
-        Ok(match &self.scheme {
-            Scheme::V08(scheme) => {
-                let (output, message) =
-                    scheme.helper_init(verify_key, nonce, public_share, input_share, inbound)?;
-                (OutputShare(Output::V08(output)), message)
-            }
-            Scheme::V18(scheme) => {
-                let (output, message) = scheme.helper_init(
-                    verify_key,
-                    ctx,
-                    nonce,
-                    public_share,
-                    input_share,
-                    inbound,
-                )?;
-                (OutputShare(Output::V18(output)), message)
-            }
-        })
+    /// Bytes of an encoded [`HelperState`]; 0 for a VDAF of one round, which has none.
+    pub fn helper_state_len(&self, agg_param: &AggregationParam) -> usize {
+        match self.config {
+            VdafConfig::Poplar1 { .. } => HELPER_STATE_HEADER + self.agg_share_len(agg_param),
+            _ => 0,
+        }
     }
 
-    /// The aggregate share of no reports.
-    pub fn aggregate_init(&self) -> AggregateShare {
+    /// Reads what [`HelperState::encode`] wrote for the same VDAF and parameter.
+    ///
+    /// # Errors
+    /// [`DecodeError`] for any other bytes: our fault, we kept them.
+    pub fn decode_helper_state(
+        &self,
+        agg_param: &AggregationParam,
+        bytes: &[u8],
+    ) -> Result<HelperState, DecodeError> {
+        let invalid = DecodeError::Invalid("the helper's state is broken");
+        if !self.owns(agg_param) || bytes.len() != self.helper_state_len(agg_param) {
+            return Err(invalid);
+        }
+        // How `prio` writes it: inner node or leaf, the first or the second round, the number of elements, and these.
+        let mut r = Reader::new(bytes);
+        let header = (r.u8()?, r.u8()?, r.u32()?);
+        let count = u32::try_from(agg_param.prefix_count()).map_err(|_| invalid)?;
+        if header != (u8::from(agg_param.is_leaf()), 1, count) {
+            return Err(invalid);
+        }
+        let state = match &self.scheme {
+            Scheme::V08(scheme) => scheme.decode_helper_state(bytes).map(State::V08),
+            Scheme::V18(scheme) => scheme.decode_helper_state(bytes).map(State::V18),
+        };
+        Ok(HelperState(self.own(state.ok_or(invalid)?)))
+    }
+
+    /// The aggregate share of no reports. To that of another VDAF's parameter nothing can be added.
+    pub fn aggregate_init(&self, agg_param: &AggregationParam) -> AggregateShare {
         AggregateShare(match &self.scheme {
-            Scheme::V08(scheme) => Aggregate::V08(scheme.aggregate_init()),
-            Scheme::V18(scheme) => Aggregate::V18(scheme.aggregate_init()),
+            Scheme::V08(scheme) => Aggregate::V08(scheme.aggregate_init(agg_param)),
+            Scheme::V18(scheme) => Aggregate::V18(scheme.aggregate_init(agg_param)),
         })
     }
 
@@ -384,15 +535,23 @@ impl Vdaf {
     /// [`UnshardError`], the fault of the aggregator named.
     pub fn unshard(
         &self,
+        agg_param: &AggregationParam,
         leader_share: &[u8],
         helper_share: &[u8],
         report_count: u64,
     ) -> Result<AggregateResult, UnshardError> {
+        if !self.owns(agg_param) {
+            return Err(UnshardError::Combine);
+        }
         // None of the instances uses the count; a 32-bit platform need not refuse a large one.
         let report_count = usize::try_from(report_count).unwrap_or(usize::MAX);
         match &self.scheme {
-            Scheme::V08(scheme) => scheme.unshard(leader_share, helper_share, report_count),
-            Scheme::V18(scheme) => scheme.unshard(leader_share, helper_share, report_count),
+            Scheme::V08(scheme) => {
+                scheme.unshard(agg_param, leader_share, helper_share, report_count)
+            }
+            Scheme::V18(scheme) => {
+                scheme.unshard(agg_param, leader_share, helper_share, report_count)
+            }
         }
     }
 
@@ -403,8 +562,21 @@ impl Vdaf {
     /// [`MeasurementError`] if one does not fit.
     pub fn truth<'a>(
         &self,
+        agg_param: &AggregationParam,
         measurements: impl Iterator<Item = &'a Measurement>,
     ) -> Result<AggregateResult, MeasurementError> {
-        measurement::truth(&self.config, measurements)
+        measurement::truth(&self.config, agg_param, measurements)
+    }
+
+    fn check_param(&self, agg_param: &AggregationParam) -> Result<(), VerifyError> {
+        if self.owns(agg_param) { Ok(()) } else { Err(VerifyError::Refused) }
+    }
+
+    fn own(&self, state: State) -> VerifyState {
+        VerifyState { config: self.config, state }
+    }
+
+    fn disown(&self, state: VerifyState) -> Result<State, VerifyError> {
+        if state.config == self.config { Ok(state.state) } else { Err(VerifyError::Refused) }
     }
 }

@@ -1,6 +1,6 @@
-//! Prio3 of draft-irtf-cfrg-vdaf-08, which DAP-09 uses, by `prio` 0.16.
+//! VDAFs of draft-irtf-cfrg-vdaf-08, which DAP-09 uses, by `prio` 0.16.
 //!
-//! Each function below is generic over the five instances; [`Scheme`] picks the instance.
+//! Each function below is generic over the instances; [`Scheme`] picks the instance.
 
 use prio08::{
     codec::{Encode, ParameterizedDecode},
@@ -8,14 +8,16 @@ use prio08::{
     flp::{
         Type,
         gadgets::{Mul, ParallelSum},
-        types::{Count, Histogram, Sum, SumVec},
+        types::{Count, Histogram, MultihotCountVec, Sum, SumVec},
     },
+    idpf::IdpfInput,
     topology::ping_pong::{
         PingPongContinuedValue, PingPongMessage, PingPongState, PingPongTopology,
     },
     vdaf::{
-        Aggregatable as _, AggregateShare, Client as _, Collector as _, OutputShare,
-        prio3::{Prio3, Prio3InputShare, Prio3PrepareState, Prio3PublicShare},
+        Aggregatable as _, AggregateShare, Aggregator, Client, Collector, OutputShare, Vdaf,
+        poplar1::{Poplar1, Poplar1FieldVec, Poplar1PrepareState},
+        prio3::{Prio3, Prio3PrepareState},
         xof::{Xof, XofHmacSha256Aes128, XofTurboShake128},
     },
 };
@@ -23,53 +25,79 @@ use prio08::{
 use super::{
     AggregateResult, ConfigError, Measurement, MeasurementError, ShardedReport, ShareError,
     UnshardError, VdafConfig, VerifyError, VerifyKey,
+    agg_param::{AggregationParam, Kind},
     config::{INPUT_SHARE_BYTES_MAX, bits, too_long},
     erased::erased,
-    message,
+    message::Message,
 };
 use crate::version::VdafDraft;
 
 type Products<F> = ParallelSum<F, Mul<F>>;
 
-/// The instances, by their ids in VDAF-08 §10 and the private `0xFFFF1003`.
+/// The instances, by their ids in VDAF-08 §10 and the private `0xFFFF0000` and `0xFFFF1003`.
 #[derive(Clone, Debug)]
 pub(super) enum Scheme {
     Count(Prio3<Count<Field64>, XofTurboShake128, 16>),
     Sum(Prio3<Sum<Field128>, XofTurboShake128, 16>),
     SumVec(Prio3<SumVec<Field128, Products<Field128>>, XofTurboShake128, 16>),
     Histogram(Prio3<Histogram<Field128, Products<Field128>>, XofTurboShake128, 16>),
+    Multihot(Prio3<MultihotCountVec<Field128, Products<Field128>>, XofTurboShake128, 16>),
     Multiproof(Prio3<SumVec<Field64, Products<Field64>>, XofHmacSha256Aes128, 32>),
+    Poplar1(Poplar1<XofTurboShake128, 16>),
 }
 
 erased! {
-    /// What the leader remembers between its two steps.
-    LeaderState {
+    /// What an aggregator remembers between its steps.
+    VerifyState {
         F64(Prio3PrepareState<Field64, 16>),
         F128(Prio3PrepareState<Field128, 16>),
         F64Wide(Prio3PrepareState<Field64, 32>),
+        Poplar1(Poplar1PrepareState),
     }
 }
 
 erased! {
     /// A verified report's share.
-    Output { F64(OutputShare<Field64>), F128(OutputShare<Field128>) }
+    Output {
+        F64(OutputShare<Field64>),
+        F128(OutputShare<Field128>),
+        Poplar1(Poplar1FieldVec),
+    }
 }
 
 erased! {
     /// The sum of output shares.
-    Aggregate { F64(AggregateShare<Field64>), F128(AggregateShare<Field128>) }
+    Aggregate {
+        F64(AggregateShare<Field64>),
+        F128(AggregateShare<Field128>),
+        Poplar1(Poplar1FieldVec),
+    }
 }
 
+/// The leader's step after its first. As [`super::LeaderTransition`].
+pub(super) type LeaderStep = (Output, Option<Vec<u8>>);
+
+/// The helper's first step. As [`super::HelperTransition`].
+pub(super) type HelperStep = (Result<Output, VerifyState>, Vec<u8>);
+
+/// Evaluates the body with the instance and its parameter; the other expression if the parameter is of another VDAF.
 macro_rules! each {
-    ($scheme:expr, $vdaf:ident => $body:expr) => {
-        match $scheme {
-            Scheme::Count($vdaf) => $body,
-            Scheme::Sum($vdaf) => $body,
-            Scheme::SumVec($vdaf) => $body,
-            Scheme::Histogram($vdaf) => $body,
-            Scheme::Multiproof($vdaf) => $body,
+    ($scheme:expr, $param:expr, ($vdaf:ident, $agg_param:ident) => $body:expr, else $mismatch:expr) => {
+        match ($scheme, &$param.kind) {
+            (Scheme::Count($vdaf), Kind::Prio3) => each!(@prio3 $agg_param $body),
+            (Scheme::Sum($vdaf), Kind::Prio3) => each!(@prio3 $agg_param $body),
+            (Scheme::SumVec($vdaf), Kind::Prio3) => each!(@prio3 $agg_param $body),
+            (Scheme::Histogram($vdaf), Kind::Prio3) => each!(@prio3 $agg_param $body),
+            (Scheme::Multihot($vdaf), Kind::Prio3) => each!(@prio3 $agg_param $body),
+            (Scheme::Multiproof($vdaf), Kind::Prio3) => each!(@prio3 $agg_param $body),
+            (Scheme::Poplar1($vdaf), Kind::Poplar1V08($agg_param)) => $body,
+            _ => $mismatch,
         }
     };
+    (@prio3 $agg_param:ident $body:expr) => {{
+        let $agg_param = &();
+        $body
+    }};
 }
 
 impl Scheme {
@@ -92,6 +120,17 @@ impl Scheme {
                 1,
                 Histogram::new(length as usize, chunk_length as usize),
             )?),
+            VdafConfig::Prio3MultihotCountVec { length, max_weight, chunk_length } => {
+                Self::Multihot(build(
+                    0xffff_0000,
+                    1,
+                    MultihotCountVec::new(
+                        length as usize,
+                        max_weight as usize,
+                        chunk_length as usize,
+                    ),
+                )?)
+            }
             VdafConfig::Prio3SumVecField64MultiproofHmacSha256Aes128 {
                 length,
                 max_measurement,
@@ -102,11 +141,21 @@ impl Scheme {
                 proofs,
                 SumVec::new(bits(max_measurement)?, length as usize, chunk_length as usize),
             )?),
+            VdafConfig::Poplar1 { bits } => Self::Poplar1(Poplar1::new_turboshake128(bits.into())),
         })
     }
 
+    /// Elements of an aggregate share; for Poplar1, whose parameter says how many, none.
     pub(super) fn output_len(&self) -> usize {
-        each!(self, vdaf => vdaf.output_len())
+        match self {
+            Self::Count(vdaf) => vdaf.output_len(),
+            Self::Sum(vdaf) => vdaf.output_len(),
+            Self::SumVec(vdaf) => vdaf.output_len(),
+            Self::Histogram(vdaf) => vdaf.output_len(),
+            Self::Multihot(vdaf) => vdaf.output_len(),
+            Self::Multiproof(vdaf) => vdaf.output_len(),
+            Self::Poplar1(_) => 0,
+        }
     }
 
     pub(super) fn shard(
@@ -121,7 +170,12 @@ impl Scheme {
                 shard(vdaf, &v.iter().map(|n| (*n).into()).collect(), nonce)
             }
             (Self::Histogram(vdaf), Measurement::Histogram(i)) => shard(vdaf, i, nonce),
+            (Self::Multihot(vdaf), Measurement::MultihotCountVec(v)) => shard(vdaf, v, nonce),
             (Self::Multiproof(vdaf), Measurement::SumVec(v)) => shard(vdaf, v, nonce),
+            (Self::Poplar1(vdaf), Measurement::Poplar1(string)) => {
+                let bools: Vec<bool> = string.iter().collect();
+                shard(vdaf, &IdpfInput::from_bools(&bools), nonce)
+            }
             _ => Err(MeasurementError::new("the measurement is not one for this VDAF")),
         }
     }
@@ -129,43 +183,89 @@ impl Scheme {
     pub(super) fn leader_init(
         &self,
         verify_key: &VerifyKey,
+        agg_param: &AggregationParam,
         nonce: &[u8; 16],
         public_share: &[u8],
         input_share: &[u8],
-    ) -> Result<(LeaderState, Vec<u8>), VerifyError> {
-        each!(self, vdaf => leader_init(vdaf, verify_key, nonce, public_share, input_share))
+    ) -> Result<(VerifyState, Vec<u8>), VerifyError> {
+        each!(self, agg_param, (vdaf, agg_param) =>
+            leader_init(vdaf, verify_key, agg_param, nonce, public_share, input_share),
+            else Err(VerifyError::Refused))
     }
 
     pub(super) fn leader_continued(
         &self,
-        state: LeaderState,
+        agg_param: &AggregationParam,
+        state: VerifyState,
         inbound: &[u8],
-    ) -> Result<Output, VerifyError> {
-        each!(self, vdaf => leader_continued(vdaf, state, inbound))
+    ) -> Result<LeaderStep, VerifyError> {
+        each!(self, agg_param, (vdaf, agg_param) =>
+            leader_continued(vdaf, agg_param, state, inbound),
+            else Err(VerifyError::Refused))
     }
 
     pub(super) fn helper_init(
         &self,
         verify_key: &VerifyKey,
+        agg_param: &AggregationParam,
         nonce: &[u8; 16],
         public_share: &[u8],
         input_share: &[u8],
         inbound: &[u8],
-    ) -> Result<(Output, Vec<u8>), VerifyError> {
-        each!(self, vdaf => helper_init(vdaf, verify_key, nonce, public_share, input_share, inbound))
+    ) -> Result<HelperStep, VerifyError> {
+        each!(self, agg_param, (vdaf, agg_param) =>
+            helper_init(vdaf, verify_key, agg_param, nonce, public_share, input_share, inbound),
+            else Err(VerifyError::Refused))
     }
 
-    pub(super) fn aggregate_init(&self) -> Aggregate {
-        each!(self, vdaf => aggregate_init(vdaf))
+    pub(super) fn helper_continued(
+        &self,
+        agg_param: &AggregationParam,
+        state: VerifyState,
+        inbound: &[u8],
+    ) -> Result<Output, VerifyError> {
+        each!(self, agg_param, (vdaf, agg_param) =>
+            helper_continued(vdaf, agg_param, state, inbound),
+            else Err(VerifyError::Refused))
+    }
+
+    pub(super) fn aggregate_init(&self, agg_param: &AggregationParam) -> Aggregate {
+        each!(self, agg_param, (vdaf, agg_param) =>
+            aggregate_init(vdaf, agg_param),
+            else Aggregate::F64(AggregateShare::from(Vec::new())))
     }
 
     pub(super) fn unshard(
         &self,
+        agg_param: &AggregationParam,
         leader_share: &[u8],
         helper_share: &[u8],
         report_count: usize,
     ) -> Result<AggregateResult, UnshardError> {
-        each!(self, vdaf => unshard(vdaf, leader_share, helper_share, report_count))
+        each!(self, agg_param, (vdaf, agg_param) =>
+            unshard(vdaf, agg_param, leader_share, helper_share, report_count),
+            else Err(UnshardError::Combine))
+    }
+
+    /// A helper's state between its two steps, as `prio` writes it. The caller has checked that the bytes begin as
+    /// they must, and how many they are.
+    pub(super) fn decode_helper_state(&self, bytes: &[u8]) -> Option<VerifyState> {
+        match self {
+            Self::Poplar1(vdaf) => {
+                Poplar1PrepareState::get_decoded_with_param(&(vdaf, 1), bytes).ok().map(Into::into)
+            }
+            _ => None,
+        }
+    }
+}
+
+impl VerifyState {
+    /// What [`Scheme::decode_helper_state`] reads. Only a VDAF of several rounds has such a state.
+    pub(super) fn encode(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Poplar1(state) => state.get_encoded().ok(),
+            _ => None,
+        }
     }
 }
 
@@ -174,6 +274,7 @@ impl Aggregate {
         match (self, output) {
             (Self::F64(sum), Output::F64(share)) => sum.accumulate(share),
             (Self::F128(sum), Output::F128(share)) => sum.accumulate(share),
+            (Self::Poplar1(sum), Output::Poplar1(share)) => sum.accumulate(share),
             _ => return Err(ShareError::Length),
         }
         .map_err(|_| ShareError::Length)
@@ -183,6 +284,7 @@ impl Aggregate {
         match self {
             Self::F64(sum) => sum.get_encoded(),
             Self::F128(sum) => sum.get_encoded(),
+            Self::Poplar1(sum) => sum.get_encoded(),
         }
         // Unwrap safety: writing field elements into a vector has no failing step.
         .unwrap()
@@ -204,14 +306,14 @@ fn build<T: Type, P: Xof<S>, const S: usize>(
     Prio3::new(2, proofs, id, circuit).map_err(|e| refused(&e))
 }
 
-fn shard<T: Type, P: Xof<S>, const S: usize>(
-    vdaf: &Prio3<T, P, S>,
-    measurement: &T::Measurement,
+fn shard<V: Client<16>>(
+    vdaf: &V,
+    measurement: &V::Measurement,
     nonce: &[u8; 16],
 ) -> Result<ShardedReport, MeasurementError> {
     let failed = |e: &dyn std::fmt::Display| MeasurementError(format!("sharding failed: {e}"));
     let (public_share, input_shares) = vdaf.shard(measurement, nonce).map_err(|e| failed(&e))?;
-    let encode = |share: &Prio3InputShare<T::Field, S>| share.get_encoded().map_err(|e| failed(&e));
+    let encode = |share: &V::InputShare| share.get_encoded().map_err(|e| failed(&e));
     let [leader, helper] = &input_shares[..] else {
         return Err(MeasurementError::new("sharding failed: there must be two shares"));
     };
@@ -222,57 +324,117 @@ fn shard<T: Type, P: Xof<S>, const S: usize>(
     })
 }
 
-type Shares<T, const S: usize> = (Prio3PublicShare<S>, Prio3InputShare<<T as Type>::Field, S>);
-
-fn decode_shares<T: Type, P: Xof<S>, const S: usize>(
-    vdaf: &Prio3<T, P, S>,
+fn decode_shares<V: Vdaf>(
+    vdaf: &V,
     aggregator: usize,
     public_share: &[u8],
     input_share: &[u8],
-) -> Result<Shares<T, S>, VerifyError> {
-    let undecodable = |_| VerifyError::UndecodableShare;
+) -> Result<(V::PublicShare, V::InputShare), VerifyError> {
     Ok((
-        Prio3PublicShare::get_decoded_with_param(vdaf, public_share).map_err(undecodable)?,
-        Prio3InputShare::get_decoded_with_param(&(vdaf, aggregator), input_share)
-            .map_err(undecodable)?,
+        V::PublicShare::get_decoded_with_param(vdaf, public_share)
+            .map_err(|_| VerifyError::UndecodableShare)?,
+        V::InputShare::get_decoded_with_param(&(vdaf, aggregator), input_share)
+            .map_err(|_| VerifyError::UndecodableShare)?,
     ))
 }
 
-fn leader_init<T: Type, P: Xof<S>, const S: usize>(
-    vdaf: &Prio3<T, P, S>,
+fn leader_init<V: Aggregator<S, 16>, const S: usize>(
+    vdaf: &V,
     verify_key: &VerifyKey,
+    agg_param: &V::AggregationParam,
     nonce: &[u8; 16],
     public_share: &[u8],
     input_share: &[u8],
-) -> Result<(LeaderState, Vec<u8>), VerifyError>
+) -> Result<(VerifyState, Vec<u8>), VerifyError>
 where
-    LeaderState: From<Prio3PrepareState<T::Field, S>>,
+    VerifyState: From<V::PrepareState>,
 {
     let (public_share, input_share) = decode_shares(vdaf, 0, public_share, input_share)?;
     let (state, message) = vdaf
-        .leader_initialized(verify_key.seed()?, &(), nonce, &public_share, &input_share)
+        .leader_initialized(verify_key.seed()?, agg_param, nonce, &public_share, &input_share)
         .map_err(|_| VerifyError::Refused)?;
-    match (state, message) {
-        (PingPongState::Continued(state), PingPongMessage::Initialize { prep_share }) => {
-            Ok((state.into(), message::initialize(&prep_share)?))
-        }
-        _ => Err(VerifyError::Refused),
+    match state {
+        PingPongState::Continued(state) => Ok((state.into(), write(&message)?)),
+        PingPongState::Finished(_) => Err(VerifyError::Refused),
     }
 }
 
-fn leader_continued<T: Type, P: Xof<S>, const S: usize>(
-    vdaf: &Prio3<T, P, S>,
-    state: LeaderState,
+fn leader_continued<V: Aggregator<S, 16>, const S: usize>(
+    vdaf: &V,
+    agg_param: &V::AggregationParam,
+    state: VerifyState,
+    inbound: &[u8],
+) -> Result<LeaderStep, VerifyError>
+where
+    V::PrepareState: TryFrom<VerifyState>,
+    Output: From<V::OutputShare>,
+{
+    let state = state.try_into().map_err(|_| VerifyError::Refused)?;
+    let value = vdaf
+        .leader_continued(PingPongState::Continued(state), agg_param, &read(inbound)?)
+        .map_err(|_| VerifyError::Refused)?;
+    match value {
+        PingPongContinuedValue::FinishedNoMessage { output_share } => {
+            Ok((output_share.into(), None))
+        }
+        PingPongContinuedValue::WithMessage { transition } => {
+            match transition.evaluate(vdaf).map_err(|_| VerifyError::Refused)? {
+                (PingPongState::Finished(output), message) => {
+                    Ok((output.into(), Some(write(&message)?)))
+                }
+                // No VDAF here has a third round.
+                (PingPongState::Continued(_), _) => Err(VerifyError::Refused),
+            }
+        }
+    }
+}
+
+fn helper_init<V: Aggregator<S, 16>, const S: usize>(
+    vdaf: &V,
+    verify_key: &VerifyKey,
+    agg_param: &V::AggregationParam,
+    nonce: &[u8; 16],
+    public_share: &[u8],
+    input_share: &[u8],
+    inbound: &[u8],
+) -> Result<HelperStep, VerifyError>
+where
+    VerifyState: From<V::PrepareState>,
+    Output: From<V::OutputShare>,
+{
+    let (public_share, input_share) = decode_shares(vdaf, 1, public_share, input_share)?;
+    let inbound = read(inbound)?;
+    let (state, message) = vdaf
+        .helper_initialized(
+            verify_key.seed()?,
+            agg_param,
+            nonce,
+            &public_share,
+            &input_share,
+            &inbound,
+        )
+        .and_then(|transition| transition.evaluate(vdaf))
+        .map_err(|_| VerifyError::Refused)?;
+    let state = match state {
+        PingPongState::Finished(output) => Ok(output.into()),
+        PingPongState::Continued(state) => Err(state.into()),
+    };
+    Ok((state, write(&message)?))
+}
+
+fn helper_continued<V: Aggregator<S, 16>, const S: usize>(
+    vdaf: &V,
+    agg_param: &V::AggregationParam,
+    state: VerifyState,
     inbound: &[u8],
 ) -> Result<Output, VerifyError>
 where
-    Prio3PrepareState<T::Field, S>: TryFrom<LeaderState>,
-    Output: From<OutputShare<T::Field>>,
+    V::PrepareState: TryFrom<VerifyState>,
+    Output: From<V::OutputShare>,
 {
     let state = state.try_into().map_err(|_| VerifyError::Refused)?;
-    let inbound = PingPongMessage::Finish { prep_msg: message::read_finish(inbound)?.to_vec() };
     let value = vdaf
-        .leader_continued(PingPongState::Continued(state), &(), &inbound)
+        .helper_continued(PingPongState::Continued(state), agg_param, &read(inbound)?)
         .map_err(|_| VerifyError::Refused)?;
     match value {
         PingPongContinuedValue::FinishedNoMessage { output_share } => Ok(output_share.into()),
@@ -280,52 +442,52 @@ where
     }
 }
 
-fn helper_init<T: Type, P: Xof<S>, const S: usize>(
-    vdaf: &Prio3<T, P, S>,
-    verify_key: &VerifyKey,
-    nonce: &[u8; 16],
-    public_share: &[u8],
-    input_share: &[u8],
-    inbound: &[u8],
-) -> Result<(Output, Vec<u8>), VerifyError>
+fn aggregate_init<V: Aggregator<S, 16>, const S: usize>(
+    vdaf: &V,
+    agg_param: &V::AggregationParam,
+) -> Aggregate
 where
-    Output: From<OutputShare<T::Field>>,
+    Aggregate: From<V::AggregateShare>,
 {
-    let (public_share, input_share) = decode_shares(vdaf, 1, public_share, input_share)?;
-    let inbound =
-        PingPongMessage::Initialize { prep_share: message::read_initialize(inbound)?.to_vec() };
-    let (state, outbound) = vdaf
-        .helper_initialized(verify_key.seed()?, &(), nonce, &public_share, &input_share, &inbound)
-        .and_then(|transition| transition.evaluate(vdaf))
-        .map_err(|_| VerifyError::Refused)?;
-    match (state, outbound) {
-        (PingPongState::Finished(output), PingPongMessage::Finish { prep_msg }) => {
-            Ok((output.into(), message::finish(&prep_msg)?))
-        }
-        _ => Err(VerifyError::Refused),
-    }
+    // Unwrap safety: only adding fails, and nothing is added.
+    vdaf.aggregate(agg_param, None).unwrap().into()
 }
 
-fn aggregate_init<T: Type, P: Xof<S>, const S: usize>(vdaf: &Prio3<T, P, S>) -> Aggregate
-where
-    Aggregate: From<AggregateShare<T::Field>>,
-{
-    AggregateShare::from(vec![T::Field::zero(); vdaf.output_len()]).into()
-}
-
-fn unshard<T: Type, P: Xof<S>, const S: usize>(
-    vdaf: &Prio3<T, P, S>,
+fn unshard<V: Collector>(
+    vdaf: &V,
+    agg_param: &V::AggregationParam,
     leader_share: &[u8],
     helper_share: &[u8],
     report_count: usize,
 ) -> Result<AggregateResult, UnshardError>
 where
-    T::AggregateResult: Into<AggregateResult>,
+    V::AggregateResult: Into<AggregateResult>,
 {
-    let decode = |bytes| AggregateShare::get_decoded_with_param(&(vdaf, &()), bytes);
+    let decode = |bytes| V::AggregateShare::get_decoded_with_param(&(vdaf, agg_param), bytes);
     let leader_share = decode(leader_share).map_err(|_| UnshardError::LeaderShare)?;
     let helper_share = decode(helper_share).map_err(|_| UnshardError::HelperShare)?;
-    vdaf.unshard(&(), [leader_share, helper_share], report_count)
+    vdaf.unshard(agg_param, [leader_share, helper_share], report_count)
         .map(Into::into)
         .map_err(|_| UnshardError::Combine)
+}
+
+fn read(bytes: &[u8]) -> Result<PingPongMessage, VerifyError> {
+    Ok(match Message::decode(bytes)? {
+        Message::Initialize(share) => PingPongMessage::Initialize { prep_share: share.to_vec() },
+        Message::Continue { message, share } => {
+            PingPongMessage::Continue { prep_msg: message.to_vec(), prep_share: share.to_vec() }
+        }
+        Message::Finish(message) => PingPongMessage::Finish { prep_msg: message.to_vec() },
+    })
+}
+
+fn write(message: &PingPongMessage) -> Result<Vec<u8>, VerifyError> {
+    match message {
+        PingPongMessage::Initialize { prep_share } => Message::Initialize(prep_share),
+        PingPongMessage::Continue { prep_msg, prep_share } => {
+            Message::Continue { message: prep_msg, share: prep_share }
+        }
+        PingPongMessage::Finish { prep_msg } => Message::Finish(prep_msg),
+    }
+    .encode()
 }

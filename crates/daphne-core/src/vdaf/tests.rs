@@ -11,6 +11,48 @@ fn ctx() -> Vec<u8> {
     [&b"dap-18"[..], TaskId::new([3; 32]).as_bytes()].concat()
 }
 
+/// Both aggregators' shares of one report.
+struct Verified {
+    leader: OutputShare,
+    helper: OutputShare,
+    /// The messages, in order.
+    messages: Vec<Vec<u8>>,
+}
+
+/// Verifies an honest report.
+fn verify(
+    vdaf: &Vdaf,
+    key: &VerifyKey,
+    agg_param: &AggregationParam,
+    nonce: &[u8; 16],
+    r: &ShardedReport,
+) -> Verified {
+    let ctx = &ctx();
+    let (state, init) = vdaf
+        .leader_init(key, ctx, agg_param, nonce, &r.public_share, &r.leader_input_share)
+        .unwrap();
+    let helper = vdaf
+        .helper_init(key, ctx, agg_param, nonce, &r.public_share, &r.helper_input_share, &init)
+        .unwrap();
+    let (helper, answer) = match helper {
+        HelperTransition::Finished { output, message } => (Ok(output), message),
+        HelperTransition::Continued { state, message } => (Err(state), message),
+    };
+    let leader = vdaf.leader_continued(ctx, state, agg_param, &answer).unwrap();
+    let mut messages = vec![init, answer];
+    let (leader, helper) = match (leader, helper) {
+        (LeaderTransition::Finished(leader), Ok(helper)) => (leader, helper),
+        (LeaderTransition::FinishedWithOutbound(leader, message), Err(state)) => {
+            let helper = vdaf.helper_continued(ctx, state, agg_param, &message).unwrap();
+            messages.push(message);
+            (leader, helper)
+        }
+        _ => panic!("one is done and the other waits"),
+    };
+    assert_eq!(messages.len(), vdaf.rounds() as usize + 1);
+    Verified { leader, helper, messages }
+}
+
 /// Each VDAF with measurements at the ends of their ranges.
 fn instances() -> Vec<(VdafConfig, Vec<Measurement>)> {
     let vectors = vec![
@@ -31,6 +73,12 @@ fn instances() -> Vec<(VdafConfig, Vec<Measurement>)> {
             vec![Measurement::Histogram(0), Measurement::Histogram(3), Measurement::Histogram(3)],
         ),
         (
+            VdafConfig::Prio3MultihotCountVec { length: 4, max_weight: 2, chunk_length: 2 },
+            [[false; 4], [true, false, false, true], [true, false, false, false]]
+                .map(|v| Measurement::MultihotCountVec(v.to_vec()))
+                .to_vec(),
+        ),
+        (
             VdafConfig::Prio3SumVecField64MultiproofHmacSha256Aes128 {
                 length,
                 max_measurement,
@@ -42,71 +90,66 @@ fn instances() -> Vec<(VdafConfig, Vec<Measurement>)> {
     ]
 }
 
-fn each(mut f: impl FnMut(Vdaf, VerifyKey, Vec<Measurement>)) {
+/// Each instance of Prio3.
+fn each(mut f: impl FnMut(Vdaf, VerifyKey, AggregationParam, Vec<Measurement>)) {
     for draft in DRAFTS {
         for (config, measurements) in instances() {
             let vdaf = Vdaf::new(draft, config).unwrap();
             let key = vdaf.verify_key(&vec![0x11; vdaf.verify_key_len()]).unwrap();
-            f(vdaf, key, measurements);
+            let agg_param = vdaf.decode_agg_param(&[]).unwrap();
+            f(vdaf, key, agg_param, measurements);
         }
     }
 }
 
 #[test]
 fn the_sum_of_verified_reports_is_the_truth() {
-    each(|vdaf, key, measurements| {
-        let (mut leader, mut helper) = (vdaf.aggregate_init(), vdaf.aggregate_init());
-        let mut stored = share::zero(vdaf.agg_share_len());
-        for (i, measurement) in measurements.iter().enumerate() {
-            let nonce = [i as u8; 16];
-            let report = vdaf.shard(&ctx(), measurement, &nonce).unwrap();
-            let (state, init) = vdaf
-                .leader_init(&key, &ctx(), &nonce, &report.public_share, &report.leader_input_share)
-                .unwrap();
-            let (helper_output, finish) = vdaf
-                .helper_init(
-                    &key,
-                    &ctx(),
-                    &nonce,
-                    &report.public_share,
-                    &report.helper_input_share,
-                    &init,
-                )
-                .unwrap();
-            let leader_output = vdaf.leader_continued(&ctx(), state, &finish).unwrap();
-            leader.accumulate(&leader_output).unwrap();
-            helper.accumulate(&helper_output).unwrap();
-            let mut one = vdaf.aggregate_init();
-            one.accumulate(&leader_output).unwrap();
-            share::add_assign(vdaf.field(), &mut stored, &one.encode()).unwrap();
-        }
-        assert_eq!(leader.encode().len(), vdaf.agg_share_len());
-        assert_eq!(leader.encode(), stored);
-        let result =
-            vdaf.unshard(&leader.encode(), &helper.encode(), measurements.len() as u64).unwrap();
-        assert_eq!(result, vdaf.truth(measurements.iter()).unwrap());
+    each(|vdaf, key, agg_param, measurements| {
+        sum_is_the_truth(&vdaf, &key, &agg_param, &measurements);
     });
+}
+
+fn sum_is_the_truth(
+    vdaf: &Vdaf,
+    key: &VerifyKey,
+    agg_param: &AggregationParam,
+    measurements: &[Measurement],
+) {
+    let (mut leader, mut helper) = (vdaf.aggregate_init(agg_param), vdaf.aggregate_init(agg_param));
+    let mut stored = share::zero(vdaf.agg_share_len(agg_param));
+    for (i, measurement) in measurements.iter().enumerate() {
+        let nonce = [i as u8; 16];
+        let report = vdaf.shard(&ctx(), measurement, &nonce).unwrap();
+        let verified = verify(vdaf, key, agg_param, &nonce, &report);
+        leader.accumulate(&verified.leader).unwrap();
+        helper.accumulate(&verified.helper).unwrap();
+        let mut one = vdaf.aggregate_init(agg_param);
+        one.accumulate(&verified.leader).unwrap();
+        let field = vdaf.field().at(&agg_param.encode());
+        share::add_assign(field, &mut stored, &one.encode()).unwrap();
+    }
+    let (leader, helper) = (leader.encode(), helper.encode());
+    assert_eq!((leader.len(), &leader), (vdaf.agg_share_len(agg_param), &stored));
+    assert!(leader.len() <= vdaf.agg_share_len_max());
+    let result = vdaf.unshard(agg_param, &leader, &helper, measurements.len() as u64).unwrap();
+    assert_eq!(result, vdaf.truth(agg_param, measurements.iter()).unwrap());
 }
 
 /// Bytes of the public share, both input shares, both messages and an aggregate share.
 #[test]
 fn encodings_have_the_sizes_of_the_drafts() {
     let mut sizes = Vec::new();
-    each(|vdaf, key, measurements| {
+    each(|vdaf, key, agg_param, measurements| {
         let r = vdaf.shard(&ctx(), &measurements[0], &NONCE).unwrap();
-        let (_, init) =
-            vdaf.leader_init(&key, &ctx(), &NONCE, &r.public_share, &r.leader_input_share).unwrap();
-        let (_, finish) = vdaf
-            .helper_init(&key, &ctx(), &NONCE, &r.public_share, &r.helper_input_share, &init)
-            .unwrap();
+        let verified = verify(&vdaf, &key, &agg_param, &NONCE, &r);
         sizes.push([
             vdaf.verify_key_len(),
             r.public_share.len(),
             r.leader_input_share.len(),
             r.helper_input_share.len(),
-            init.len(),
-            finish.len(),
-            vdaf.agg_share_len(),
+            verified.messages[0].len(),
+            verified.messages[1].len(),
+            vdaf.agg_share_len(&agg_param),
         ]);
     });
     assert_eq!(
@@ -117,12 +160,14 @@ fn encodings_have_the_sizes_of_the_drafts() {
             [16, 32, 656, 48, 69, 21, 16],
             [16, 32, 2080, 48, 341, 21, 160],
             [16, 32, 256, 48, 117, 21, 64],
+            [16, 32, 288, 48, 117, 21, 64],
             [32, 64, 1456, 96, 357, 37, 80],
             // VDAF-18
             [32, 0, 48, 32, 37, 5, 8],
             [32, 0, 320, 32, 29, 5, 8],
             [32, 64, 2096, 64, 357, 37, 160],
             [32, 64, 272, 64, 133, 37, 64],
+            [32, 64, 304, 64, 133, 37, 64],
             [32, 64, 1456, 64, 357, 37, 80],
         ]
     );
@@ -130,18 +175,20 @@ fn encodings_have_the_sizes_of_the_drafts() {
 
 #[test]
 fn whatever_is_changed_the_report_is_refused() {
-    each(|vdaf, key, measurements| {
+    each(|vdaf, key, agg_param, measurements| {
         let ctx = ctx();
         let r = vdaf.shard(&ctx, &measurements[1], &NONCE).unwrap();
         let leader = |key: &VerifyKey, ctx: &[u8], public: &[u8], input: &[u8]| {
-            vdaf.leader_init(key, ctx, &NONCE, public, input)
+            vdaf.leader_init(key, ctx, &agg_param, &NONCE, public, input)
         };
         let helper = |key: &VerifyKey, ctx: &[u8], public: &[u8], input: &[u8], inbound: &[u8]| {
-            vdaf.helper_init(key, ctx, &NONCE, public, input, inbound)
+            vdaf.helper_init(key, ctx, &agg_param, &NONCE, public, input, inbound)
         };
         let (state, init) = leader(&key, &ctx, &r.public_share, &r.leader_input_share).unwrap();
-        let (_, finish) =
-            helper(&key, &ctx, &r.public_share, &r.helper_input_share, &init).unwrap();
+        let finish = match helper(&key, &ctx, &r.public_share, &r.helper_input_share, &init) {
+            Ok(HelperTransition::Finished { message, .. }) => message,
+            other => panic!("{other:?}"),
+        };
 
         // Lengths: shorter, longer, empty.
         let resized = |bytes: &[u8]| {
@@ -168,7 +215,7 @@ fn whatever_is_changed_the_report_is_refused() {
             assert_eq!(result.unwrap_err(), VerifyError::Refused);
         }
         for finish in resized(&finish).iter().chain([&init, &[0xff; 5].to_vec()]) {
-            let result = vdaf.leader_continued(&ctx, state.clone(), finish);
+            let result = vdaf.leader_continued(&ctx, state.clone(), &agg_param, finish);
             assert_eq!(result.unwrap_err(), VerifyError::Refused);
         }
 
@@ -202,7 +249,7 @@ fn whatever_is_changed_the_report_is_refused() {
         if finish.len() > 5 {
             let mut changed = finish.clone();
             changed[5] ^= 1;
-            let result = vdaf.leader_continued(&ctx, state.clone(), &changed);
+            let result = vdaf.leader_continued(&ctx, state.clone(), &agg_param, &changed);
             assert_eq!(result.unwrap_err(), VerifyError::Refused);
         }
         let result = helper(&key, b"other", &r.public_share, &r.helper_input_share, &init);
@@ -216,43 +263,61 @@ fn whatever_is_changed_the_report_is_refused() {
 #[test]
 fn states_and_shares_of_another_vdaf_are_refused() {
     let mut all = Vec::new();
-    each(|vdaf, key, measurements| {
+    each(|vdaf, key, agg_param, measurements| {
         let r = vdaf.shard(&ctx(), &measurements[0], &NONCE).unwrap();
-        let (state, init) =
-            vdaf.leader_init(&key, &ctx(), &NONCE, &r.public_share, &r.leader_input_share).unwrap();
-        let (output, finish) = vdaf
-            .helper_init(&key, &ctx(), &NONCE, &r.public_share, &r.helper_input_share, &init)
+        let (state, init) = vdaf
+            .leader_init(&key, &ctx(), &agg_param, &NONCE, &r.public_share, &r.leader_input_share)
             .unwrap();
-        all.push((vdaf, key, state, finish, output));
+        let helper = vdaf.helper_init(
+            &key,
+            &ctx(),
+            &agg_param,
+            &NONCE,
+            &r.public_share,
+            &r.helper_input_share,
+            &init,
+        );
+        let Ok(HelperTransition::Finished { output, message }) = helper else { panic!() };
+        all.push((vdaf, key, agg_param, state, message, output));
     });
-    for (i, (vdaf, ..)) in all.iter().enumerate() {
-        for (j, (_, _, state, finish, output)) in all.iter().enumerate() {
-            let same_shape = vdaf.agg_share_len() == all[j].0.agg_share_len()
+    for (i, (vdaf, _, agg_param, ..)) in all.iter().enumerate() {
+        for (j, (_, _, other_param, state, finish, output)) in all.iter().enumerate() {
+            let same_shape = vdaf.agg_share_len(agg_param) == all[j].0.agg_share_len(other_param)
                 && vdaf.field() == all[j].0.field()
                 && vdaf.draft() == all[j].0.draft();
-            assert_eq!(vdaf.aggregate_init().accumulate(output).is_ok(), same_shape, "{i} {j}");
-            let result = vdaf.leader_continued(&ctx(), state.clone(), finish);
+            assert_eq!(
+                vdaf.aggregate_init(agg_param).accumulate(output).is_ok(),
+                same_shape,
+                "{i} {j}"
+            );
+            let result = vdaf.leader_continued(&ctx(), state.clone(), agg_param, finish);
             assert_eq!(result.is_ok(), i == j, "{i} {j}");
         }
     }
-    let (short, long) = (&all[0], &all[5]);
+    let (short, long) = (&all[0], &all[6]);
     assert!(short.0.verify_key(&[0; 32]).is_err() && long.0.verify_key(&[0; 16]).is_err());
     let r = short.0.shard(&ctx(), &Measurement::Count(true), &NONCE).unwrap();
-    let result =
-        short.0.leader_init(&long.1, &ctx(), &NONCE, &r.public_share, &r.leader_input_share);
+    let result = short.0.leader_init(
+        &long.1,
+        &ctx(),
+        &short.2,
+        &NONCE,
+        &r.public_share,
+        &r.leader_input_share,
+    );
     assert_eq!(result.unwrap_err(), VerifyError::Refused);
 }
 
 #[test]
 fn aggregate_shares_are_checked() {
-    each(|vdaf, _, _| {
-        let good = share::zero(vdaf.agg_share_len());
-        assert!(vdaf.unshard(&good, &good, u64::MAX).is_ok());
+    each(|vdaf, _, agg_param, _| {
+        let good = share::zero(vdaf.agg_share_len(&agg_param));
+        assert!(vdaf.unshard(&agg_param, &good, &good, u64::MAX).is_ok());
         let bad =
             [vec![0; good.len() - 1], vec![0; good.len() + 1], vec![0xff; good.len()], vec![]];
         for bad in &bad {
-            assert_eq!(vdaf.unshard(bad, &good, 0), Err(UnshardError::LeaderShare));
-            assert_eq!(vdaf.unshard(&good, bad, 0), Err(UnshardError::HelperShare));
+            assert_eq!(vdaf.unshard(&agg_param, bad, &good, 0), Err(UnshardError::LeaderShare));
+            assert_eq!(vdaf.unshard(&agg_param, &good, bad, 0), Err(UnshardError::HelperShare));
         }
         assert!(vdaf.decode_agg_param(b"").is_ok() && vdaf.decode_agg_param(b"\0").is_err());
     });
@@ -324,7 +389,7 @@ fn parameters_are_refused_in_plain_sentences() {
 
 #[test]
 fn measurements_out_of_range_are_not_shared() {
-    each(|vdaf, _, _| {
+    each(|vdaf, _, agg_param, _| {
         for bad in [
             Measurement::Sum(256),
             Measurement::SumVec(vec![1; 9]),
@@ -333,7 +398,7 @@ fn measurements_out_of_range_are_not_shared() {
             Measurement::Histogram(usize::MAX),
         ] {
             assert!(vdaf.shard(&ctx(), &bad, &NONCE).is_err());
-            assert!(vdaf.truth([&bad].into_iter()).is_err());
+            assert!(vdaf.truth(&agg_param, [&bad].into_iter()).is_err());
         }
     });
 }
@@ -343,31 +408,32 @@ fn sums_reach_the_ends_of_their_ranges() {
     for (draft, max_measurement) in [(VdafDraft::V08, u64::MAX), (VdafDraft::V18, (1 << 63) + 5)] {
         let vdaf = Vdaf::new(draft, VdafConfig::Prio3Sum { max_measurement }).unwrap();
         let key = vdaf.verify_key(&vec![1; vdaf.verify_key_len()]).unwrap();
+        let agg_param = vdaf.decode_agg_param(&[]).unwrap();
         let r = vdaf.shard(&ctx(), &Measurement::Sum(max_measurement), &NONCE).unwrap();
-        let (state, init) =
-            vdaf.leader_init(&key, &ctx(), &NONCE, &r.public_share, &r.leader_input_share).unwrap();
-        let (helper, finish) = vdaf
-            .helper_init(&key, &ctx(), &NONCE, &r.public_share, &r.helper_input_share, &init)
-            .unwrap();
-        let leader = vdaf.leader_continued(&ctx(), state, &finish).unwrap();
-        let [leader, helper] = [leader, helper].map(|output| {
-            let mut sum = vdaf.aggregate_init();
+        let verified = verify(&vdaf, &key, &agg_param, &NONCE, &r);
+        let [leader, helper] = [verified.leader, verified.helper].map(|output| {
+            let mut sum = vdaf.aggregate_init(&agg_param);
             sum.accumulate(&output).unwrap();
             sum.encode()
         });
-        let result = vdaf.unshard(&leader, &helper, 1).unwrap();
+        let result = vdaf.unshard(&agg_param, &leader, &helper, 1).unwrap();
         assert_eq!(result, AggregateResult::Number(max_measurement.into()));
     }
 }
 
 #[test]
 fn secrets_are_not_printed() {
-    each(|vdaf, key, measurements| {
+    each(|vdaf, key, agg_param, measurements| {
         let r = vdaf.shard(&ctx(), &measurements[0], &NONCE).unwrap();
-        let (state, _) =
-            vdaf.leader_init(&key, &ctx(), &NONCE, &r.public_share, &r.leader_input_share).unwrap();
+        let (state, _) = vdaf
+            .leader_init(&key, &ctx(), &agg_param, &NONCE, &r.public_share, &r.leader_input_share)
+            .unwrap();
         assert_eq!(
-            format!("{key:?} {r:?} {state:?} {:?} {:?}", vdaf.aggregate_init(), measurements[0]),
+            format!(
+                "{key:?} {r:?} {state:?} {:?} {:?}",
+                vdaf.aggregate_init(&agg_param),
+                measurements[0]
+            ),
             "VerifyKey ShardedReport LeaderState AggregateShare Measurement"
         );
     });
@@ -383,10 +449,10 @@ proptest! {
         bytes in proptest::collection::vec(any::<u8>(), 8000),
         off in proptest::collection::vec(prop_oneof![8 => Just(0isize), 1 => -2isize..=2], 5),
     ) {
-        each(|vdaf, key, measurements| {
+        each(|vdaf, key, agg_param, measurements| {
             let r = vdaf.shard(&ctx(), &measurements[0], &NONCE).unwrap();
             let (state, init) = vdaf
-                .leader_init(&key, &ctx(), &NONCE, &r.public_share, &r.leader_input_share)
+                .leader_init(&key, &ctx(), &agg_param, &NONCE, &r.public_share, &r.leader_input_share)
                 .unwrap();
             let mut rest = &bytes[..];
             let mut arbitrary = |like: &[u8], i: usize| {
@@ -400,15 +466,41 @@ proptest! {
             let body = arbitrary(&init[5..], 3);
             let message =
                 [&[0][..], &u32::try_from(body.len()).unwrap().to_be_bytes(), &body].concat();
-            assert!(vdaf.helper_init(&key, &ctx(), &NONCE, &public_share, &helper, &message).is_err());
+            assert!(vdaf.helper_init(&key, &ctx(), &agg_param, &NONCE, &public_share, &helper, &message).is_err());
             assert!(
-                vdaf.helper_init(&key, &ctx(), &NONCE, &r.public_share, &r.helper_input_share, &message)
+                vdaf.helper_init(&key, &ctx(), &agg_param, &NONCE, &r.public_share, &r.helper_input_share, &message)
                     .is_err()
             );
-            assert!(vdaf.leader_continued(&ctx(), state, &arbitrary(&init, 4)).is_err());
-            if let Ok((_, init)) = vdaf.leader_init(&key, &ctx(), &NONCE, &public_share, &leader) {
-                assert!(vdaf.helper_init(&key, &ctx(), &NONCE, &public_share, &helper, &init).is_err());
+            assert!(vdaf.leader_continued(&ctx(), state, &agg_param, &arbitrary(&init, 4)).is_err());
+            if let Ok((_, init)) = vdaf.leader_init(&key, &ctx(), &agg_param, &NONCE, &public_share, &leader) {
+                assert!(vdaf.helper_init(&key, &ctx(), &agg_param, &NONCE, &public_share, &helper, &init).is_err());
             }
         });
     }
+}
+
+/// Poplar1 of 5 bits in both drafts, with parameters of an inner level and of the leaves.
+fn each_poplar1(mut f: impl FnMut(Vdaf, VerifyKey, AggregationParam, Vec<Measurement>)) {
+    let strings = ["10110", "10111", "00000", "10110"];
+    let measurements = strings.map(|s| Measurement::Poplar1(s.parse().unwrap())).to_vec();
+    for draft in DRAFTS {
+        let vdaf = Vdaf::new(draft, VdafConfig::Poplar1 { bits: 5 }).unwrap();
+        let key = vdaf.verify_key(&vec![0x11; vdaf.verify_key_len()]).unwrap();
+        for prefixes in [&["0", "1"][..], &["000", "101", "111"], &["10110", "11111"]] {
+            let prefixes: Vec<BitString> = prefixes.iter().map(|p| p.parse().unwrap()).collect();
+            let agg_param = vdaf.prefixes(&prefixes).unwrap();
+            f(vdaf.clone(), key.clone(), agg_param, measurements.clone());
+        }
+    }
+}
+
+#[test]
+fn prefixes_are_counted() {
+    let mut truths = Vec::new();
+    each_poplar1(|vdaf, key, agg_param, measurements| {
+        sum_is_the_truth(&vdaf, &key, &agg_param, &measurements);
+        truths.push(vdaf.truth(&agg_param, measurements.iter()).unwrap());
+    });
+    let truth = [vec![1_u128, 3], vec![1, 3, 0], vec![2, 0]].map(AggregateResult::Vector);
+    assert_eq!(truths, [&truth[..], &truth].concat());
 }
