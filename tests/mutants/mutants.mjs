@@ -54,8 +54,8 @@ export const MUTANTS = [
   simulated("home-is-not-first", "Other stores may count a job before its home has bound its id to a body.", [
     edit(
       WORKER,
-      "    if !placement.has_time_groups() {\n        // The home",
-      "    if false && !placement.has_time_groups() {\n        // The home",
+      "if binding == Binding::HomeStore {",
+      "if false && binding == Binding::HomeStore {",
     ),
   ]),
   tested("unasked-not-recorded", "What was refused unasked is asked about when the job comes again.", ["helper"], [
@@ -83,7 +83,7 @@ export const MUTANTS = [
   simulated("refused-stay-in-the-sum", "The share of a report that a store refuses stays in the job's sum.", [
     edit(
       WORKER,
-      "share::sub_assign(vdaf.field(), sum, &one.encode()).map_err(|e| broken(&e))?;",
+      "share::sub_assign(field, sum, &one.encode()).map_err(|e| broken(&e))?;",
       "let _ = (sum, one, share::sub_assign);",
     ),
   ]),

@@ -87,6 +87,25 @@ pub struct AggregationJobInit<'a> {
     pub verify_inits: Vec<VerifyInit<'a>>,
 }
 
+/// One report in a job's next request. DAP-09 §4.5.2.1 `PrepareContinue`, DAP-18 §4.5.2.
+#[doc(alias = "PrepareContinue")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VerifyContinue<'a> {
+    /// The report.
+    pub report_id: ReportId,
+    /// The leader's next ping-pong message, undecoded.
+    pub payload: &'a [u8],
+}
+
+/// A leader's request to continue an aggregation job. DAP-09 §4.5.2.1, DAP-18 §4.5.2.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AggregationJobContinue<'a> {
+    /// The step that it takes; 0 is the initialization, and no continuation.
+    pub step: u16,
+    /// The reports that go on, at least one. Ids are not yet known to be distinct.
+    pub verify_continues: Vec<VerifyContinue<'a>>,
+}
+
 /// The helper's answer for one report. DAP-09 §4.5.1.2 `PrepareResp`, DAP-18 §4.5.1.
 #[doc(alias = "PrepareResp")]
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -25,6 +25,7 @@ const GROUP_DEFAULT_S: u64 = 86_400;
 const MIN_BATCH_SIZE_MIN: u64 = 2;
 const TOKEN_LEN_MIN: usize = 16;
 const SHARDS_MAX: u16 = 64;
+const QUERY_COUNT_MAX: u64 = 65_535;
 const CLOCK_SKEW_MAX_S: u64 = 86_400;
 const REPORT_EXPIRY_AGE_MAX_S: u64 = 366 * 86_400;
 const TIME_PRECISION_MAX_S: u64 = 366 * 86_400;
@@ -247,10 +248,13 @@ impl TaskSpec {
         if self.report_expiry_age.as_seconds() > REPORT_EXPIRY_AGE_MAX_S {
             return refuse("report_expiry_age must be at most 366 days");
         }
-        if self.max_batch_query_count != 1 {
+        if vdaf.rounds() == 1 && self.max_batch_query_count != 1 {
             return refuse(
                 "max_batch_query_count must be 1: a Prio3 task has one aggregation parameter",
             );
+        }
+        if !(1..=QUERY_COUNT_MAX).contains(&self.max_batch_query_count) {
+            return refuse("max_batch_query_count must be between 1 and 65,535");
         }
         if self.report_expiry_age.as_seconds() < precision {
             return refuse("report_expiry_age must be at least the time precision");

@@ -2,6 +2,7 @@
 #![cfg(not(target_arch = "wasm32"))]
 
 use daphne_core::{
+    aggregate::rounds::{WaitingJob, WaitingReport},
     batch::{BatchBucket, BatchMode, BucketRange, Checksum},
     error::ReportError,
     hpke::{HpkeKem, HpkeKeypair},
@@ -109,6 +110,22 @@ fn rows_of_a_job_store() {
         waiting: vec![ReportId::new([0x55; 16])],
         deleted: true,
     };
+    let waiting = WaitingJob {
+        agg_param: vec![0, 1],
+        batch: Some(BatchId::new([0x33; 32])),
+        reports: vec![WaitingReport {
+            report_id: ReportId::new([0x55; 16]),
+            time: Time::from_seconds(600),
+            state: vec![0xaa, 0xbb],
+        }],
+    };
+    // Secret, so it does not print.
+    let bytes = postcard::to_allocvec(&waiting).unwrap();
+    assert!(postcard::from_bytes::<WaitingJob>(&bytes).unwrap() == waiting);
+    golden(
+        &bytes[..].to_vec(),
+        &format!("3c 020001 01 20{} 01 10{} d804 02aabb", "33".repeat(32), "55".repeat(16)),
+    );
     golden(
         &stepped,
         &format!("{} 01 01 {} 01 10 {} 01", "66".repeat(32), "77".repeat(32), "55".repeat(16)),

@@ -46,6 +46,18 @@ pub fn request(request: &Request) -> String {
         Request::JobStore(shard, JobStoreRequest::Knows(id)) => {
             format!("job store {shard}: knows {}?", job(*id))
         }
+        Request::JobStore(shard, JobStoreRequest::Begin { job: id, digest, .. }) => {
+            format!("job store {shard}: begin {} for {:02x}", job(*id), digest[0])
+        }
+        Request::JobStore(shard, JobStoreRequest::BeginStep { job: id, step, digest, .. }) => {
+            format!("job store {shard}: begin step {step} of {} for {:02x}", job(*id), digest[0])
+        }
+        Request::JobStore(shard, JobStoreRequest::EndStep { job: id, step, .. }) => {
+            format!("job store {shard}: end step {step} of {}", job(*id))
+        }
+        Request::JobStore(shard, JobStoreRequest::Forget(id)) => {
+            format!("job store {shard}: forget {}", job(*id))
+        }
         Request::JobStore(shard, JobStoreRequest::Purge) => format!("job store {shard}: purge"),
     }
 }

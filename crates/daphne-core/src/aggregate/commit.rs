@@ -8,7 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, future, stream};
 
-use super::helper::{Examined, HelperJob, OwnedReport};
+use super::{
+    helper::{Examined, HelperJob, OwnedReport, Verified},
+    rounds,
+};
 use crate::{
     batch::{BatchBucket, BucketRange, Checksum},
     error::{Abort, AbortKind, Error, Internal, ReportError},
@@ -24,7 +27,7 @@ use crate::{
     },
     task::Task,
     time::Time,
-    vdaf::{AggregateShare, share},
+    vdaf::{AggregateShare, AggregationParam, OutputShare, share},
 };
 
 /// Commit calls under way at once: the platform allows six connections.
@@ -46,8 +49,50 @@ pub struct JobIdentity {
     pub shard_key: ShardKey,
 }
 
-/// Verifies a job's reports, commits them, and gives the helper's answer: one entry per report, in order.
-/// DAP-09 §4.5.1.2.
+/// Reports that can be committed: those of a job of one round, or those that a continuation brings to their end.
+pub trait Step {
+    /// The task.
+    fn task(&self) -> &Task;
+    /// The aggregation parameter.
+    fn agg_param(&self) -> &AggregationParam;
+    /// Its encoding, as the leader sent it.
+    fn encoded_param(&self) -> &[u8];
+    /// Id and batch bucket of each report, in the order of the request.
+    fn reports(&self) -> impl Iterator<Item = (ReportId, BatchBucket)>;
+    /// Examines the n-th report. The same each time.
+    fn examine(&self, n: usize) -> (Examined, Option<OutputShare>);
+}
+
+impl Step for HelperJob<'_> {
+    fn task(&self) -> &Task {
+        self.task()
+    }
+
+    fn agg_param(&self) -> &AggregationParam {
+        self.agg_param()
+    }
+
+    fn encoded_param(&self) -> &[u8] {
+        self.init().agg_param
+    }
+
+    fn reports(&self) -> impl Iterator<Item = (ReportId, BatchBucket)> {
+        let metadata = self.init().verify_inits.iter().map(|v| &v.report_share.metadata);
+        metadata.map(|m| (m.report_id, self.bucket(m.time)))
+    }
+
+    fn examine(&self, n: usize) -> (Examined, Option<OutputShare>) {
+        match self.init().verify_inits.get(n).map(|report| self.examine(report)) {
+            Some((examined, Some(Verified::Output(output)))) => (examined, Some(output)),
+            // Only reports of VDAFs of several rounds wait; they are not committed at once.
+            Some((examined, _)) => (examined, None),
+            None => (Examined::Rejected(ReportError::InvalidMessage), None),
+        }
+    }
+}
+
+/// Verifies a job's reports, commits them, and gives the helper's answer: one entry per report, in order. Reports of a
+/// VDAF of several rounds are kept until they are continued. DAP-09 §4.5.1.2.
 ///
 /// # Errors
 /// - [`AbortKind::Conflict`] if the job id was used with another body; nothing of this one counts.
@@ -58,10 +103,14 @@ pub async fn run(
     identity: &JobIdentity,
     job: &HelperJob<'_>,
 ) -> Result<Vec<VerifyResp>, Error> {
+    if job.task().vdaf.rounds() > 1 {
+        return rounds::begin(objects, identity, job).await;
+    }
     let placement = job.task().parameters.placement();
     if !placement.has_time_groups() {
         let (reports, work) = examine_all(job, identity, &placement, &[])?;
-        return commit_all(objects, identity, job, placement, reports, work).await;
+        let committer = Committer { objects, identity, job, placement, reports: &reports };
+        return committer.commit_all(work, Binding::HomeStore).await;
     }
     // Two bodies under one id could touch disjoint stores; the job store binds the id, and keeps which reports were
     // refused unasked. The claim is under way while the reports are examined.
@@ -87,7 +136,32 @@ pub async fn run(
         // A repeat, days later: what was far off then is nearer now.
         examine_all(job, identity, &placement, &unasked)?
     };
-    commit_all(objects, identity, job, placement, reports, work).await
+    let committer = Committer { objects, identity, job, placement, reports: &reports };
+    committer.commit_all(work, Binding::JobStore).await
+}
+
+/// Commits the reports that a continuation brings to their end. The job store has bound the continuation.
+///
+/// # Errors
+/// As [`run`].
+pub(super) async fn finish(
+    objects: &impl Objects,
+    identity: &JobIdentity,
+    step: &impl Step,
+) -> Result<Vec<VerifyResp>, Error> {
+    let placement = step.task().parameters.placement();
+    let (reports, work) = examine_all(step, identity, &placement, &[])?;
+    let committer = Committer { objects, identity, job: step, placement, reports: &reports };
+    committer.commit_all(work, Binding::JobStore).await
+}
+
+/// Who binds the job's id to its body.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Binding {
+    /// The `AggregateStore` that is the job's home, by the first commit.
+    HomeStore,
+    /// A job store did.
+    JobStore,
 }
 
 /// Whether a job of this id was ever created.
@@ -136,7 +210,7 @@ struct StoreWork {
 type Examination = (Vec<Examined>, BTreeMap<StoreId, StoreWork>);
 
 fn examine_all(
-    job: &HelperJob<'_>,
+    job: &impl Step,
     identity: &JobIdentity,
     placement: &Placement,
     unasked: &[(ReportId, ReportError)],
@@ -145,10 +219,10 @@ fn examine_all(
     let unasked: BTreeMap<ReportId, ReportError> = unasked.iter().copied().collect();
     let mut sums: BTreeMap<(StoreId, BatchBucket), AggregateShare> = BTreeMap::new();
     let mut work: BTreeMap<StoreId, StoreWork> = BTreeMap::new();
-    let mut reports = Vec::with_capacity(job.init().verify_inits.len());
-    for (n, report) in job.init().verify_inits.iter().enumerate() {
+    let mut reports = Vec::new();
+    for n in 0..job.reports().count() {
         // Output shares are large; each is added and dropped at once.
-        let (mut examined, output) = job.examine(report);
+        let (mut examined, output) = job.examine(n);
         if let Examined::Owned(owned) = &examined
             && let Some(error) = unasked.get(&owned.report_id)
         {
@@ -182,15 +256,13 @@ fn examine_all(
 /// times of their reports, and each bucket costs the length of an aggregate share; a few reports spread over many
 /// buckets must not exhaust the memory of all. A function of the request's bytes.
 fn kept_sums(
-    job: &HelperJob<'_>,
+    job: &impl Step,
     identity: &JobIdentity,
     placement: &Placement,
 ) -> BTreeSet<(StoreId, BatchBucket)> {
     let mut reports: BTreeMap<(StoreId, BatchBucket), usize> = BTreeMap::new();
-    for init in &job.init().verify_inits {
-        let metadata = &init.report_share.metadata;
-        let bucket = job.bucket(metadata.time);
-        let owner = placement.owner(&identity.shard_key, &bucket, &metadata.report_id);
+    for (report_id, bucket) in job.reports() {
+        let owner = placement.owner(&identity.shard_key, &bucket, &report_id);
         *reports.entry((owner, bucket)).or_default() += 1;
     }
     let mut by_size: Vec<_> = reports.into_iter().collect();
@@ -199,78 +271,67 @@ fn kept_sums(
     by_size.into_iter().take(fit).map(|(sum, _)| sum).collect()
 }
 
-async fn commit_all(
-    objects: &impl Objects,
-    identity: &JobIdentity,
-    job: &HelperJob<'_>,
-    placement: Placement,
-    reports: Vec<Examined>,
-    mut work: BTreeMap<StoreId, StoreWork>,
-) -> Result<Vec<VerifyResp>, Error> {
-    let committer = Committer { objects, identity, job, placement, reports: &reports };
-    let mut recorded = BTreeMap::new();
-    if !placement.has_time_groups() {
-        // The home store binds the job id to this body before any other store counts anything.
-        let home = StoreId {
-            group: Group::Whole,
-            shard: placement.home(&identity.shard_key, &identity.job),
-        };
-        recorded.extend(committer.commit(home, work.remove(&home).unwrap_or_default()).await?);
-    }
-    let mut others = stream::iter(work)
-        .map(|(store, work)| committer.commit(store, work))
-        .buffer_unordered(PARALLEL_CALLS);
-    // All calls are let finish: an error of one does not undo the others, and the leader's retry finds them done.
-    let mut failure = None;
-    while let Some(result) = others.next().await {
-        match result {
-            Ok(refused) => recorded.extend(refused),
-            Err(e @ Error::Abort(_)) => failure = Some(e),
-            Err(e) => failure = failure.or(Some(e)),
-        }
-    }
-    drop(others);
-    match failure {
-        Some(error) => Err(error),
-        None => Ok(answer(job, reports, &recorded)),
-    }
-}
-
-/// One entry per report, in the order of the request.
-fn answer(
-    job: &HelperJob<'_>,
-    reports: Vec<Examined>,
-    recorded: &BTreeMap<ReportId, ReportError>,
-) -> Vec<VerifyResp> {
-    job.init()
-        .verify_inits
-        .iter()
-        .zip(reports)
-        .map(|(init, examined)| {
-            let report_id = init.report_share.metadata.report_id;
-            let result = match (examined, recorded.get(&report_id)) {
-                (Examined::Rejected(error), _) | (Examined::Owned(_), Some(&error)) => {
-                    VerifyRespResult::Reject(error)
-                }
-                (Examined::Owned(OwnedReport { verified, .. }), None) => match verified {
-                    Ok(message) => VerifyRespResult::Continue(message),
-                    Err(error) => VerifyRespResult::Reject(error),
-                },
-            };
-            VerifyResp { report_id, result }
-        })
-        .collect()
-}
-
-struct Committer<'a, O> {
+struct Committer<'a, O, J> {
     objects: &'a O,
     identity: &'a JobIdentity,
-    job: &'a HelperJob<'a>,
+    job: &'a J,
     placement: Placement,
     reports: &'a [Examined],
 }
 
-impl<O: Objects> Committer<'_, O> {
+impl<O: Objects, J: Step> Committer<'_, O, J> {
+    async fn commit_all(
+        &self,
+        mut work: BTreeMap<StoreId, StoreWork>,
+        binding: Binding,
+    ) -> Result<Vec<VerifyResp>, Error> {
+        let mut recorded = BTreeMap::new();
+        if binding == Binding::HomeStore {
+            // The home store binds the job id to this body before any other store counts anything.
+            let shard = self.placement.home(&self.identity.shard_key, &self.identity.job);
+            let home = StoreId { group: Group::Whole, shard };
+            recorded.extend(self.commit(home, work.remove(&home).unwrap_or_default()).await?);
+        }
+        let mut others = stream::iter(work)
+            .map(|(store, work)| self.commit(store, work))
+            .buffer_unordered(PARALLEL_CALLS);
+        // All calls are let finish: an error of one does not undo the others, and the leader's retry finds them done.
+        let mut failure = None;
+        while let Some(result) = others.next().await {
+            match result {
+                Ok(refused) => recorded.extend(refused),
+                Err(e @ Error::Abort(_)) => failure = Some(e),
+                Err(e) => failure = failure.or(Some(e)),
+            }
+        }
+        drop(others);
+        match failure {
+            Some(error) => Err(error),
+            None => Ok(self.answer(&recorded)),
+        }
+    }
+
+    /// One entry per report, in the order of the request.
+    fn answer(&self, recorded: &BTreeMap<ReportId, ReportError>) -> Vec<VerifyResp> {
+        self.job
+            .reports()
+            .zip(self.reports)
+            .map(|((report_id, _), examined)| {
+                let result = match (examined, recorded.get(&report_id)) {
+                    (Examined::Rejected(error), _) | (Examined::Owned(_), Some(error)) => {
+                        VerifyRespResult::Reject(*error)
+                    }
+                    (Examined::Owned(OwnedReport { verified, .. }), None) => match verified {
+                        Ok(Some(message)) => VerifyRespResult::Continue(message.clone()),
+                        Ok(None) => VerifyRespResult::Finish,
+                        Err(error) => VerifyRespResult::Reject(*error),
+                    },
+                };
+                VerifyResp { report_id, result }
+            })
+            .collect()
+    }
+
     /// Brings one store to a recorded verdict and returns the refusals it recorded.
     async fn commit(
         &self,
@@ -285,7 +346,7 @@ impl<O: Objects> Committer<'_, O> {
             let commit = Commit {
                 job: self.identity.job,
                 digest: self.identity.digest,
-                param: self.job.init().agg_param.to_vec(),
+                param: self.job.encoded_param().to_vec(),
                 slices: self.slices(&work),
                 refused: work.refused.iter().map(|(id, e)| (*id, *e)).collect(),
                 open: open.clone(),
@@ -384,14 +445,15 @@ impl<O: Objects> Committer<'_, O> {
             .map(|(n, r)| (n, r.bucket))
             .collect();
         let vdaf = &self.job.task().vdaf;
+        let field = vdaf.field().at(self.job.encoded_param());
         for (n, bucket) in &taken {
-            let again = self.job.init().verify_inits.get(*n).map(|r| self.job.examine(r).1);
-            let (Some(Some(output)), Some(sum)) = (again, work.shares.get_mut(bucket)) else {
+            let again = self.job.examine(*n).1;
+            let (Some(output), Some(sum)) = (again, work.shares.get_mut(bucket)) else {
                 return Err(Internal::Broken("a report verified only once".to_owned()));
             };
             let mut one = vdaf.aggregate_init(self.job.agg_param());
             one.accumulate(&output).map_err(|e| broken(&e))?;
-            share::sub_assign(vdaf.field(), sum, &one.encode()).map_err(|e| broken(&e))?;
+            share::sub_assign(field, sum, &one.encode()).map_err(|e| broken(&e))?;
         }
         if taken.is_empty() {
             return Err(Internal::Broken("a store refused reports it was not sent".to_owned()));
@@ -461,14 +523,14 @@ impl<O: Objects> Committer<'_, O> {
     }
 }
 
-fn unavailable(e: CallError) -> Error {
+pub(super) fn unavailable(e: CallError) -> Error {
     Internal::from(e).into()
 }
 
-fn out_of_turn() -> Error {
+pub(super) fn out_of_turn() -> Error {
     Internal::Broken("an object answered out of turn".to_owned()).into()
 }
 
-fn conflict() -> Error {
+pub(super) fn conflict() -> Error {
     Abort::new(AbortKind::Conflict, "the aggregation job exists with another request body").into()
 }

@@ -14,7 +14,7 @@ use crate::{
     message::{AggregationJobInit, PartialBatchSelector, PlaintextInputShare, VerifyInit},
     task::Task,
     time::{Duration, Time},
-    vdaf::{AggregationParam, HelperTransition, OutputShare, VerifyError},
+    vdaf::{AggregationParam, HelperState, HelperTransition, OutputShare, VerifyError},
     wire::v09,
 };
 
@@ -24,6 +24,11 @@ const UNASKED_AFTER: Duration = Duration::from_seconds(86_400);
 
 /// Most reports in a job: their ids, verdicts and slices share one row, of at most 2 MB.
 pub const REPORTS_MAX: usize = 10_000;
+
+/// Most steps down the tree of prefixes in a job: some ten seconds.
+pub const WORK_MAX: u64 = 1 << 24;
+/// Bytes that a job's reports wait with. Messages hold several copies of them for a moment.
+pub const STATES_BYTES_MAX: usize = 8 << 20;
 
 /// Our HPKE keys.
 #[derive(Clone, Debug, Default)]
@@ -67,8 +72,8 @@ pub struct HelperJob<'a> {
 }
 
 /// What a report's bytes alone decide. `Err` comes before anything the clock says about the report, the inner `Err`
-/// after it; else the output share, and the helper's ping-pong message.
-pub type BytesVerdict = Result<Result<(OutputShare, Vec<u8>), ReportError>, ReportError>;
+/// after it; else how far its verification comes, with the helper's ping-pong message.
+pub type BytesVerdict = Result<Result<HelperTransition, ReportError>, ReportError>;
 
 /// The costly part of examining a report: a pure function of the task, the keys and the report's bytes. Who sees the
 /// same reports over and over, as a simulation does, may remember what [`OpenAndVerify`] says.
@@ -122,12 +127,7 @@ impl Verifier for OpenAndVerify {
             return Err(ReportError::InvalidMessage);
         }
         Ok(check_extensions(&input_share)
-            .and_then(|()| verified.map_err(|_| ReportError::VdafVerifyError))
-            .and_then(|transition| match transition {
-                HelperTransition::Finished { output, message } => Ok((output, message)),
-                // A job has one round so far.
-                HelperTransition::Continued { .. } => Err(ReportError::VdafVerifyError),
-            }))
+            .and_then(|()| verified.map_err(|_| ReportError::VdafVerifyError)))
     }
 }
 
@@ -152,8 +152,17 @@ pub struct OwnedReport {
     /// The clock says that it should be refused. The owner records it, so that a repeat on the other side of the
     /// boundary is answered alike.
     pub proposal: Option<ReportError>,
-    /// The helper's ping-pong message, or why its bytes refuse it.
-    pub verified: Result<Vec<u8>, ReportError>,
+    /// The helper's ping-pong message, if it has any left to send; or why the report's bytes refuse it.
+    pub verified: Result<Option<Vec<u8>>, ReportError>,
+}
+
+/// What a report's verification left the helper with. Secret.
+#[derive(Clone, Debug)]
+pub enum Verified {
+    /// Its output share.
+    Output(OutputShare),
+    /// What to go on with when the leader's next message comes.
+    Waits(HelperState),
 }
 
 impl OwnedReport {
@@ -184,6 +193,7 @@ impl<'a> HelperJob<'a> {
         if init.verify_inits.len() > REPORTS_MAX {
             return Err(Abort::invalid_message(format!("a job may have {REPORTS_MAX} reports")));
         }
+        check_work(task, &agg_param, init.verify_inits.len())?;
         let mut ids: Vec<_> =
             init.verify_inits.iter().map(|v| v.report_share.metadata.report_id).collect();
         ids.sort_unstable();
@@ -215,11 +225,11 @@ impl<'a> HelperJob<'a> {
     }
 
     /// Examines one report, in a fixed order: decryption, decoding, time, extensions, proof. DAP-09 §4.5.1.4,
-    /// DAP-18 §4.5.4. The output share comes with reports whose proof holds, also those that the clock refuses: a
-    /// repeat may find that they were accepted.
-    pub fn examine(&self, report: &VerifyInit<'_>) -> (Examined, Option<OutputShare>) {
+    /// DAP-18 §4.5.4. What its verification left comes also with reports that the clock refuses: a repeat may find that
+    /// they were accepted.
+    pub fn examine(&self, report: &VerifyInit<'_>) -> (Examined, Option<Verified>) {
         match self.examine_or_reject(report) {
-            Ok((owned, output)) => (Examined::Owned(owned), output),
+            Ok((owned, verified)) => (Examined::Owned(owned), verified),
             Err(error) => (Examined::Rejected(error), None),
         }
     }
@@ -227,27 +237,27 @@ impl<'a> HelperJob<'a> {
     fn examine_or_reject(
         &self,
         report: &VerifyInit<'_>,
-    ) -> Result<(OwnedReport, Option<OutputShare>), ReportError> {
+    ) -> Result<(OwnedReport, Option<Verified>), ReportError> {
         let metadata = &report.report_share.metadata;
         let verified = self.verifier.verify(self.task, self.keys, &self.agg_param, report)?;
         let proposal = self.time_proposal(metadata.time);
-        let (verified, output) = match verified {
-            Ok((output, message)) => (Ok(message), Some(output)),
+        let (verified, left) = match verified {
+            Ok(HelperTransition::Finished { output, message }) => {
+                (Ok(Some(message)), Some(Verified::Output(output)))
+            }
+            Ok(HelperTransition::Continued { state, message }) => {
+                (Ok(Some(message)), Some(Verified::Waits(state)))
+            }
             Err(error) => (Err(error), None),
         };
         let bucket = self.bucket(metadata.time);
         let report_id = metadata.report_id;
-        Ok((OwnedReport { report_id, time: metadata.time, bucket, proposal, verified }, output))
+        Ok((OwnedReport { report_id, time: metadata.time, bucket, proposal, verified }, left))
     }
 
     /// The batch bucket of a report made at `time`.
     pub fn bucket(&self, time: Time) -> BatchBucket {
-        match self.init.batch {
-            PartialBatchSelector::TimeInterval => {
-                BatchBucket::Window(time.round_down(self.task.parameters.time_precision))
-            }
-            PartialBatchSelector::LeaderSelected(batch) => BatchBucket::Batch(batch),
-        }
+        bucket(self.task, self.init.batch, time)
     }
 
     /// What the clock says.
@@ -283,6 +293,36 @@ impl<'a> HelperJob<'a> {
             })
             .collect()
     }
+}
+
+/// The batch bucket of a report made at `time`, in a job for `batch`.
+pub(super) fn bucket(task: &Task, batch: PartialBatchSelector, time: Time) -> BatchBucket {
+    match batch {
+        PartialBatchSelector::TimeInterval => {
+            BatchBucket::Window(time.round_down(task.parameters.time_precision))
+        }
+        PartialBatchSelector::LeaderSelected(batch) => BatchBucket::Batch(batch),
+    }
+}
+
+/// Bounds what the aggregation parameter makes of a job: the work for each report and prefix, what reports wait with,
+/// and what they are answered.
+fn check_work(task: &Task, agg_param: &AggregationParam, reports: usize) -> Result<(), Abort> {
+    let too_much = || {
+        Abort::invalid_message(
+            "that many reports are too much for an aggregation parameter of that many prefixes",
+        )
+    };
+    let reports_u64 = u64::try_from(reports).unwrap_or(u64::MAX);
+    let prefixes = u64::try_from(agg_param.prefix_count()).unwrap_or(u64::MAX);
+    let depth = agg_param.level().map_or(0, |level| u64::from(level) + 1);
+    if prefixes.saturating_mul(depth).saturating_mul(reports_u64) > WORK_MAX {
+        return Err(too_much());
+    }
+    if task.vdaf.helper_state_len(agg_param).saturating_mul(reports) > STATES_BYTES_MAX {
+        return Err(too_much());
+    }
+    Ok(())
 }
 
 /// DAP-09 defines no report extension for tasks that both aggregators were configured with, so each one is unknown,

@@ -1,5 +1,5 @@
-//! The leader's part of a one-round aggregation job: from reports to a request, and from the helper's answer to what
-//! both accept. DAP-09 §4.5.1.1.
+//! The leader's part of an aggregation job: from reports to requests, and from the helper's answers to what both
+//! accept. DAP-09 §4.5.1.1, §4.5.2.1.
 
 use std::collections::BTreeMap;
 
@@ -10,13 +10,13 @@ use crate::{
     hpke::{self, HpkeKeypair, Role},
     ids::{ReportId, TaskId},
     message::{
-        AggregationJobInit, PartialBatchSelector, PlaintextInputShare, Report, ReportShare,
-        VerifyInit, VerifyResp, VerifyRespResult,
+        AggregationJobContinue, AggregationJobInit, PartialBatchSelector, PlaintextInputShare,
+        Report, ReportShare, VerifyContinue, VerifyInit, VerifyResp, VerifyRespResult,
     },
     time::{Duration, Time},
     vdaf::{
-        AggregateShare, AggregationParam, LeaderState, LeaderTransition, Vdaf, VerifyError,
-        VerifyKey,
+        AggregateShare, AggregationParam, LeaderState, LeaderTransition, OutputShare, Vdaf,
+        VerifyError, VerifyKey,
     },
     version::DapVersion,
     wire::v09,
@@ -50,6 +50,31 @@ struct PendingReport {
     state: LeaderState,
 }
 
+/// A job that the helper waits for: its next request, and what the leader has made of its reports.
+#[derive(Clone, Debug)]
+pub struct LeaderContinuation {
+    request: Vec<u8>,
+    agg_param: AggregationParam,
+    reports: Vec<FinishedReport>,
+    outcome: LeaderOutcome,
+}
+
+#[derive(Clone, Debug)]
+struct FinishedReport {
+    report_id: ReportId,
+    bucket: BatchBucket,
+    output: OutputShare,
+}
+
+/// Where an answer of the helper brings a job.
+#[derive(Clone, Debug)]
+pub enum LeaderStep {
+    /// To its end.
+    Finished(LeaderOutcome),
+    /// To its next request.
+    Continued(LeaderContinuation),
+}
+
 /// What both aggregators accepted into one batch bucket.
 #[derive(Clone, Debug)]
 pub struct LeaderSlice {
@@ -79,9 +104,12 @@ pub enum AnswerError {
     /// Its reports are not those of the request, in that order.
     #[error("the helper's answer lists other reports than the request, or in another order")]
     Order,
-    /// "Finished" where the leader still waits for a message.
-    #[error("the helper finished a report without its message")]
+    /// "Finished" where the leader still waits for a message, or a message where it does not.
+    #[error("the helper finished a report too early or too late")]
     Type,
+    /// The next request cannot be written.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
 }
 
 impl LeaderTask {
@@ -179,7 +207,7 @@ impl LeaderTask {
         Ok((Some(LeaderJob { request, agg_param: agg_param.clone(), reports: pending }), refused))
     }
 
-    /// Finishes a DAP-09 job with the helper's answer.
+    /// Finishes a DAP-09 job of one round with the helper's answer.
     ///
     /// # Errors
     /// [`AnswerError`], the helper's fault: nothing of the job may count.
@@ -188,41 +216,112 @@ impl LeaderTask {
         job: LeaderJob,
         answer: &[u8],
     ) -> Result<LeaderOutcome, AnswerError> {
-        let answer: Vec<VerifyResp> = v09::AggregationJobResp::decode(answer)?.into();
-        if !answer.iter().map(|r| r.report_id).eq(job.reports.iter().map(|r| r.report_id)) {
-            return Err(AnswerError::Order);
+        match self.proceed_v09(job, answer)? {
+            LeaderStep::Finished(outcome) => Ok(outcome),
+            LeaderStep::Continued(_) => Err(AnswerError::Type),
         }
+    }
+
+    /// Goes on with a DAP-09 job after the helper's first answer.
+    ///
+    /// # Errors
+    /// [`AnswerError`], the helper's fault: nothing of the job may count.
+    pub fn proceed_v09(&self, job: LeaderJob, answer: &[u8]) -> Result<LeaderStep, AnswerError> {
+        let answer = answers(answer, job.reports.iter().map(|r| r.report_id))?;
         let context = DapVersion::V09.vdaf_context(&self.task_id);
         let mut outcome = LeaderOutcome::default();
+        let mut finished: Vec<(FinishedReport, Vec<u8>)> = Vec::new();
         for (report, resp) in job.reports.into_iter().zip(answer) {
+            let PendingReport { report_id, bucket, state } = report;
             let message = match resp.result {
                 VerifyRespResult::Continue(message) => message,
                 VerifyRespResult::Finish => return Err(AnswerError::Type),
                 VerifyRespResult::Reject(error) => {
-                    outcome.refused.push((report.report_id, error));
+                    outcome.refused.push((report_id, error));
                     continue;
                 }
             };
-            // A job has one round so far.
-            let Ok(LeaderTransition::Finished(output)) =
-                self.vdaf.leader_continued(&context, report.state, &job.agg_param, &message)
-            else {
-                outcome.refused.push((report.report_id, ReportError::VdafVerifyError));
-                continue;
-            };
-            let slice = outcome.accepted.entry(report.bucket).or_insert_with(|| LeaderSlice {
-                report_count: 0,
-                checksum: Checksum::default(),
-                share: self.vdaf.aggregate_init(&job.agg_param),
-            });
-            if slice.share.accumulate(&output).is_err() {
-                outcome.refused.push((report.report_id, ReportError::VdafVerifyError));
-                continue;
+            match self.vdaf.leader_continued(&context, state, &job.agg_param, &message) {
+                Ok(LeaderTransition::Finished(output)) => {
+                    let report = FinishedReport { report_id, bucket, output };
+                    self.accept(&mut outcome, &job.agg_param, report);
+                }
+                Ok(LeaderTransition::FinishedWithOutbound(output, message)) => {
+                    finished.push((FinishedReport { report_id, bucket, output }, message));
+                }
+                Err(_) => outcome.refused.push((report_id, ReportError::VdafVerifyError)),
             }
-            slice.report_count += 1;
-            slice.checksum.add(&report.report_id);
+        }
+        if finished.is_empty() {
+            return Ok(LeaderStep::Finished(outcome));
+        }
+        let request = v09::AggregationJobContinueReq::from(AggregationJobContinue {
+            step: 1,
+            verify_continues: finished
+                .iter()
+                .map(|(report, message)| VerifyContinue {
+                    report_id: report.report_id,
+                    payload: message,
+                })
+                .collect(),
+        })
+        .encode()?;
+        let reports = finished.into_iter().map(|(report, _)| report).collect();
+        let agg_param = job.agg_param;
+        Ok(LeaderStep::Continued(LeaderContinuation { request, agg_param, reports, outcome }))
+    }
+
+    /// Finishes a DAP-09 job with the helper's answer to its continuation.
+    ///
+    /// # Errors
+    /// [`AnswerError`], the helper's fault: nothing of the job may count.
+    pub fn finish_continued_v09(
+        &self,
+        job: LeaderContinuation,
+        answer: &[u8],
+    ) -> Result<LeaderOutcome, AnswerError> {
+        let answer = answers(answer, job.reports.iter().map(|r| r.report_id))?;
+        let mut outcome = job.outcome;
+        for (report, resp) in job.reports.into_iter().zip(answer) {
+            match resp.result {
+                VerifyRespResult::Finish => self.accept(&mut outcome, &job.agg_param, report),
+                VerifyRespResult::Continue(_) => return Err(AnswerError::Type),
+                VerifyRespResult::Reject(error) => outcome.refused.push((report.report_id, error)),
+            }
         }
         Ok(outcome)
+    }
+
+    fn accept(
+        &self,
+        outcome: &mut LeaderOutcome,
+        agg_param: &AggregationParam,
+        report: FinishedReport,
+    ) {
+        let slice = outcome.accepted.entry(report.bucket).or_insert_with(|| LeaderSlice {
+            report_count: 0,
+            checksum: Checksum::default(),
+            share: self.vdaf.aggregate_init(agg_param),
+        });
+        if slice.share.accumulate(&report.output).is_err() {
+            outcome.refused.push((report.report_id, ReportError::VdafVerifyError));
+            return;
+        }
+        slice.report_count += 1;
+        slice.checksum.add(&report.report_id);
+    }
+}
+
+/// The entries of an answer, which are about `reports`, in that order.
+fn answers(
+    answer: &[u8],
+    reports: impl Iterator<Item = ReportId>,
+) -> Result<Vec<VerifyResp>, AnswerError> {
+    let answer: Vec<VerifyResp> = v09::AggregationJobResp::decode(answer)?.into();
+    if answer.iter().map(|r| r.report_id).eq(reports) {
+        Ok(answer)
+    } else {
+        Err(AnswerError::Order)
     }
 }
 
@@ -235,5 +334,12 @@ impl LeaderJob {
     /// Number of reports in the request.
     pub fn report_count(&self) -> usize {
         self.reports.len()
+    }
+}
+
+impl LeaderContinuation {
+    /// The encoded request. Retries must send these very bytes.
+    pub fn request(&self) -> &[u8] {
+        &self.request
     }
 }

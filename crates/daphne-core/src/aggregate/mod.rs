@@ -3,3 +3,4 @@
 pub mod commit;
 pub mod helper;
 pub mod leader;
+pub mod rounds;

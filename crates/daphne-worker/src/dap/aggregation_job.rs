@@ -6,9 +6,10 @@ use daphne_core::{
     aggregate::{
         commit::{self, JobIdentity},
         helper::HelperJob,
+        rounds::{self, Continuation},
     },
-    error::{Abort, AbortKind, Error, Internal},
-    message::AggregationJobInit,
+    error::{Error, Internal},
+    message::{AggregationJobInit, VerifyResp},
     store::{
         Objects,
         message::{LedgerRequest, LedgerResponse},
@@ -51,18 +52,13 @@ pub async fn put(
         shard_key: shard_key(context, &task)?,
     };
     let objects = ObjectCaller::new(context.env.clone());
-    let answers = commit::run(&objects, &identity, &helper_job).await?;
-    outcome.reports(&answers);
-    let answer = v09::AggregationJobResp::from(answers.as_slice())
-        .encode()
-        .map_err(|e| Internal::Broken(e.to_string()))?;
-    respond::message(VERSION, Message::AggregationJobResponse, answer)
+    answer(&commit::run(&objects, &identity, &helper_job).await?, outcome)
 }
 
-/// Continues a job. The VDAFs served have one round, so no report ever waits for this.
+/// Continues a job of several rounds, and answers for each report. A repeat is answered alike.
 ///
 /// # Errors
-/// `unrecognizedAggregationJob` if there is no such job, else `invalidMessage`. DAP-09 §4.5.2.2.
+/// As [`rounds::continue_job`].
 pub async fn post(
     context: &RequestContext<'_>,
     request: &mut Request,
@@ -71,16 +67,23 @@ pub async fn post(
 ) -> Result<Response, Error> {
     let (task, job) = leaders_job(context, request, found, outcome).await?;
     let body = read_message(request, Message::AggregationJobContinue, JOB_BYTES_MAX).await?;
-    let continuation = v09::AggregationJobContinueReq::decode(&body)?;
-    if continuation.step == 0 {
-        return Err(Abort::invalid_message("step 0 is the initialization").into());
-    }
+    let continuation = Continuation {
+        task: &task,
+        job,
+        shard_key: shard_key(context, &task)?,
+        request: &v09::AggregationJobContinueReq::decode(&body)?.into(),
+        digest: Sha256::digest(&body).into(),
+    };
     let objects = ObjectCaller::new(context.env.clone());
-    if commit::job_exists(&objects, &task, &shard_key(context, &task)?, &job).await? {
-        Err(Abort::invalid_message("no report of this job waits for a continuation").into())
-    } else {
-        Err(Abort::new(AbortKind::UnrecognizedAggregationJob, "").into())
-    }
+    answer(&rounds::continue_job(&objects, &continuation).await?, outcome)
+}
+
+fn answer(answers: &[VerifyResp], outcome: &mut Outcome) -> Result<Response, Error> {
+    outcome.reports(answers);
+    let answer = v09::AggregationJobResp::from(answers)
+        .encode()
+        .map_err(|e| Internal::Broken(e.to_string()))?;
+    respond::message(VERSION, Message::AggregationJobResponse, answer)
 }
 
 /// Records that the leader gave the job up, or tidies it away. What was committed is decided when its batch is
@@ -96,9 +99,14 @@ pub async fn delete(
 ) -> Result<Response, Error> {
     let (task, job) = leaders_job(context, request, found, outcome).await?;
     let release = LedgerRequest::Release { placement: task.parameters.placement(), job };
-    match ObjectCaller::new(context.env.clone()).ledger(task.id(), release).await {
-        Ok(LedgerResponse::Done) => respond::empty(204),
-        Ok(_) => Err(Internal::Broken("a release was answered out of turn".to_owned()).into()),
-        Err(e) => Err(Internal::from(e).into()),
+    let objects = ObjectCaller::new(context.env.clone());
+    match objects.ledger(task.id(), release).await {
+        Ok(LedgerResponse::Done) => {}
+        Ok(_) => {
+            return Err(Internal::Broken("a release was answered out of turn".to_owned()).into());
+        }
+        Err(e) => return Err(Internal::from(e).into()),
     }
+    rounds::forget(&objects, &task, &shard_key(context, &task)?, &job).await?;
+    respond::empty(204)
 }

@@ -301,3 +301,31 @@ impl<'a> AggregationJobContinueReq<'a> {
         write_nonempty_list32(w, &self.prepare_continues, PrepareContinue::write);
     }
 }
+
+impl<'a> From<AggregationJobContinueReq<'a>> for message::AggregationJobContinue<'a> {
+    fn from(m: AggregationJobContinueReq<'a>) -> Self {
+        let verify_continues = m
+            .prepare_continues
+            .into_iter()
+            .map(|PrepareContinue { report_id, payload }| message::VerifyContinue {
+                report_id,
+                payload,
+            })
+            .collect();
+        Self { step: m.step, verify_continues }
+    }
+}
+
+impl<'a> From<message::AggregationJobContinue<'a>> for AggregationJobContinueReq<'a> {
+    fn from(m: message::AggregationJobContinue<'a>) -> Self {
+        let prepare_continues = m
+            .verify_continues
+            .into_iter()
+            .map(|message::VerifyContinue { report_id, payload }| PrepareContinue {
+                report_id,
+                payload,
+            })
+            .collect();
+        Self { step: m.step, prepare_continues }
+    }
+}

@@ -1,0 +1,523 @@
+//! Jobs of several rounds on objects in memory, with a real client's, leader's and collector's messages: strings are
+//! counted by prefix, level by level, over the same batch.
+#![cfg(not(target_arch = "wasm32"))]
+
+use std::collections::BTreeMap;
+
+use daphne_core::{
+    aggregate::{
+        commit::{self, JobIdentity},
+        helper::{HelperJob, HpkeKeyring},
+        leader::{LeaderContinuation, LeaderJob, LeaderOutcome, LeaderStep, LeaderTask},
+        rounds::{self, Continuation},
+    },
+    batch::{BatchBucket, BatchMode, Checksum},
+    collect::{collector, helper::collect_request},
+    error::{AbortKind, Error, Internal, ReportError},
+    hpke::{HpkeKem, HpkeKeypair, Role},
+    ids::{AggregationJobId, BatchId, HpkeConfigId, ReportId},
+    message::{
+        AggregateShareRequest, BatchSelector, HpkeCiphertext, PartialBatchSelector, Report,
+        VerifyResp, VerifyRespResult,
+    },
+    seal::TokenHash,
+    store::{
+        Objects,
+        message::{LedgerRequest, LedgerResponse},
+        placement::ShardKey,
+    },
+    task::{Task, TaskRole, TaskSpec},
+    testing::memory::{Fate, MemoryCluster},
+    time::{Duration, Time},
+    upload::client::{ClientTask, ReportRandomness},
+    vdaf::{AggregateResult, AggregationParam, BitString, Measurement, VdafConfig, share},
+    version::DapVersion,
+    wire::v09,
+};
+use futures::executor::block_on;
+use sha2::{Digest, Sha256};
+
+const NOW: u64 = 1_700_000_000;
+const PRECISION: u64 = 3_600;
+const BITS: u16 = 6;
+const BUCKET: u64 = NOW - NOW % PRECISION;
+
+struct World {
+    cluster: MemoryCluster,
+    task: Task,
+    keys: HpkeKeyring,
+    leader_keys: HpkeKeypair,
+    collector_keys: HpkeKeypair,
+}
+
+/// What the leader counts of the one batch.
+#[derive(Default)]
+struct Books {
+    report_count: u64,
+    checksum: Checksum,
+    share: Vec<u8>,
+}
+
+type Answer = Result<Vec<VerifyResp>, Error>;
+
+/// Whole tasks and groups; with an interval, and with a batch.
+const SHAPES: [(BatchMode, Option<u32>); 3] = [
+    (BatchMode::TimeInterval, Some(0)),
+    (BatchMode::TimeInterval, Some(1)),
+    (BatchMode::LeaderSelected, None),
+];
+
+impl World {
+    fn new(shape: (BatchMode, Option<u32>)) -> Self {
+        Self::with_bits(shape, BITS)
+    }
+
+    fn with_bits((batch_mode, buckets_per_group): (BatchMode, Option<u32>), bits: u16) -> Self {
+        let key = |id, ikm| {
+            HpkeKeypair::derive(HpkeConfigId(id), HpkeKem::X25519HkdfSha256, &[ikm; 32]).unwrap()
+        };
+        let spec = TaskSpec {
+            task_id: None,
+            version: DapVersion::V09,
+            role: TaskRole::Helper,
+            batch_mode,
+            max_batch_size: None,
+            vdaf: VdafConfig::Poplar1 { bits },
+            verify_key: vec![1; 16],
+            leader_token: None,
+            leader_token_hash: Some(TokenHash::of("token")),
+            collector_hpke_config: key(7, 7).config().clone(),
+            min_batch_size: 2,
+            time_precision: Duration::from_seconds(PRECISION),
+            max_batch_query_count: u64::from(BITS),
+            task_expiration: None,
+            report_expiry_age: Duration::from_seconds(14 * 86_400),
+            tolerable_clock_skew: Duration::from_seconds(300),
+            shards: 3,
+            buckets_per_group,
+        };
+        let cluster = MemoryCluster::new();
+        cluster.set_time(NOW);
+        Self {
+            cluster,
+            task: spec.check(1).unwrap(),
+            keys: HpkeKeyring::new(vec![key(3, 3)]),
+            leader_keys: key(4, 4),
+            collector_keys: key(7, 7),
+        }
+    }
+
+    fn report(&self, id: u8, string: &str) -> Vec<u8> {
+        let client = ClientTask {
+            task_id: *self.task.id(),
+            vdaf: self.task.vdaf.clone(),
+            time_precision: Duration::from_seconds(1),
+            leader_hpke_config: self.leader_keys.config().clone(),
+            helper_hpke_config: self.keys.keys()[0].config().clone(),
+        };
+        let random =
+            ReportRandomness { report_id: [id; 16], leader_seed: [id; 32], helper_seed: [!id; 32] };
+        let measurement = Measurement::Poplar1(string.parse().unwrap());
+        client.report_v09(&measurement, Time::from_seconds(NOW - 10), &random).unwrap()
+    }
+
+    /// Reports 1, 2, … of these strings.
+    fn reports(&self, strings: &[&str]) -> Vec<Vec<u8>> {
+        (1..).zip(strings).map(|(id, string)| self.report(id, string)).collect()
+    }
+
+    fn param(&self, prefixes: &[&str]) -> AggregationParam {
+        let prefixes: Vec<BitString> = prefixes.iter().map(|p| p.parse().unwrap()).collect();
+        self.task.vdaf.prefixes(&prefixes).unwrap()
+    }
+
+    fn leader(&self) -> LeaderTask {
+        LeaderTask {
+            task_id: *self.task.id(),
+            vdaf: self.task.vdaf.clone(),
+            verify_key: self.task.verify_key.clone(),
+            time_precision: Duration::from_seconds(PRECISION),
+        }
+    }
+
+    fn batch(&self) -> (PartialBatchSelector, BatchSelector) {
+        match self.task.parameters.batch_mode {
+            BatchMode::TimeInterval => (
+                PartialBatchSelector::TimeInterval,
+                BatchSelector::TimeInterval {
+                    start: Time::from_seconds(BUCKET),
+                    duration: Duration::from_seconds(PRECISION),
+                },
+            ),
+            BatchMode::LeaderSelected => {
+                let id = BatchId::new([8; 32]);
+                (PartialBatchSelector::LeaderSelected(id), BatchSelector::LeaderSelected(id))
+            }
+        }
+    }
+
+    fn begin(&self, param: &AggregationParam, reports: &[Vec<u8>]) -> LeaderJob {
+        let reports: Vec<Report<'_>> =
+            reports.iter().map(|r| v09::Report::decode(r).unwrap().into()).collect();
+        let begun = self.leader().begin_job_v09(&self.leader_keys, param, self.batch().0, &reports);
+        let (job, refused) = begun.unwrap();
+        assert_eq!(refused, []);
+        job.unwrap()
+    }
+
+    fn put(&self, job: u8, body: &[u8]) -> Answer {
+        let init = v09::AggregationJobInitReq::decode(body)?.into();
+        let helper = HelperJob::new(&self.task, &self.keys, Time::from_seconds(NOW), &init)?;
+        let identity = JobIdentity {
+            job: AggregationJobId::new([job; 16]),
+            digest: Sha256::digest(body).into(),
+            shard_key: ShardKey::new([5; 16]),
+        };
+        block_on(commit::run(&self.cluster, &identity, &helper))
+    }
+
+    fn post(&self, job: u8, body: &[u8]) -> Answer {
+        let continuation = Continuation {
+            task: &self.task,
+            job: AggregationJobId::new([job; 16]),
+            shard_key: ShardKey::new([5; 16]),
+            request: &v09::AggregationJobContinueReq::decode(body)?.into(),
+            digest: Sha256::digest(body).into(),
+        };
+        block_on(rounds::continue_job(&self.cluster, &continuation))
+    }
+
+    fn delete(&self, job: u8) {
+        let job = AggregationJobId::new([job; 16]);
+        let key = ShardKey::new([5; 16]);
+        block_on(rounds::forget(&self.cluster, &self.task, &key, &job)).unwrap();
+    }
+
+    /// The first round: the leader's next request.
+    fn first_round(
+        &self,
+        job: u8,
+        param: &AggregationParam,
+        reports: &[Vec<u8>],
+    ) -> LeaderContinuation {
+        let begun = self.begin(param, reports);
+        let answer = encode(&self.put(job, begun.request()).unwrap());
+        match self.leader().proceed_v09(begun, &answer).unwrap() {
+            LeaderStep::Continued(continuation) => continuation,
+            LeaderStep::Finished(outcome) => panic!("finished too early: {outcome:?}"),
+        }
+    }
+
+    /// A whole job.
+    fn run(&self, job: u8, param: &AggregationParam, reports: &[Vec<u8>]) -> LeaderOutcome {
+        let continuation = self.first_round(job, param, reports);
+        let answer = encode(&self.post(job, continuation.request()).unwrap());
+        self.leader().finish_continued_v09(continuation, &answer).unwrap()
+    }
+
+    fn book(&self, books: &mut Books, param: &AggregationParam, outcome: LeaderOutcome) {
+        let field = self.task.vdaf.field().at(&param.encode());
+        for slice in outcome.accepted.values() {
+            books.report_count += slice.report_count;
+            books.checksum.merge(&slice.checksum);
+            let mine = slice.share.encode();
+            if books.share.is_empty() {
+                books.share = mine;
+            } else {
+                share::add_assign(field, &mut books.share, &mine).unwrap();
+            }
+        }
+    }
+
+    /// The leader asks for the helper's share of the batch, and the collector adds both up.
+    fn collect(
+        &self,
+        param: &AggregationParam,
+        books: &Books,
+    ) -> Result<AggregateResult, AbortKind> {
+        let (encoded, batch) = (param.encode(), v09::BatchSelector::from(self.batch().1));
+        let batch = batch.encode().unwrap();
+        let request = AggregateShareRequest {
+            batch_selector: self.batch().1,
+            batch_selector_encoded: &batch,
+            agg_param: &encoded,
+            report_count: books.report_count,
+            checksum: *books.checksum.as_bytes(),
+        };
+        let digest = Sha256::new()
+            .chain_update(&encoded)
+            .chain_update(books.report_count.to_be_bytes())
+            .finalize();
+        let collect = collect_request(&self.task, &request, digest.into()).unwrap();
+        let ask = LedgerRequest::Collect(Box::new(collect));
+        match block_on(self.cluster.ledger(self.task.id(), ask)).unwrap() {
+            LedgerResponse::Share(share) => {
+                let share = HpkeCiphertext::decode(&share).unwrap();
+                let (task_id, keys) = (self.task.id(), &self.collector_keys);
+                let share =
+                    collector::open_share_v09(task_id, keys, Role::Helper, &encoded, &batch, share);
+                let vdaf = &self.task.vdaf;
+                Ok(collector::unshard(
+                    vdaf,
+                    param,
+                    &books.share,
+                    &share.unwrap(),
+                    books.report_count,
+                )
+                .unwrap())
+            }
+            LedgerResponse::Refused(abort) => Err(abort.kind),
+            other => panic!("a collection was answered with {other:?}"),
+        }
+    }
+
+    /// Reports that count at the helper.
+    fn held(&self) -> BTreeMap<(BatchBucket, Vec<u8>), u32> {
+        let mut held = BTreeMap::new();
+        for (_, tables) in self.cluster.stores_of(self.task.id()) {
+            for row in tables.jobs() {
+                for slice in &row.head.slices {
+                    *held.entry((slice.bucket, row.head.param.clone())).or_default() +=
+                        slice.report_count;
+                }
+            }
+        }
+        held
+    }
+}
+
+fn encode(answers: &[VerifyResp]) -> Vec<u8> {
+    v09::AggregationJobResp::from(answers).encode().unwrap()
+}
+
+fn codes(answers: &[VerifyResp]) -> Vec<Option<ReportError>> {
+    answers
+        .iter()
+        .map(|a| match a.result {
+            VerifyRespResult::Reject(e) => Some(e),
+            VerifyRespResult::Continue(_) | VerifyRespResult::Finish => None,
+        })
+        .collect()
+}
+
+fn refusal(answer: Answer) -> AbortKind {
+    match answer {
+        Err(Error::Abort(abort)) => abort.kind,
+        other => panic!("expected a refusal, got {other:?}"),
+    }
+}
+
+const STRINGS: [&str; 9] =
+    ["110100", "110100", "110100", "001111", "001111", "110101", "000000", "111111", "101010"];
+
+#[test]
+fn prefixes_are_counted_level_by_level_over_the_same_batch() {
+    for shape in SHAPES {
+        let w = World::new(shape);
+        let reports = w.reports(&STRINGS);
+        let mut prefixes: Vec<String> = vec!["0".to_owned(), "1".to_owned()];
+        for level in 1..=usize::from(BITS) {
+            let param = w.param(&prefixes.iter().map(String::as_str).collect::<Vec<_>>());
+            let mut books = Books::default();
+            // Two jobs for each parameter, each with reports of all shards.
+            for (n, reports) in reports.chunks(5).enumerate() {
+                let outcome = w.run((10 * level + n) as u8, &param, reports);
+                assert_eq!(outcome.refused, []);
+                w.book(&mut books, &param, outcome);
+            }
+            let AggregateResult::Vector(counts) = w.collect(&param, &books).unwrap() else {
+                panic!("counts")
+            };
+            let truth = |p: &String| STRINGS.iter().filter(|s| s.starts_with(p.as_str())).count();
+            assert_eq!(counts, prefixes.iter().map(|p| truth(p) as u128).collect::<Vec<_>>());
+            let frequent = prefixes.iter().zip(counts).filter(|(_, n)| *n >= 2).map(|(p, _)| p);
+            prefixes = if level == usize::from(BITS) {
+                frequent.cloned().collect()
+            } else {
+                frequent.flat_map(|p| [format!("{p}0"), format!("{p}1")]).collect()
+            };
+        }
+        assert_eq!(prefixes, ["001111", "110100"]);
+        // The batch was asked about as often as the task allows.
+        let param = w.param(&["010101"]);
+        let books = Books { report_count: 9, ..Books::default() };
+        let again = w.collect(&param, &books);
+        assert_eq!(again, Err(AbortKind::BatchQueriedTooManyTimes));
+    }
+}
+
+#[test]
+fn a_job_of_several_rounds_cut_off_at_any_call_can_be_repeated() {
+    for shape in SHAPES {
+        let mut cut_off = 0;
+        for fate in [Fate::RequestLost, Fate::AnswerLost] {
+            for cut in 0.. {
+                let w = World::new(shape);
+                let param = w.param(&["0", "1"]);
+                w.cluster.fate_of_call(cut, fate);
+                let reports = w.reports(&STRINGS);
+                let begun = w.begin(&param, &reports);
+                let again = |ask: &dyn Fn() -> Answer| match ask() {
+                    Err(Error::Internal(Internal::Unavailable(_))) => ask().unwrap(),
+                    answer => answer.unwrap(),
+                };
+                let first = again(&|| w.put(1, begun.request()));
+                let step = w.leader().proceed_v09(begun, &encode(&first)).unwrap();
+                let LeaderStep::Continued(continuation) = step else { panic!("continued") };
+                let last = again(&|| w.post(1, continuation.request()));
+                if w.cluster.calls() <= cut {
+                    break;
+                }
+                assert_eq!(w.post(1, continuation.request()).unwrap(), last);
+                let outcome =
+                    w.leader().finish_continued_v09(continuation, &encode(&last)).unwrap();
+                assert_eq!(outcome.refused, []);
+                assert_eq!(w.held().values().sum::<u32>(), 9);
+                let mut books = Books::default();
+                w.book(&mut books, &param, outcome);
+                let result = match w.collect(&param, &books) {
+                    Ok(result) => result,
+                    Err(kind) => panic!("refused: {kind:?}"),
+                };
+                assert_eq!(result, AggregateResult::Vector(vec![3, 6]));
+                cut_off += 1;
+            }
+        }
+        assert!(cut_off >= 10, "only {cut_off} cuts");
+    }
+}
+
+#[test]
+fn each_request_is_answered_for_its_step_and_body() {
+    for shape in SHAPES {
+        let w = World::new(shape);
+        let param = w.param(&["00", "11"]);
+        let reports = w.reports(&STRINGS[..3]);
+        let begun = w.begin(&param, &reports);
+        let other = w.begin(&param, &reports[..2]);
+        let body = |step, reports: &[(u8, &[u8])]| {
+            v09::AggregationJobContinueReq {
+                step,
+                prepare_continues: reports
+                    .iter()
+                    .map(|(id, payload)| v09::PrepareContinue {
+                        report_id: ReportId::new([*id; 16]),
+                        payload,
+                    })
+                    .collect(),
+            }
+            .encode()
+            .unwrap()
+        };
+        let good = |_: ()| {
+            let w = World::new(shape);
+            w.first_round(1, &param, &w.reports(&STRINGS[..3])).request().to_vec()
+        };
+        let good = good(());
+        assert_eq!(refusal(w.post(1, &good)), AbortKind::UnrecognizedAggregationJob);
+        let first = w.put(1, begun.request()).unwrap();
+        assert_eq!(w.put(1, begun.request()).unwrap(), first);
+        assert_eq!(refusal(w.put(1, other.request())), AbortKind::Conflict);
+        for wrong in [
+            body(0, &[(1, &[])]),
+            body(1, &[(9, &[])]),
+            body(1, &[(2, &[]), (1, &[])]),
+            body(1, &[(1, &[]), (1, &[])]),
+        ] {
+            assert_eq!(refusal(w.post(1, &wrong)), AbortKind::InvalidMessage);
+        }
+        assert_eq!(refusal(w.post(1, &body(2, &[(1, &[])]))), AbortKind::StepMismatch);
+        assert_eq!(refusal(w.post(2, &good)), AbortKind::UnrecognizedAggregationJob);
+        assert_eq!(w.held(), BTreeMap::new(), "nothing of these counts");
+        let last = w.post(1, &good).unwrap();
+        assert!(last.iter().all(|a| a.result == VerifyRespResult::Finish));
+        assert_eq!(w.post(1, &good).unwrap(), last);
+        assert_eq!(refusal(w.post(1, &body(1, &[(1, &[])]))), AbortKind::StepMismatch);
+        assert_eq!(refusal(w.post(1, &body(2, &[(1, &[])]))), AbortKind::InvalidMessage);
+        assert_eq!(refusal(w.post(1, &body(3, &[(1, &[])]))), AbortKind::StepMismatch);
+        assert_eq!(refusal(w.put(1, begun.request())), AbortKind::Conflict, "it was continued");
+        assert_eq!(w.held().values().sum::<u32>(), 3);
+        w.delete(1);
+        assert_eq!(refusal(w.post(1, &good)), AbortKind::UnrecognizedAggregationJob);
+        assert_eq!(refusal(w.put(1, begun.request())), AbortKind::Conflict);
+        assert_eq!(w.held().values().sum::<u32>(), 3);
+    }
+}
+
+#[test]
+fn a_report_of_a_continuation_is_refused_by_itself() {
+    let w = World::new(SHAPES[1]);
+    let param = w.param(&["0", "1"]);
+    let reports = w.reports(&STRINGS[..6]);
+    let begun = w.begin(&param, &reports);
+    let answer = encode(&w.put(1, begun.request()).unwrap());
+    let LeaderStep::Continued(continuation) = w.leader().proceed_v09(begun, &answer).unwrap()
+    else {
+        panic!("continued")
+    };
+    let mut request = v09::AggregationJobContinueReq::decode(continuation.request()).unwrap();
+    // A wrong kind of message, an empty one, one with more behind it; a report is left out.
+    let long = [request.prepare_continues[3].payload, &[0]].concat();
+    let initialize = [&[0][..], &request.prepare_continues[1].payload[1..]].concat();
+    request.prepare_continues[1].payload = &initialize;
+    request.prepare_continues[2].payload = &[];
+    request.prepare_continues[3].payload = &long;
+    request.prepare_continues.remove(4);
+    let answers = w.post(1, &request.encode().unwrap()).unwrap();
+    let bad = Some(ReportError::VdafVerifyError);
+    assert_eq!(codes(&answers), [None, bad, bad, bad, None]);
+    assert_eq!(w.held().values().sum::<u32>(), 2);
+    // What did not count is free, what did is not: at this level, above it, and with other prefixes.
+    let replayed = Some(ReportError::ReportReplayed);
+    let outcome = w.run(2, &w.param(&["1"]), &reports);
+    let refused: Vec<_> =
+        outcome.refused.iter().map(|(id, e)| (id.as_bytes()[0], Some(*e))).collect();
+    assert_eq!(refused, [(1, replayed), (6, replayed)]);
+    // Below, all are.
+    assert_eq!(w.run(3, &w.param(&["01", "10"]), &reports).refused, []);
+    let outcome = w.run(4, &w.param(&["0", "1"]), &reports);
+    assert_eq!(outcome.refused.len(), 6);
+}
+
+#[test]
+fn what_a_batch_did_not_count_the_first_time_it_does_not_count_the_second() {
+    for shape in SHAPES {
+        let w = World::new(shape);
+        let reports = w.reports(&STRINGS);
+        let param = w.param(&["0", "1"]);
+        let mut books = Books::default();
+        w.book(&mut books, &param, w.run(1, &param, &reports[..5]));
+        assert_eq!(w.collect(&param, &books).unwrap(), AggregateResult::Vector(vec![2, 3]));
+        let below = w.param(&["00", "11"]);
+        let outcome = w.run(2, &below, &reports);
+        let late: Vec<_> = outcome.refused.iter().map(|(id, e)| (id.as_bytes()[0], *e)).collect();
+        assert_eq!(late, (6..=9).map(|id| (id, ReportError::BatchCollected)).collect::<Vec<_>>());
+        let mut books = Books::default();
+        w.book(&mut books, &below, outcome);
+        assert_eq!(w.collect(&below, &books).unwrap(), AggregateResult::Vector(vec![2, 3]));
+    }
+}
+
+#[test]
+fn a_parameter_of_too_much_work_is_refused_before_it_is_done() {
+    let w = World::new(SHAPES[0]);
+    let begun = w.begin(&w.param(&["0"]), &w.reports(&STRINGS[..1]));
+    let mut init = v09::AggregationJobInitReq::decode(begun.request()).unwrap();
+    for param in [&[][..], &[0, 0], &[0, 6, 0, 0, 0, 1, 0], &[0xff, 0xff, 0, 0, 0, 1]] {
+        init.agg_param = param;
+        assert_eq!(refusal(w.put(1, &init.encode().unwrap())), AbortKind::InvalidMessage);
+    }
+    assert_eq!(w.cluster.calls(), 0, "nothing was stored");
+    let w = World::with_bits(SHAPES[0], 256);
+    let begun = w.begin(&w.param(&["0"]), &[w.report(1, &"01".repeat(128))]);
+    let prefixes: Vec<String> = (0..4_096).map(|n| format!("{n:0256b}")).collect();
+    let param = w.param(&prefixes.iter().map(String::as_str).collect::<Vec<_>>()).encode();
+    let mut init = v09::AggregationJobInitReq::decode(begun.request()).unwrap();
+    init.agg_param = &param;
+    // One report would do; the others are repeats, which are noticed later.
+    init.prepare_inits = vec![init.prepare_inits[0]; 17];
+    match w.put(1, &init.encode().unwrap()) {
+        Err(Error::Abort(abort)) => assert!(abort.detail.contains("too much"), "{abort:?}"),
+        other => panic!("expected a refusal, got {other:?}"),
+    }
+}
