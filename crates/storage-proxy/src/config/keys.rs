@@ -4,47 +4,53 @@ use std::rc::Rc;
 
 use daphne_core::{
     aggregate::helper::HpkeKeyring,
-    b64,
     error::Internal,
-    hpke::{HpkeConfig, HpkeKem, HpkeKeypair},
+    hpke::{HpkeKem, HpkeKeypair},
     ids::HpkeConfigId,
-    store::config_store::{ConfigRequest, ConfigResponse},
+    store::config_store::{
+        ConfigRequest, ConfigResponse,
+        keys::{
+            self, KeyChange, KeyInfo, KeyRefusal, KeyRequest, KeyResponse, SealedKeypair,
+            StoredHpkeKey,
+        },
+    },
     time::Time,
 };
-use serde::{Deserialize, Serialize};
 use worker::Env;
-use zeroize::Zeroizing;
 
-use super::{Cached, Config, Created, ask, broken, kv, unexpected};
+use super::{Cached, Config, ask, broken, kv, unexpected};
 use crate::random;
 
-const HPKE_KV_KEY: &str = "hpke";
+const KV_KEY: &str = "hpke";
 
-/// An HPKE key pair at rest.
-#[derive(Serialize, Deserialize)]
-struct StoredHpkeKey {
-    config: HpkeConfig,
-    #[serde(with = "b64::serde_b64")]
-    sealed_private_key: Vec<u8>,
+/// HPKE keys as an isolate knows them.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    ring: Rc<HpkeKeyring>,
+    /// The records, as they were read.
+    records: Rc<[u8]>,
 }
 
-fn hpke_label(id: HpkeConfigId) -> String {
-    format!("private key of HPKE configuration {id}")
+/// What became of a change of HPKE keys.
+#[derive(Debug)]
+pub enum ChangedKey {
+    /// The key as it is now, and whether it is new.
+    Key(KeyInfo, bool),
+    /// Nothing was changed.
+    Refused(KeyRefusal),
 }
 
 impl Config {
-    /// Our HPKE keys in published order: newest first.
+    /// Our HPKE keys.
     ///
     /// # Errors
     /// Ours.
     pub async fn keyring(&self, env: &Env, now: Time) -> Result<Rc<HpkeKeyring>, Internal> {
-        if let Some(ring) = self.keyring.borrow().as_ref().and_then(|c| c.fresh(now)) {
-            return Ok(ring);
+        if let Some(known) = self.keyring.borrow().as_ref().and_then(|c| c.fresh(now)) {
+            return Ok(known.ring);
         }
-        let cached = kv::get(env, HPKE_KV_KEY)
-            .await
-            .and_then(|value| serde_json::from_slice(&value).ok())
-            .and_then(|records| self.keep_keyring(records, now).ok());
+        let cached =
+            kv::get(env, KV_KEY).await.and_then(|records| self.keep_keyring(records, now).ok());
         match cached {
             Some(ring) => Ok(ring),
             None => self.refresh_keyring(env, now).await,
@@ -63,7 +69,7 @@ impl Config {
         now: Time,
     ) -> Result<Rc<HpkeKeyring>, Internal> {
         if self.answered_with_keys_at.get() == Some(now) {
-            let newest = self.keyring.borrow().as_ref().map(|cached| cached.value.clone());
+            let newest = self.keyring.borrow().as_ref().map(|cached| cached.value.ring.clone());
             return Ok(newest.unwrap_or(ring));
         }
         self.refresh_keyring(env, now).await
@@ -74,99 +80,112 @@ impl Config {
     /// # Errors
     /// Ours.
     pub async fn refresh_keyring(&self, env: &Env, now: Time) -> Result<Rc<HpkeKeyring>, Internal> {
-        let records = self.stored_keys(env).await?;
+        let records = stored_keys(env).await?;
         self.answered_with_keys_at.set(Some(now));
         // Clients can cause refreshes, and a write to KV is what costs: only news is written.
-        let is_news = self.keyring.borrow().as_ref().is_none_or(|cached| {
-            !cached.value.keys().iter().map(|k| k.config()).eq(records.iter().map(|r| &r.config))
-        });
-        if is_news && !records.is_empty() {
-            let value = serde_json::to_vec(&records).map_err(|e| broken("HPKE keys", e))?;
-            kv::put(env, HPKE_KV_KEY, &value).await;
+        let is_news =
+            self.keyring.borrow().as_ref().is_none_or(|known| *known.value.records != *records);
+        let ring = self.keep_keyring(records.clone(), now)?;
+        // A deployment that is being set up makes its first key any moment now.
+        if is_news && ring.published().next().is_some() {
+            kv::put(env, KV_KEY, &records).await;
         }
-        self.keep_keyring(records, now)
-    }
-
-    /// The public halves of our HPKE keys, newest first. They are listed even if a private half does not open, because
-    /// its root key is missing.
-    ///
-    /// # Errors
-    /// Ours.
-    pub async fn hpke_configs(&self, env: &Env) -> Result<Vec<HpkeConfig>, Internal> {
-        Ok(self.stored_keys(env).await?.into_iter().map(|key| key.config).collect())
-    }
-
-    async fn stored_keys(&self, env: &Env) -> Result<Vec<StoredHpkeKey>, Internal> {
-        match ask(env, &ConfigRequest::ListHpkeKeys).await? {
-            ConfigResponse::HpkeKeys(keys) => keys
-                .iter()
-                .rev()
-                .map(|(_, record)| {
-                    serde_json::from_slice(record).map_err(|e| broken("a stored HPKE key", e))
-                })
-                .collect(),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    fn keep_keyring(
-        &self,
-        records: Vec<StoredHpkeKey>,
-        now: Time,
-    ) -> Result<Rc<HpkeKeyring>, Internal> {
-        let mut keys = Vec::with_capacity(records.len());
-        for record in records {
-            let private_key = self
-                .root_keys
-                .open(&hpke_label(record.config.id), &record.sealed_private_key)
-                .map_err(|e| broken("an HPKE key", e))?;
-            keys.push(
-                HpkeKeypair::from_parts(record.config, private_key)
-                    .map_err(|e| broken("an HPKE key", e))?,
-            );
-        }
-        let ring = Rc::new(HpkeKeyring::new(keys));
-        *self.keyring.borrow_mut() = Some(Cached { value: ring.clone(), since: now });
         Ok(ring)
     }
 
-    /// Makes and stores an HPKE key with this id, or the lowest free one.
+    /// All HPKE keys, the published ones first and in order, with what is no secret. They are listed even if a private
+    /// half does not open, because its root key is missing.
     ///
     /// # Errors
     /// Ours.
-    pub async fn create_hpke_key(
+    pub async fn hpke_keys(&self, env: &Env) -> Result<Vec<KeyInfo>, Internal> {
+        Ok(parse(&stored_keys(env).await?)?.iter().map(StoredHpkeKey::info).collect())
+    }
+
+    fn keep_keyring(&self, records: Vec<u8>, now: Time) -> Result<Rc<HpkeKeyring>, Internal> {
+        let ring = keys::keyring(parse(&records)?, &self.root_keys)
+            .map_err(|e| broken("the keyring", e))?;
+        let known = Known { ring: Rc::new(ring), records: records.into() };
+        let ring = known.ring.clone();
+        *self.keyring.borrow_mut() = Some(Cached { value: known, since: now });
+        Ok(ring)
+    }
+
+    /// Makes an HPKE key with this id, or a free one.
+    ///
+    /// # Errors
+    /// Ours: the outcome is unknown.
+    pub async fn make_hpke_key(
         &self,
         env: &Env,
         id: Option<HpkeConfigId>,
         kem: HpkeKem,
+        active: bool,
         now: Time,
-    ) -> Result<Created<HpkeConfig>, Internal> {
-        let used: Vec<HpkeConfigId> =
-            self.stored_keys(env).await?.iter().map(|k| k.config.id).collect();
-        let free = (0..=u8::MAX).map(HpkeConfigId).find(|id| !used.contains(id));
-        let Some(id) = id.or(free).filter(|id| !used.contains(id)) else {
-            return Ok(Created::Conflict);
-        };
-        let ikm: Zeroizing<[u8; 64]> = Zeroizing::new(random::bytes());
-        let keypair =
-            HpkeKeypair::derive(id, kem, ikm.as_slice()).map_err(|e| broken("an HPKE key", e))?;
-        let stored = StoredHpkeKey {
-            config: keypair.config().clone(),
-            sealed_private_key: self.root_keys.seal(
-                &hpke_label(id),
-                keypair.private_key(),
-                random::bytes(),
-            ),
-        };
-        let record = serde_json::to_vec(&stored).map_err(|e| broken("an HPKE key", e))?;
-        match ask(env, &ConfigRequest::AddHpkeKey { id: id.0, record }).await? {
-            ConfigResponse::Added => {
+    ) -> Result<ChangedKey, Internal> {
+        let request = KeyRequest::Make { request: random::bytes(), id, kem: kem.code(), active };
+        self.change_keys(env, request, now).await
+    }
+
+    /// Takes an HPKE key that was made elsewhere.
+    ///
+    /// # Errors
+    /// Ours: the outcome is unknown, and the same key may be imported again.
+    pub async fn import_hpke_key(
+        &self,
+        env: &Env,
+        keypair: &HpkeKeypair,
+        active: bool,
+        pinned: bool,
+        now: Time,
+    ) -> Result<ChangedKey, Internal> {
+        let sealed = SealedKeypair::seal(keypair, &self.root_keys, random::bytes());
+        let keypair = serde_json::to_vec(&sealed).map_err(|e| broken("an HPKE key", e))?;
+        self.change_keys(env, KeyRequest::Import { keypair, active, pinned }, now).await
+    }
+
+    /// Changes an HPKE key, with `force` although it does harm.
+    ///
+    /// # Errors
+    /// Ours: the outcome is unknown, and the change may be tried again.
+    pub async fn change_hpke_key(
+        &self,
+        env: &Env,
+        id: HpkeConfigId,
+        to: KeyChange,
+        force: bool,
+        now: Time,
+    ) -> Result<ChangedKey, Internal> {
+        self.change_keys(env, KeyRequest::Change { id, to, force }, now).await
+    }
+
+    async fn change_keys(
+        &self,
+        env: &Env,
+        request: KeyRequest,
+        now: Time,
+    ) -> Result<ChangedKey, Internal> {
+        match ask(env, &ConfigRequest::Keys(request)).await? {
+            ConfigResponse::Keys(KeyResponse::Key { record, is_new }) => {
                 // It is stored. That another key does not open is said when it is needed.
                 let _ = self.refresh_keyring(env, now).await;
-                Ok(Created::Now(stored.config))
+                let key: StoredHpkeKey =
+                    serde_json::from_slice(&record).map_err(|e| broken("an HPKE key", e))?;
+                Ok(ChangedKey::Key(key.info(), is_new))
             }
-            ConfigResponse::Conflict => Ok(Created::Conflict),
+            ConfigResponse::Keys(KeyResponse::Refused(why)) => Ok(ChangedKey::Refused(why)),
             other => Err(unexpected(&other)),
         }
     }
+}
+
+async fn stored_keys(env: &Env) -> Result<Vec<u8>, Internal> {
+    match ask(env, &ConfigRequest::ListHpkeKeys).await? {
+        ConfigResponse::HpkeKeys(records) => Ok(records),
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn parse(records: &[u8]) -> Result<Vec<StoredHpkeKey>, Internal> {
+    serde_json::from_slice(records).map_err(|e| broken("the stored HPKE keys", e))
 }

@@ -5,7 +5,7 @@
 //! say "no such task". Entries in KV expire by themselves, so that a write which lost a race with a deletion does
 //! not bring a task back for long.
 
-mod keys;
+pub mod keys;
 mod kv;
 mod tasks;
 
@@ -17,7 +17,6 @@ use std::{
 };
 
 use daphne_core::{
-    aggregate::helper::HpkeKeyring,
     error::Internal,
     ids::TaskId,
     seal::RootKeys,
@@ -38,12 +37,24 @@ pub const KV: &str = "CONFIG";
 pub const FRESH_FOR_S: u64 = 60;
 const CONFIG_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Secret with the root keys.
+pub const ROOT_KEYS: &str = "ROOT_KEYS";
+
+/// The deployment's root keys.
+///
+/// # Errors
+/// One sentence for whoever deploys: the secret is missing or malformed. Never quotes it.
+pub fn root_keys(env: &Env) -> Result<RootKeys, String> {
+    let text = env.secret(ROOT_KEYS).map_err(|_| format!("the secret {ROOT_KEYS} is not set"))?;
+    RootKeys::parse(&text.to_string()).map_err(|e| format!("{ROOT_KEYS}: {e}"))
+}
+
 /// Configuration as one isolate sees it. Made once per isolate.
 #[derive(Debug)]
 pub struct Config {
     root_keys: RootKeys,
     tasks: RefCell<HashMap<TaskId, Cached<Rc<Task>>>>,
-    keyring: RefCell<Option<Cached<Rc<HpkeKeyring>>>>,
+    keyring: RefCell<Option<Cached<keys::Known>>>,
     answered_with_keys_at: Cell<Option<Time>>,
 }
 
@@ -85,7 +96,7 @@ fn unexpected(answer: &ConfigResponse) -> Internal {
         ConfigResponse::Deleted(_) => "a deletion",
         ConfigResponse::Tasks(_) => "tasks",
         ConfigResponse::HpkeKeys(_) => "keys",
-        ConfigResponse::Added => "an addition",
+        ConfigResponse::Keys(_) => "a change of keys",
     };
     Internal::Broken(format!("the config store answered with {kind}"))
 }
