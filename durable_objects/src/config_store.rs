@@ -4,17 +4,22 @@
 use std::cell::Cell;
 
 use daphne_core::{
-    ids::TaskId,
+    hpke::{HpkeKem, HpkeKeypair},
+    ids::{HpkeConfigId, TaskId},
     store::{
         StoreError, StoreResult,
-        config_store::{self, ConfigRequest, ConfigResponse, ConfigTables, Purge, TaskEntry},
+        config_store::{
+            self, ConfigRequest, ConfigResponse, ConfigTables, Purge, TaskEntry,
+            keys::{KeySource, SealedKeypair, StoredHpkeKey},
+        },
     },
     time::Time,
 };
-use storage_proxy::objects::ObjectCaller;
+use storage_proxy::{config, objects::ObjectCaller, random};
 use worker::{
     DurableObject, Env, Request, Response, Result, SqlStorageValue, State, durable_object,
 };
+use zeroize::Zeroizing;
 
 use crate::{
     alarm::{Alarm, now},
@@ -27,6 +32,7 @@ use crate::{
 pub struct ConfigStore {
     database: SqlDatabase<ConfigSql>,
     objects: ObjectCaller,
+    maker: Maker,
     alarm: Alarm,
     was_woken: Cell<bool>,
 }
@@ -37,7 +43,8 @@ impl DurableObject for ConfigStore {
     fn new(state: State, env: Env) -> Self {
         Self {
             database: SqlDatabase::new(&state),
-            objects: ObjectCaller::new(env),
+            objects: ObjectCaller::new(env.clone()),
+            maker: Maker(env),
             alarm: Alarm::new(state),
             was_woken: Cell::new(false),
         }
@@ -64,7 +71,7 @@ impl DurableObject for ConfigStore {
 
 impl ConfigStore {
     async fn answer(&self, request: ConfigRequest) -> StoreResult<ConfigResponse> {
-        let handled = config_store::handle(&self.database, request, now())?;
+        let handled = config_store::handle(&self.database, request, &self.maker, now())?;
         let mut wake = handled.wake;
         if !self.was_woken.replace(true) {
             // Once in a life in memory, should a crash have come between a change and its alarm.
@@ -72,6 +79,19 @@ impl ConfigStore {
         }
         self.alarm.follow(wake, false, || {}).await?;
         Ok(handled.response)
+    }
+}
+
+/// Makes key pairs, and seals them with the deployment's root keys.
+struct Maker(Env);
+
+impl KeySource for Maker {
+    fn make(&self, id: HpkeConfigId, kem: HpkeKem) -> StoreResult<SealedKeypair> {
+        let root_keys = config::root_keys(&self.0).map_err(StoreError)?;
+        let ikm: Zeroizing<[u8; 64]> = Zeroizing::new(random::bytes());
+        let keypair =
+            HpkeKeypair::derive(id, kem, ikm.as_slice()).map_err(|e| StoreError(e.to_string()))?;
+        Ok(SealedKeypair::seal(&keypair, &root_keys, random::bytes()))
     }
 }
 
@@ -122,18 +142,20 @@ impl ConfigTables for ConfigSql {
         )
     }
 
-    fn hpke_keys(&mut self) -> StoreResult<Vec<(u8, Vec<u8>)>> {
-        self.0.all("SELECT id, record FROM hpke ORDER BY n", vec![], |mut row| {
-            let id = u8::try_from(row.integer()?)
-                .map_err(|_| StoreError("a stored key id is no byte".to_owned()))?;
-            Ok((id, row.blob()?))
+    fn hpke_keys(&mut self) -> StoreResult<Vec<StoredHpkeKey>> {
+        self.0.all("SELECT record FROM hpke ORDER BY n", vec![], |mut row| {
+            serde_json::from_slice(&row.blob()?)
+                .map_err(|e| StoreError(format!("a stored HPKE key is malformed: {e}")))
         })
     }
 
-    fn insert_hpke_key(&mut self, id: u8, record: &[u8]) -> StoreResult<()> {
+    fn put_hpke_key(&mut self, key: &StoredHpkeKey) -> StoreResult<()> {
+        let id = SqlStorageValue::from(i32::from(key.config.id.0));
+        let record = serde_json::to_vec(key)
+            .map_err(|e| StoreError(format!("an HPKE key cannot be written: {e}")))?;
         self.0.run(
-            "INSERT INTO hpke (id, record) VALUES (?, ?)",
-            vec![SqlStorageValue::from(i32::from(id)), blob(record)],
+            "INSERT OR REPLACE INTO hpke VALUES ((SELECT n FROM hpke WHERE id = ?), ?, ?)",
+            vec![id.clone(), id, blob(&record)],
         )
     }
 

@@ -1,11 +1,14 @@
 //! The command line.
 
+mod hpke;
 mod vdaf;
 
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use daphne_core::{ids::TaskId, store::config_store::PURGE_AFTER_MAX_S};
+
+pub use hpke::{FirstState, HpkeCommand, KemName, KeyIdArg};
 
 use crate::{Failure, helper_client::AuthHeader, output::Format};
 
@@ -53,7 +56,7 @@ pub enum Command {
     /// Creates, lists, shows and deletes tasks
     #[command(subcommand)]
     Task(TaskCommand),
-    /// Makes and lists the helper's HPKE keys
+    /// Makes, imports, lists and retires the helper's HPKE keys
     #[command(subcommand)]
     Hpke(HpkeCommand),
     /// Makes reports, and prints what other clients need to make some
@@ -231,35 +234,6 @@ pub struct SpecArgs {
     /// The collector's HPKE configuration: base64url of its encoding [default: a new key pair]
     #[arg(long, value_name = "CONFIG", allow_hyphen_values = true)]
     pub collector_config: Option<String>,
-}
-
-/// Commands about HPKE keys.
-#[derive(Debug, Subcommand)]
-pub enum HpkeCommand {
-    /// Makes a new key and publishes its configuration
-    #[command(after_help = "Example:\n  dapctl hpke add --id 7 --kem p256")]
-    Add {
-        /// Its id [default: a free one]
-        #[arg(long, value_name = "0..255")]
-        id: Option<u8>,
-        /// Its key encapsulation
-        #[arg(long, value_enum)]
-        kem: Option<KemName>,
-    },
-    /// Lists the published configurations, the preferred first
-    #[command(after_help = "Example:\n  dapctl hpke list")]
-    List,
-}
-
-/// Key encapsulations by their names on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum KemName {
-    /// Curve25519
-    #[value(alias = "X25519HkdfSha256")]
-    X25519,
-    /// P-256
-    #[value(alias = "P256HkdfSha256")]
-    P256,
 }
 
 /// Commands about reports.

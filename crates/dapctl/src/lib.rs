@@ -10,6 +10,7 @@ pub mod drive;
 pub mod failure;
 pub mod helper_client;
 pub mod http;
+pub mod key_file;
 pub mod output;
 pub mod reports;
 pub mod task_file;

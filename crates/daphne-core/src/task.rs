@@ -27,8 +27,10 @@ const TOKEN_LEN_MIN: usize = 16;
 const SHARDS_MAX: u16 = 64;
 const QUERY_COUNT_MAX: u64 = 65_535;
 const CLOCK_SKEW_MAX_S: u64 = 86_400;
-const REPORT_EXPIRY_AGE_MAX_S: u64 = 366 * 86_400;
 const TIME_PRECISION_MAX_S: u64 = 366 * 86_400;
+
+/// The longest retention of a task.
+pub const REPORT_EXPIRY_AGE_MAX: Duration = Duration::from_seconds(366 * 86_400);
 
 /// A task's parameters are unusable; the text is one sentence for the operator who sent them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -245,7 +247,7 @@ impl TaskSpec {
         if self.tolerable_clock_skew.as_seconds() > CLOCK_SKEW_MAX_S {
             return refuse("tolerable_clock_skew must be at most a day");
         }
-        if self.report_expiry_age.as_seconds() > REPORT_EXPIRY_AGE_MAX_S {
+        if self.report_expiry_age > REPORT_EXPIRY_AGE_MAX {
             return refuse("report_expiry_age must be at most 366 days");
         }
         if vdaf.rounds() == 1 && self.max_batch_query_count != 1 {

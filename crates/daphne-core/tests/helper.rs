@@ -107,7 +107,7 @@ impl World {
             // Unrounded, so that a test can be exact about the clock.
             time_precision: Duration::from_seconds(1),
             leader_hpke_config: self.leader_keys.config().clone(),
-            helper_hpke_config: self.keys.keys()[0].config().clone(),
+            helper_hpke_config: self.keys.published().next().unwrap().clone(),
         };
         let random =
             ReportRandomness { report_id: [id; 16], leader_seed: [id; 32], helper_seed: [!id; 32] };
@@ -592,7 +592,7 @@ fn reports_spread_over_too_many_buckets_do_not_exhaust_the_memory_of_all() {
         vdaf: w.vdaf().clone(),
         time_precision: Duration::from_seconds(1),
         leader_hpke_config: w.leader_keys.config().clone(),
-        helper_hpke_config: w.keys.keys()[0].config().clone(),
+        helper_hpke_config: w.keys.published().next().unwrap().clone(),
     };
     let report = |id: u8, time: u64| {
         let random =

@@ -113,7 +113,7 @@ impl World {
             vdaf: self.task.vdaf.clone(),
             time_precision: Duration::from_seconds(1),
             leader_hpke_config: self.leader_keys.config().clone(),
-            helper_hpke_config: self.keys.keys()[0].config().clone(),
+            helper_hpke_config: self.keys.published().next().unwrap().clone(),
         };
         let random =
             ReportRandomness { report_id: [id; 16], leader_seed: [id; 32], helper_seed: [!id; 32] };

@@ -5,12 +5,12 @@ use std::{cell::RefCell, panic::AssertUnwindSafe, rc::Rc};
 use daphne_core::{
     error::{Abort, AbortKind, Error, Internal},
     ids::TaskId,
-    seal::{RootKeys, TokenHash},
+    seal::TokenHash,
     time::Time,
     version::DapVersion,
 };
 use futures::FutureExt;
-use storage_proxy::config::Config;
+use storage_proxy::config::{self, Config};
 use worker::{Date, Env, Method, Request, Response};
 
 use crate::{
@@ -20,8 +20,6 @@ use crate::{
     router::{Found, Route, Routes},
 };
 
-/// Secret with the root keys.
-pub const ROOT_KEYS: &str = "ROOT_KEYS";
 /// Secret with the tokens of the admin API.
 pub const ADMIN_TOKENS: &str = "ADMIN_TOKENS";
 const ADMIN_TOKEN_LEN_MIN: usize = 16;
@@ -74,8 +72,7 @@ impl Secrets {
                 .map(|s| s.to_string())
                 .map_err(|_| format!("the secret {name} is not set"))
         };
-        let root_keys =
-            RootKeys::parse(&secret(ROOT_KEYS)?).map_err(|e| format!("{ROOT_KEYS}: {e}"))?;
+        let root_keys = config::root_keys(env)?;
         let tokens = secret(ADMIN_TOKENS)?;
         let tokens: Vec<&str> = tokens.split(',').map(str::trim).collect();
         if tokens.iter().any(|t| t.len() < ADMIN_TOKEN_LEN_MIN) {
@@ -137,7 +134,8 @@ const fn version_of(route: Route) -> Option<DapVersion> {
         | Route::AdminTasks
         | Route::AdminTask
         | Route::AdminTaskStatus
-        | Route::AdminHpkeKeys => None,
+        | Route::AdminHpkeKeys
+        | Route::AdminHpkeKey => None,
         #[cfg(feature = "test-routes")]
         Route::Test => None,
     }
@@ -183,7 +181,11 @@ async fn dispatch(
             dap::aggregate_share::post(&context, &mut request, &found, outcome).await
         }
         (
-            Route::AdminTasks | Route::AdminTask | Route::AdminTaskStatus | Route::AdminHpkeKeys,
+            Route::AdminTasks
+            | Route::AdminTask
+            | Route::AdminTaskStatus
+            | Route::AdminHpkeKeys
+            | Route::AdminHpkeKey,
             _,
         ) => admin::handle(&context, &mut request, &found).await,
         #[cfg(feature = "test-routes")]

@@ -6,13 +6,12 @@ use daphne_core::{
     error::{Error, Internal},
     ids::TaskId,
     problem::{self, problem},
+    store::config_store::keys::LIST_MAX_AGE,
     version::{DapVersion, Message},
 };
 use storage_proxy::random;
 use worker::{Headers, Request, Response, console_error};
 
-/// How long clients and browsers may keep our HPKE configurations, in seconds.
-const HPKE_CONFIG_MAX_AGE_S: u32 = 86_400;
 /// When to come again if something did not answer or was held for a moment, in seconds.
 const RETRY_AFTER_S: u64 = 1;
 /// When to come again if something is overloaded, in seconds: at random, so that leaders who were sent away together do
@@ -114,7 +113,7 @@ fn retry_after_s(error: &Error) -> Option<u64> {
 pub fn public(mut response: Response, request: &Request) -> Result<Response, Error> {
     let headers = response.headers_mut();
     headers
-        .set("Cache-Control", &format!("max-age={HPKE_CONFIG_MAX_AGE_S}"))
+        .set("Cache-Control", &format!("max-age={}", LIST_MAX_AGE.as_seconds()))
         .and_then(|()| allow_origin(headers, request))
         .map_err(platform)?;
     Ok(response)

@@ -22,6 +22,8 @@ pub enum Route {
     AdminTaskStatus,
     /// All HPKE keys.
     AdminHpkeKeys,
+    /// One HPKE key.
+    AdminHpkeKey,
     /// Whatever tests need.
     #[cfg(feature = "test-routes")]
     Test,
@@ -36,6 +38,8 @@ pub struct Found {
     pub task: String,
     /// `{job}` in the path, or the last segment of a test route.
     pub job: String,
+    /// `{key}` in the path.
+    pub key: String,
 }
 
 /// The table.
@@ -57,6 +61,7 @@ impl Routes {
             ("/admin/tasks/{task}", Route::AdminTask),
             ("/admin/tasks/{task}/status", Route::AdminTaskStatus),
             ("/admin/hpke_keys", Route::AdminHpkeKeys),
+            ("/admin/hpke_keys/{key}", Route::AdminHpkeKey),
             #[cfg(feature = "test-routes")]
             ("/internal/test/{job}", Route::Test),
         ] {
@@ -71,7 +76,12 @@ impl Routes {
     pub fn find(&self, path: &str) -> Option<Found> {
         let found = self.0.at(path).ok()?;
         let param = |name| found.params.get(name).unwrap_or_default().to_owned();
-        Some(Found { route: *found.value, task: param("task"), job: param("job") })
+        Some(Found {
+            route: *found.value,
+            task: param("task"),
+            job: param("job"),
+            key: param("key"),
+        })
     }
 }
 
@@ -85,6 +95,7 @@ impl Route {
             Self::Health => "GET, HEAD",
             Self::AdminTasks | Self::AdminHpkeKeys => "GET, POST",
             Self::AdminTask => "GET, DELETE",
+            Self::AdminHpkeKey => "PATCH, DELETE",
             Self::AdminTaskStatus => "GET",
             #[cfg(feature = "test-routes")]
             Self::Test => "GET, POST",
@@ -107,6 +118,7 @@ impl Route {
             Self::AdminTask => "admin_task",
             Self::AdminTaskStatus => "admin_task_status",
             Self::AdminHpkeKeys => "admin_hpke_keys",
+            Self::AdminHpkeKey => "admin_hpke_key",
             #[cfg(feature = "test-routes")]
             Self::Test => "test",
         }

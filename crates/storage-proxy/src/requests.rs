@@ -3,7 +3,7 @@
 //! Each message is judged by name, so that a new one does not compile until somebody has said what a repeat of it does.
 
 use daphne_core::store::{
-    config_store::{ConfigRequest, ConfigResponse},
+    config_store::{ConfigRequest, ConfigResponse, keys::KeyRequest},
     message::{
         AggregateStoreRequest, AggregateStoreResponse, JobStoreRequest, JobStoreResponse,
         LedgerRequest, LedgerResponse, StoreAction,
@@ -100,8 +100,11 @@ impl ObjectRequest for ConfigRequest {
             Self::CreateTask { .. } => Idempotence::Idempotent,
             // A deleted task stays deleted. A repeat says that it did not exist, which the operator can bear.
             Self::DeleteTask { .. } => Idempotence::Idempotent,
-            // The same record again is told "added".
-            Self::AddHpkeKey { .. } => Idempotence::Idempotent,
+            // A key knows the request that made it, an imported one is known by its public key, and a step that was
+            // taken is not taken again.
+            Self::Keys(
+                KeyRequest::Make { .. } | KeyRequest::Import { .. } | KeyRequest::Change { .. },
+            ) => Idempotence::Idempotent,
         }
     }
 }

@@ -300,7 +300,7 @@ impl Verifier for Remembering {
     ) -> BytesVerdict {
         let share = &report.report_share;
         let sealed = share.encrypted_input_share;
-        let mut key = vec![keys.keys().len() as u8, sealed.config_id.0];
+        let mut key = vec![keys.published().count() as u8, sealed.config_id.0];
         for part in
             [share.metadata.encoded, share.public_share, sealed.enc, sealed.payload, report.payload]
         {

@@ -9,9 +9,11 @@ use crate::{
     batch::{BatchBucket, BatchMode},
     codec::DecodeError,
     error::{Abort, ReportError},
-    hpke::{self, HpkeKeypair, Role},
+    hpke::{self, HpkeConfig, HpkeKeypair, Role},
     ids::{HpkeConfigId, ReportId},
-    message::{AggregationJobInit, PartialBatchSelector, PlaintextInputShare, VerifyInit},
+    message::{
+        AggregationJobInit, PartialBatchSelector, PlaintextInputShare, ReportShare, VerifyInit,
+    },
     task::Task,
     time::{Duration, Time},
     vdaf::{AggregationParam, HelperState, HelperTransition, OutputShare, VerifyError},
@@ -33,23 +35,48 @@ pub const STATES_BYTES_MAX: usize = 8 << 20;
 /// Our HPKE keys.
 #[derive(Clone, Debug, Default)]
 pub struct HpkeKeyring {
-    keys: Vec<HpkeKeypair>,
+    keys: Vec<RingKey>,
+}
+
+/// A key on the ring. All of them open reports.
+#[derive(Clone, Debug)]
+pub struct RingKey {
+    /// The key pair.
+    pub keypair: HpkeKeypair,
+    /// Whether clients are told of it.
+    pub is_published: bool,
+    /// From then on, only reports that were aggregated before are accepted.
+    pub accepts_until: Option<Time>,
 }
 
 impl HpkeKeyring {
-    /// A ring of keys with distinct ids, in the order they are published.
+    /// A ring of keys with distinct ids, all published, in this order.
     pub fn new(keys: Vec<HpkeKeypair>) -> Self {
+        let keys = keys.into_iter().map(|keypair| RingKey {
+            keypair,
+            is_published: true,
+            accepts_until: None,
+        });
+        Self::of(keys.collect())
+    }
+
+    /// A ring of keys with distinct ids, the published ones in the order in which they are published.
+    pub fn of(keys: Vec<RingKey>) -> Self {
         Self { keys }
     }
 
-    /// The keys, in the order they are published.
-    pub fn keys(&self) -> &[HpkeKeypair] {
-        &self.keys
+    /// The published configurations, in order.
+    pub fn published(&self) -> impl Iterator<Item = &HpkeConfig> {
+        self.keys.iter().filter(|key| key.is_published).map(|key| key.keypair.config())
     }
 
     /// The key with that id.
     pub fn get(&self, id: HpkeConfigId) -> Option<&HpkeKeypair> {
-        self.keys.iter().find(|k| k.config().id == id)
+        self.ring_key(id).map(|key| &key.keypair)
+    }
+
+    fn ring_key(&self, id: HpkeConfigId) -> Option<&RingKey> {
+        self.keys.iter().find(|key| key.keypair.config().id == id)
     }
 
     /// Whether a job needs a key that is not here.
@@ -240,7 +267,8 @@ impl<'a> HelperJob<'a> {
     ) -> Result<(OwnedReport, Option<Verified>), ReportError> {
         let metadata = &report.report_share.metadata;
         let verified = self.verifier.verify(self.task, self.keys, &self.agg_param, report)?;
-        let proposal = self.time_proposal(metadata.time);
+        let proposal =
+            self.time_proposal(metadata.time).or_else(|| self.key_proposal(&report.report_share));
         let (verified, left) = match verified {
             Ok(HelperTransition::Finished { output, message }) => {
                 (Ok(Some(message)), Some(Verified::Output(output)))
@@ -272,6 +300,13 @@ impl<'a> HelperJob<'a> {
         } else {
             None
         }
+    }
+
+    /// What the clock says of the key.
+    fn key_proposal(&self, share: &ReportShare<'_>) -> Option<ReportError> {
+        let key = self.keys.ring_key(share.encrypted_input_share.config_id)?;
+        let refuses = key.accepts_until.is_some_and(|until| self.now > until);
+        refuses.then_some(ReportError::HpkeUnknownConfigId)
     }
 
     /// The reports so far from now that their owners should not be asked: a client that chooses its report's time must

@@ -7,11 +7,13 @@
 //! everything when nobody asks for them any more; a task with an expiration ends by itself, long after. [`alarm`] does
 //! what is due.
 
+pub mod keys;
 #[cfg(test)]
 mod tests;
 
 use serde::{Deserialize, Serialize};
 
+use self::keys::{KeyRequest, KeyResponse, KeySource, StoredHpkeKey};
 use super::{
     CallError, Database, Objects, StoreResult,
     message::{LedgerRequest, LedgerResponse},
@@ -102,16 +104,16 @@ pub trait ConfigTables {
     /// # Errors
     /// The database's.
     fn tasks(&mut self, after: Option<&TaskId>, limit: u32) -> StoreResult<Vec<Vec<u8>>>;
-    /// All HPKE key records, oldest first.
+    /// All HPKE keys, those that were made or imported last at the end.
     ///
     /// # Errors
     /// The database's.
-    fn hpke_keys(&mut self) -> StoreResult<Vec<(u8, Vec<u8>)>>;
-    /// Adds an HPKE key record as the newest (1 row).
+    fn hpke_keys(&mut self) -> StoreResult<Vec<StoredHpkeKey>>;
+    /// Writes an HPKE key in place of the one with its id, or at the end (1 row).
     ///
     /// # Errors
     /// The database's.
-    fn insert_hpke_key(&mut self, id: u8, record: &[u8]) -> StoreResult<()>;
+    fn put_hpke_key(&mut self, key: &StoredHpkeKey) -> StoreResult<()>;
     /// A task's purge, if one is to come. There is at most one.
     ///
     /// # Errors
@@ -172,16 +174,10 @@ pub enum ConfigRequest {
         /// At most this many, and at most [`TASKS_PAGE_MAX`].
         limit: u32,
     },
-    /// All HPKE key records, oldest first.
+    /// All HPKE keys.
     ListHpkeKeys,
-    /// Add an HPKE key. Idempotent: the same record again succeeds.
-    AddHpkeKey {
-        /// Configuration id.
-        id: u8,
-        /// Its record.
-        #[serde(with = "serde_bytes")]
-        record: Vec<u8>,
-    },
+    /// Change something about HPKE keys.
+    Keys(KeyRequest),
 }
 
 /// What the `ConfigStore` answers.
@@ -199,10 +195,10 @@ pub enum ConfigResponse {
     Deleted(bool),
     /// Task records.
     Tasks(Vec<Vec<u8>>),
-    /// HPKE key records.
-    HpkeKeys(Vec<(u8, Vec<u8>)>),
-    /// The key is stored.
-    Added,
+    /// JSON of [`StoredHpkeKey`]s, in the order of [`keys::sort`].
+    HpkeKeys(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// What became of a change of HPKE keys.
+    Keys(KeyResponse),
 }
 
 /// The outcome of a request, for the host.
@@ -218,14 +214,19 @@ pub struct Handled {
 ///
 /// # Errors
 /// The database's; nothing was written.
-pub fn handle<D: Database>(db: &D, request: ConfigRequest, now: Time) -> StoreResult<Handled>
+pub fn handle<D: Database>(
+    db: &D,
+    request: ConfigRequest,
+    source: &impl KeySource,
+    now: Time,
+) -> StoreResult<Handled>
 where
     D::Tables: ConfigTables,
 {
     db.transaction(|t| {
         let may_purge =
             matches!(request, ConfigRequest::CreateTask { .. } | ConfigRequest::DeleteTask { .. });
-        let response = respond(t, request, now)?;
+        let response = respond(t, request, source, now)?;
         // Also for a repeat: whoever handled the first may have been cut off before it set the alarm.
         let wake = if may_purge { t.next_purge()? } else { None };
         Ok(Handled { response, wake })
@@ -247,6 +248,7 @@ where
 fn respond(
     t: &mut impl ConfigTables,
     request: ConfigRequest,
+    source: &impl KeySource,
     now: Time,
 ) -> StoreResult<ConfigResponse> {
     match request {
@@ -290,16 +292,9 @@ fn respond(
         ConfigRequest::ListTasks { after, limit } => {
             Ok(ConfigResponse::Tasks(t.tasks(after.as_ref(), limit.min(TASKS_PAGE_MAX))?))
         }
-        ConfigRequest::ListHpkeKeys => Ok(ConfigResponse::HpkeKeys(t.hpke_keys()?)),
-        ConfigRequest::AddHpkeKey { id, record } => {
-            match t.hpke_keys()?.into_iter().find(|(known, _)| *known == id) {
-                None => {
-                    t.insert_hpke_key(id, &record)?;
-                    Ok(ConfigResponse::Added)
-                }
-                Some((_, stored)) if stored == record => Ok(ConfigResponse::Added),
-                Some(_) => Ok(ConfigResponse::Conflict),
-            }
+        ConfigRequest::ListHpkeKeys => Ok(ConfigResponse::HpkeKeys(keys::listed(t)?)),
+        ConfigRequest::Keys(request) => {
+            keys::respond(t, request, source, now).map(ConfigResponse::Keys)
         }
     }
 }

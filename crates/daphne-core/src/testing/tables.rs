@@ -15,7 +15,7 @@ use crate::{
         AggregateTables, Claim, Database, JobTables, LedgerTables, RecordedJob, SteppedJob,
         SteppedJobBody, StoreError, StoreResult, VisitJob, VisitJobIds, VisitMerged,
         aggregate_store::{JobHead, JobRow, SealedRange, StoreMeta},
-        config_store::{ConfigTables, Purge, TaskEntry},
+        config_store::{ConfigTables, Purge, TaskEntry, keys::StoredHpkeKey},
         ledger::{CollectionRow, LedgerMeta, Pending},
         message::{Content, RequestDigest},
         placement::{Group, StoreId},
@@ -473,7 +473,7 @@ impl JobTables for MemoryJobTables {
 #[derive(Clone, Debug, Default)]
 pub struct MemoryConfigTables {
     tasks: BTreeMap<TaskId, TaskEntry>,
-    keys: Vec<(u8, Vec<u8>)>,
+    keys: Vec<StoredHpkeKey>,
     purges: BTreeMap<TaskId, Purge>,
 }
 
@@ -497,12 +497,15 @@ impl ConfigTables for MemoryConfigTables {
             .collect())
     }
 
-    fn hpke_keys(&mut self) -> StoreResult<Vec<(u8, Vec<u8>)>> {
+    fn hpke_keys(&mut self) -> StoreResult<Vec<StoredHpkeKey>> {
         Ok(self.keys.clone())
     }
 
-    fn insert_hpke_key(&mut self, id: u8, record: &[u8]) -> StoreResult<()> {
-        self.keys.push((id, record.to_vec()));
+    fn put_hpke_key(&mut self, key: &StoredHpkeKey) -> StoreResult<()> {
+        match self.keys.iter_mut().find(|known| known.config.id == key.config.id) {
+            Some(known) => *known = key.clone(),
+            None => self.keys.push(key.clone()),
+        }
         Ok(())
     }
 

@@ -21,10 +21,10 @@ pub async fn get(context: &RequestContext<'_>, request: &Request) -> Result<Resp
         find_task(context, &task_id(&id)?).await?;
     }
     let keyring = context.config.keyring(context.env, context.now).await?;
-    if keyring.keys().is_empty() {
-        return Err(Internal::Unavailable("no HPKE key was made yet".to_owned()).into());
+    let list = HpkeConfigList(keyring.published().cloned().collect());
+    if list.0.is_empty() {
+        return Err(Internal::Unavailable("no HPKE key is active".to_owned()).into());
     }
-    let list = HpkeConfigList(keyring.keys().iter().map(|k| k.config().clone()).collect());
     let mut w = Writer::new();
     list.write(&mut w);
     let body = w.finish().map_err(|e| Internal::Broken(e.to_string()))?;

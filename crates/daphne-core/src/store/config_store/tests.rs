@@ -11,9 +11,11 @@ use super::{
 };
 use crate::{
     batch::BatchMode,
-    ids::TaskId,
+    hpke::HpkeKem,
+    ids::{HpkeConfigId, TaskId},
     store::{
-        CallError, Database, Objects,
+        CallError, Database, Objects, StoreResult,
+        config_store::keys::{KeySource, SealedKeypair},
         message::{
             AggregateStoreRequest, AggregateStoreResponse, JobStoreRequest, JobStoreResponse,
             LedgerRequest, LedgerResponse,
@@ -80,6 +82,15 @@ impl Objects for Ledgers {
     }
 }
 
+/// Nobody asks for keys here.
+struct NoKeys;
+
+impl KeySource for NoKeys {
+    fn make(&self, _: HpkeConfigId, _: HpkeKem) -> StoreResult<SealedKeypair> {
+        panic!("no key is made")
+    }
+}
+
 struct Config {
     db: MemoryDatabase<MemoryConfigTables>,
     ledgers: Ledgers,
@@ -102,7 +113,7 @@ impl Config {
     }
 
     fn ask(&self, request: ConfigRequest) -> Handled {
-        handle(&self.db, request, self.now()).unwrap()
+        handle(&self.db, request, &NoKeys, self.now()).unwrap()
     }
 
     fn create(&self, n: u8, expiration: Option<u64>) -> Handled {

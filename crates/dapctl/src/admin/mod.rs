@@ -1,12 +1,13 @@
 //! A client of the Worker's admin API: tasks and HPKE keys.
 
+mod keys;
+
 use daphne_core::{
-    hpke::{HpkeConfig, HpkeKem},
-    ids::{HpkeConfigId, TaskId},
+    ids::TaskId,
     store::message::LedgerStatus,
     task::{TaskParameters, TaskSpec},
 };
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, de::DeserializeOwned};
 use ureq::http::Method;
 
 use crate::{
@@ -119,39 +120,6 @@ impl AdminClient {
         let query = purge_after.map(|s| format!("?purge_after={s}")).unwrap_or_default();
         let answer = self.send(Method::DELETE, &format!("admin/tasks/{id}{query}"), None)?;
         Ok(absent_is_none(answer.expect(&[204], None))?.is_some())
-    }
-
-    /// The published HPKE configurations, the preferred first.
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub fn hpke_keys(&self) -> Result<Vec<HpkeConfig>, ClientError> {
-        #[derive(Deserialize)]
-        struct Keys {
-            keys: Vec<HpkeConfig>,
-        }
-        Ok(self.get::<Keys>("admin/hpke_keys")?.keys)
-    }
-
-    /// Makes a new HPKE key, by default with a free id and X25519, and publishes its configuration.
-    ///
-    /// # Errors
-    /// [`ClientError`]; status 409 if the id is taken.
-    pub fn add_hpke_key(
-        &self,
-        id: Option<HpkeConfigId>,
-        kem: Option<HpkeKem>,
-    ) -> Result<HpkeConfig, ClientError> {
-        #[derive(Serialize)]
-        struct NewKey {
-            #[serde(skip_serializing_if = "Option::is_none")]
-            id: Option<HpkeConfigId>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            kem: Option<HpkeKem>,
-        }
-        let body = serde_json::to_vec(&NewKey { id, kem })
-            .map_err(|_| ClientError::Protocol("the key cannot be written as JSON".into()))?;
-        json(&self.send(Method::POST, "admin/hpke_keys", Some(&body))?.expect(&[201], None)?)
     }
 
     fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {

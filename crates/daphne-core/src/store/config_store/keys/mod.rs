@@ -1,0 +1,223 @@
+//! HPKE keys and their lives: pending → active → expired → destroyed.
+//!
+//! | state | published | opens reports |
+//! |---|---|---|
+//! | pending | no | yes |
+//! | active | yes | yes |
+//! | expired | no | new ones until `accepts_until`, then only what was aggregated before, until `destroyed_at` |
+//! | destroyed | no | no; the private key is gone |
+//!
+//! A job that is repeated is verified again, so what opened its reports must open them as long as a repeat can be answered.
+//! An expired key therefore goes through two phases. In the first it opens whatever comes, because clients keep
+//! configurations for [`LIST_MAX_AGE`], and some for longer (DAP-09 §4.4.1 wants twice that). In the second, what the clock
+//! says of a report sealed to it is "refuse", which the report's owner overrules if it took the report before.
+//!
+//! The published list is the same bytes from everywhere: pinned keys first, in the order in which they were pinned; then
+//! the others, those that became active last first, because clients take the first that they can use. A *pinned* key
+//! does not expire, and what becomes of other keys does not move it.
+
+mod change;
+
+use std::cmp::Reverse;
+
+use serde::{Deserialize, Serialize};
+
+pub use change::{KeyChange, KeyRefusal, KeyRequest, KeyResponse, KeySource, respond};
+
+use super::ConfigTables;
+use crate::{
+    aggregate::helper::{HpkeKeyring, RingKey},
+    b64,
+    hpke::{HpkeConfig, HpkeKeypair, KeypairError},
+    ids::HpkeConfigId,
+    seal::{RootKeys, UnsealError},
+    store::{StoreError, StoreResult},
+    time::{Duration, Time},
+};
+
+/// Clients and caches may keep the published list this long.
+pub const LIST_MAX_AGE: Duration = Duration::from_seconds(86_400);
+
+/// Where a key is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
+pub enum KeyState {
+    /// Not published yet, so that every Worker knows it before a client does.
+    Pending,
+    /// Published.
+    Active {
+        /// Counts activations and pins of all keys: who was later has the higher number.
+        activated: u64,
+        /// The same of its pin, if it is pinned.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pinned: Option<u64>,
+    },
+    /// Not published any more.
+    Expired {
+        /// New reports are accepted until then.
+        accepts_until: Time,
+        /// It is destroyed then, or later, if a task with a longer retention came since.
+        destroyed_at: Time,
+    },
+    /// Its private key is gone. What is left keeps its id from being given to another key too early.
+    Destroyed,
+}
+
+impl KeyState {
+    /// Whether the key is in the published list.
+    pub const fn is_active(&self) -> bool {
+        matches!(self, Self::Active { .. })
+    }
+
+    /// Whether it is pinned.
+    pub const fn is_pinned(&self) -> bool {
+        matches!(self, Self::Active { pinned: Some(_), .. })
+    }
+}
+
+/// Keys were once stored without a state, and were all published.
+impl Default for KeyState {
+    fn default() -> Self {
+        Self::Active { activated: 0, pinned: None }
+    }
+}
+
+/// What an operator may know of a key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyInfo {
+    /// The public half.
+    pub config: HpkeConfig,
+    /// Where it is in its life.
+    #[serde(flatten)]
+    pub state: KeyState,
+    /// Since when, by the clock of the `ConfigStore`.
+    pub since: Time,
+}
+
+/// A key at rest. JSON, so that fields can be added.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredHpkeKey {
+    /// The public half.
+    pub config: HpkeConfig,
+    /// The private key, sealed under the key's id; empty once it is destroyed.
+    #[serde(with = "b64::serde_b64")]
+    pub sealed_private_key: Vec<u8>,
+    /// Where it is in its life.
+    #[serde(default)]
+    pub state: KeyState,
+    /// Since when.
+    #[serde(default = "epoch")]
+    pub since: Time,
+    /// The request that made it, to know its repeat; empty if it was imported, or made by the schedule.
+    #[serde(default, with = "b64::serde_b64")]
+    pub made_by: Vec<u8>,
+}
+
+const fn epoch() -> Time {
+    Time::from_seconds(0)
+}
+
+/// A key pair, its private half sealed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedKeypair {
+    /// The public half.
+    pub config: HpkeConfig,
+    /// The private key, sealed under the key's id.
+    #[serde(with = "b64::serde_b64")]
+    pub sealed_private_key: Vec<u8>,
+}
+
+impl SealedKeypair {
+    /// Seals a key pair. `nonce` is fresh randomness.
+    pub fn seal(keypair: &HpkeKeypair, keys: &RootKeys, nonce: [u8; 12]) -> Self {
+        Self {
+            config: keypair.config().clone(),
+            sealed_private_key: keys.seal(
+                &seal_label(keypair.config().id),
+                keypair.private_key(),
+                nonce,
+            ),
+        }
+    }
+}
+
+fn seal_label(id: HpkeConfigId) -> String {
+    format!("private key of HPKE configuration {id}")
+}
+
+/// A stored key cannot be used. Our own fault.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenKeyError {
+    /// It does not open.
+    #[error("HPKE key {0}: {1}")]
+    Seal(HpkeConfigId, UnsealError),
+    /// It opens, and is none.
+    #[error("HPKE key {0}: {1}")]
+    Broken(HpkeConfigId, KeypairError),
+}
+
+impl StoredHpkeKey {
+    /// What an operator may know.
+    pub fn info(&self) -> KeyInfo {
+        KeyInfo { config: self.config.clone(), state: self.state, since: self.since }
+    }
+
+    fn id(&self) -> HpkeConfigId {
+        self.config.id
+    }
+
+    /// The key pair.
+    ///
+    /// # Errors
+    /// [`OpenKeyError`].
+    pub fn open(&self, keys: &RootKeys) -> Result<HpkeKeypair, OpenKeyError> {
+        let id = self.id();
+        let private_key = keys
+            .open(&seal_label(id), &self.sealed_private_key)
+            .map_err(|e| OpenKeyError::Seal(id, e))?;
+        HpkeKeypair::from_parts(self.config.clone(), private_key)
+            .map_err(|e| OpenKeyError::Broken(id, e))
+    }
+}
+
+/// Sorts keys: published ones first, in the order of the published list; the others by id.
+pub fn sort(keys: &mut [StoredHpkeKey]) {
+    keys.sort_by_key(|key| {
+        let (class, place, newest_first) = match key.state {
+            KeyState::Active { pinned: Some(n), .. } => (0, n, Reverse(0)),
+            KeyState::Active { activated, pinned: None } => (1, 0, Reverse(activated)),
+            KeyState::Pending | KeyState::Expired { .. } | KeyState::Destroyed => {
+                (2, 0, Reverse(0))
+            }
+        };
+        (class, place, newest_first, key.id())
+    });
+}
+
+/// What the Worker opens reports with: all keys that are not destroyed, the published ones first and in order.
+///
+/// # Errors
+/// [`OpenKeyError`], also if only one of them does not open: its reports must not be refused for good.
+pub fn keyring(
+    mut stored: Vec<StoredHpkeKey>,
+    keys: &RootKeys,
+) -> Result<HpkeKeyring, OpenKeyError> {
+    stored.retain(|key| key.state != KeyState::Destroyed);
+    sort(&mut stored);
+    let ring = stored.iter().map(|key| {
+        let accepts_until = match key.state {
+            KeyState::Expired { accepts_until, .. } => Some(accepts_until),
+            _ => None,
+        };
+        let is_published = key.state.is_active();
+        Ok(RingKey { keypair: key.open(keys)?, is_published, accepts_until })
+    });
+    ring.collect::<Result<_, _>>().map(HpkeKeyring::of)
+}
+
+/// All keys as they are sent to Workers, and cached by them.
+pub(super) fn listed(t: &mut impl ConfigTables) -> StoreResult<Vec<u8>> {
+    let mut stored = t.hpke_keys()?;
+    sort(&mut stored);
+    serde_json::to_vec(&stored).map_err(|e| StoreError(format!("keys cannot be written: {e}")))
+}

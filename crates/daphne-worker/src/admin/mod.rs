@@ -1,0 +1,93 @@
+//! The admin API: tasks and HPKE keys, for operators. JSON in and out, errors as problem documents.
+//!
+//! | method, path | body | success |
+//! |---|---|---|
+//! | `POST /admin/tasks` | `TaskSpec` | 201, or 200 if it exists with these parameters: `TaskParameters` |
+//! | `GET /admin/tasks[?after=ID][&limit=N]` | | 200: `{"tasks": [..], "next": ID}`; `next` while there may be more |
+//! | `GET /admin/tasks/{id}` | | 200: `TaskParameters` |
+//! | `GET /admin/tasks/{id}/status` | | 200: `LedgerStatus` |
+//! | `DELETE /admin/tasks/{id}[?purge_after=SECONDS]` | | 204; the id is never used again |
+//! | `GET /admin/hpke_keys` | | 200: `{"keys": [KeyInfo, ..]}`, published ones first, as they are published |
+//! | `POST /admin/hpke_keys` | `{"id", "kem", "state"}`, all optional, to make one; `{"config", "private_key"[, "state", "pinned"]}` to import one | 201, or 200 if it was imported before: `KeyInfo` |
+//! | `PATCH /admin/hpke_keys/{id}` | `{"state": "active"}`, `{"state": "expired"}` or `{"pinned": bool}` | 200: `KeyInfo` |
+//! | `DELETE /admin/hpke_keys/{id}[?force=true]` | | 200: `KeyInfo`; the private key is destroyed |
+
+mod keys;
+mod tasks;
+
+use daphne_core::{
+    error::{Abort, AbortKind, Error},
+    ids::TaskId,
+};
+use serde::de::DeserializeOwned;
+use worker::{Method, Request, Response};
+
+use crate::{
+    app::RequestContext,
+    body, credentials,
+    router::{Found, Route},
+};
+
+const REQUEST_BYTES_MAX: usize = 64 << 10;
+
+/// Handles a request. The operator's token comes before anything else.
+///
+/// # Errors
+/// The operator's, or ours.
+pub async fn handle(
+    context: &RequestContext<'_>,
+    request: &mut Request,
+    found: &Found,
+) -> Result<Response, Error> {
+    credentials::check_operator(request, context.admin_tokens)?;
+    match (found.route, request.method()) {
+        (Route::AdminTasks, Method::Post) => tasks::create_task(context, request).await,
+        (Route::AdminTasks, _) => tasks::list_tasks(context, request).await,
+        (Route::AdminTask, Method::Delete) => {
+            tasks::delete_task(context, request, task_id(&found.task)?).await
+        }
+        (Route::AdminTask, _) => tasks::show_task(context, task_id(&found.task)?).await,
+        (Route::AdminTaskStatus, _) => tasks::show_status(context, task_id(&found.task)?).await,
+        (Route::AdminHpkeKeys, Method::Post) => keys::create(context, request).await,
+        (Route::AdminHpkeKeys, _) => keys::list(context).await,
+        (Route::AdminHpkeKey, Method::Delete) => keys::destroy(context, request, &found.key).await,
+        (Route::AdminHpkeKey, _) => keys::change(context, request, &found.key).await,
+        _ => Err(Abort::new(AbortKind::NotFound, "").into()),
+    }
+}
+
+fn bad(detail: impl Into<String>) -> Error {
+    Abort::new(AbortKind::BadRequest, detail).into()
+}
+
+fn task_id(text: &str) -> Result<TaskId, Error> {
+    text.parse().map_err(|e| bad(format!("the task id: {e}")))
+}
+
+async fn read_json<T: DeserializeOwned>(request: &mut Request) -> Result<T, Error> {
+    body::check_media_type(request, "application/json")?;
+    let body = body::read(request, REQUEST_BYTES_MAX).await?;
+    // Otherwise an array of values in the order of the fields would do as well.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(bad("expected a JSON object"));
+    }
+    serde_json::from_slice(&body).map_err(|e| bad(describe(&e)))
+}
+
+/// What is wrong with JSON. The parser quotes values that do not fit, and such a value could be a secret in the wrong
+/// place; then only the place is told.
+fn describe(e: &serde_json::Error) -> String {
+    let text = e.to_string();
+    let quotes_a_value = ["invalid type", "invalid value", "unknown variant"]
+        .iter()
+        .any(|start| text.starts_with(start));
+    if quotes_a_value {
+        format!(
+            "a value has the wrong type, or is none of the choices, at line {} column {}",
+            e.line(),
+            e.column()
+        )
+    } else {
+        text
+    }
+}

@@ -1,0 +1,176 @@
+//! Tasks.
+
+use std::rc::Rc;
+
+use daphne_core::{
+    error::Internal,
+    ids::TaskId,
+    store::config_store::{ConfigRequest, ConfigResponse},
+    task::{StoredTask, Task, TaskParameters},
+    time::{Duration as Lifetime, Time},
+};
+use worker::Env;
+
+use super::{Cached, Config, Created, ask, broken, kv, unexpected};
+use crate::random;
+
+const TASKS_IN_MEMORY_MAX: usize = 1_000;
+
+impl Config {
+    /// A task, or `None` if there is none.
+    ///
+    /// # Errors
+    /// Ours: nothing could say, or the stored task does not open.
+    pub async fn task(
+        &self,
+        env: &Env,
+        id: &TaskId,
+        now: Time,
+    ) -> Result<Option<Rc<Task>>, Internal> {
+        if let Some(task) = self.tasks.borrow().get(id).and_then(|c| c.fresh(now)) {
+            return Ok(Some(task));
+        }
+        // What does not open may have been written by other code during a deploy: the `ConfigStore` has the truth.
+        let cached = kv::get(env, &task_key(id)).await.and_then(|r| self.open_task(&r).ok());
+        let task = match cached {
+            Some(task) => Some(task),
+            None => self.task_from_store(env, id).await?,
+        };
+        let Some(task) = task.map(Rc::new) else {
+            self.tasks.borrow_mut().remove(id);
+            return Ok(None);
+        };
+        self.remember(*id, task.clone(), now);
+        Ok(Some(task))
+    }
+
+    /// The task as the `ConfigStore` has it, copied to KV.
+    async fn task_from_store(&self, env: &Env, id: &TaskId) -> Result<Option<Task>, Internal> {
+        let Some(record) = stored_task(env, id).await? else {
+            return Ok(None);
+        };
+        let task = self.open_task(&record)?;
+        kv::put(env, &task_key(id), &record).await;
+        // A deletion that came between reading and copying would be undone for as long as the copy lives.
+        if stored_task(env, id).await?.is_none() {
+            kv::delete(env, &task_key(id)).await;
+            return Ok(None);
+        }
+        Ok(Some(task))
+    }
+
+    fn open_task(&self, record: &[u8]) -> Result<Task, Internal> {
+        let stored: StoredTask =
+            serde_json::from_slice(record).map_err(|e| broken("a stored task", e))?;
+        stored.open(&self.root_keys).map_err(|e| broken("a stored task", e))
+    }
+
+    fn remember(&self, id: TaskId, task: Rc<Task>, now: Time) {
+        let mut tasks = self.tasks.borrow_mut();
+        if tasks.len() >= TASKS_IN_MEMORY_MAX {
+            tasks.retain(|_, cached| cached.fresh(now).is_some());
+        }
+        if tasks.len() >= TASKS_IN_MEMORY_MAX {
+            tasks.clear();
+        }
+        tasks.insert(id, Cached { value: task, since: now });
+    }
+
+    /// Creates a task. A repeat with the same parameters succeeds.
+    ///
+    /// # Errors
+    /// Ours: the outcome is unknown, and the same creation may be tried again.
+    pub async fn create_task(
+        &self,
+        env: &Env,
+        task: &Task,
+    ) -> Result<Created<TaskParameters>, Internal> {
+        let id = *task.id();
+        let stored = task.seal(&self.root_keys, random::bytes());
+        let record = serde_json::to_vec(&stored).map_err(|e| broken("a task", e))?;
+        let request = ConfigRequest::CreateTask {
+            id,
+            identity: task.identity(),
+            record: record.clone(),
+            objects: task.parameters.objects(),
+            expiration: task.parameters.task_expiration,
+        };
+        match ask(env, &request).await? {
+            ConfigResponse::Created(kept) => {
+                kv::put(env, &task_key(&id), &kept).await;
+                let parameters = self.open_task(&kept)?.parameters;
+                Ok(if kept == record {
+                    Created::Now(parameters)
+                } else {
+                    Created::Before(parameters)
+                })
+            }
+            ConfigResponse::Conflict => Ok(Created::Conflict),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Deletes a task for good; its objects forget everything `purge_after` later, by default its retention. Returns
+    /// whether it existed. Other isolates may serve it for [`super::FRESH_FOR_S`] and as long as KV takes to agree.
+    ///
+    /// # Errors
+    /// Ours: the outcome is unknown.
+    pub async fn delete_task(
+        &self,
+        env: &Env,
+        id: &TaskId,
+        purge_after: Option<Lifetime>,
+    ) -> Result<bool, Internal> {
+        let Some(record) = stored_task(env, id).await? else {
+            return Ok(false);
+        };
+        // Not opened: a task whose root key is lost can still be deleted.
+        let stored: StoredTask =
+            serde_json::from_slice(&record).map_err(|e| broken("a stored task", e))?;
+        let objects = stored.parameters.objects();
+        let request = ConfigRequest::DeleteTask { objects, purge_after };
+        let existed = match ask(env, &request).await? {
+            ConfigResponse::Deleted(existed) => existed,
+            ConfigResponse::NotFound => false,
+            other => return Err(unexpected(&other)),
+        };
+        kv::delete(env, &task_key(id)).await;
+        self.tasks.borrow_mut().remove(id);
+        Ok(existed)
+    }
+
+    /// Parameters of tasks by ascending id, at most `limit`, after `after`.
+    ///
+    /// # Errors
+    /// Ours.
+    pub async fn tasks(
+        &self,
+        env: &Env,
+        after: Option<TaskId>,
+        limit: u32,
+    ) -> Result<Vec<TaskParameters>, Internal> {
+        match ask(env, &ConfigRequest::ListTasks { after, limit }).await? {
+            ConfigResponse::Tasks(records) => records
+                .iter()
+                .map(|record| {
+                    serde_json::from_slice::<StoredTask>(record)
+                        .map(|stored| stored.parameters)
+                        .map_err(|e| broken("a stored task", e))
+                })
+                .collect(),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+fn task_key(id: &TaskId) -> String {
+    format!("task/{id}")
+}
+
+async fn stored_task(env: &Env, id: &TaskId) -> Result<Option<Vec<u8>>, Internal> {
+    match ask(env, &ConfigRequest::GetTask(*id)).await? {
+        ConfigResponse::Task(record) => Ok(Some(record)),
+        ConfigResponse::NotFound => Ok(None),
+        other => Err(unexpected(&other)),
+    }
+}
