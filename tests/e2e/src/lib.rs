@@ -12,4 +12,4 @@ pub mod world;
 
 pub use client::{Answer, Client, JOB_CONTINUE, JOB_INIT, SHARE_REQ};
 pub use server::Server;
-pub use world::{Books, Job, World, now};
+pub use world::{Books, ContinuedJob, Job, World, now};

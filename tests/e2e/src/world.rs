@@ -7,7 +7,7 @@ use std::{
 };
 
 use daphne_core::{
-    aggregate::leader::{LeaderJob, LeaderTask},
+    aggregate::leader::{LeaderContinuation, LeaderJob, LeaderOutcome, LeaderStep, LeaderTask},
     batch::{BatchBucket, BatchMode, BucketRange, Checksum},
     collect::collector,
     error::ReportError,
@@ -23,7 +23,7 @@ use daphne_core::{
 };
 
 use crate::{
-    client::{Answer, Client, JOB_INIT, SHARE_REQ},
+    client::{Answer, Client, JOB_CONTINUE, JOB_INIT, SHARE_REQ},
     server::{Server, random, random_token},
 };
 
@@ -58,6 +58,8 @@ pub struct World {
     pub collector_keys: HpkeKeypair,
     /// Start of bucket 0, days ago.
     pub epoch: u64,
+    /// What is asked of the reports: nothing in particular, but for Poplar1.
+    pub agg_param: Option<AggregationParam>,
     measured: Mutex<HashMap<ReportId, Measurement>>,
 }
 
@@ -70,6 +72,16 @@ pub struct Job {
     leader: LeaderJob,
 }
 
+/// An aggregation job that the helper has answered for once, and waits to be continued.
+pub struct ContinuedJob {
+    /// Its id.
+    pub id: AggregationJobId,
+    /// The continuation's body.
+    pub body: Vec<u8>,
+    begun_with: Vec<u8>,
+    leader: LeaderContinuation,
+}
+
 /// What the leader holds for one bucket.
 #[derive(Clone, Default)]
 struct Entry {
@@ -79,9 +91,13 @@ struct Entry {
     measurements: Vec<Measurement>,
 }
 
-/// What the leader counts, by bucket.
+/// What the leader counts under one aggregation parameter, by bucket.
 #[derive(Clone, Default)]
-pub struct Books(BTreeMap<BatchBucket, Entry>);
+pub struct Books {
+    entries: BTreeMap<BatchBucket, Entry>,
+    /// The parameter's encoding.
+    agg_param: Vec<u8>,
+}
 
 impl World {
     /// A task on `server`: sums of 8-bit integers, batches of two, buckets of an hour, or what `change` makes of it.
@@ -135,6 +151,7 @@ impl World {
             reporter,
             leader_keys,
             collector_keys,
+            agg_param: None,
             epoch: (now() - 10 * 86_400) / precision * precision,
             measured: Mutex::default(),
         }
@@ -188,9 +205,15 @@ impl World {
         self.job(PartialBatchSelector::LeaderSelected(batch), reports)
     }
 
-    /// The parameter of a VDAF that has no choice of one.
     fn agg_param(&self) -> AggregationParam {
-        self.leader.vdaf.decode_agg_param(&[]).expect("no parameter")
+        let none = || self.leader.vdaf.decode_agg_param(&[]).expect("a VDAF without a choice");
+        self.agg_param.clone().unwrap_or_else(none)
+    }
+
+    /// Asks Poplar1 for these prefixes from now on.
+    pub fn ask_for(&mut self, prefixes: &[&str]) {
+        let prefixes: Vec<_> = prefixes.iter().map(|p| p.parse().expect("bits")).collect();
+        self.agg_param = Some(self.leader.vdaf.prefixes(&prefixes).expect("prefixes"));
     }
 
     /// A job with a new id.
@@ -251,6 +274,44 @@ impl World {
         self.put_body(&job.id, &job.body)
     }
 
+    /// Sends a continuation's body for a job.
+    pub fn post_body(&self, id: &AggregationJobId, body: &[u8]) -> Answer {
+        self.ask("POST", &self.job_path(id), JOB_CONTINUE, Some(body))
+    }
+
+    /// Sends a continuation once.
+    pub fn post(&self, job: &ContinuedJob) -> Answer {
+        self.post_body(&job.id, &job.body)
+    }
+
+    /// The leader's continuation of a job of several rounds, after the helper's first answer. It reports none as refused.
+    #[track_caller]
+    pub fn proceed(&self, job: Job, answer: &Answer) -> ContinuedJob {
+        let body = answer.ok("application/dap-aggregation-job-resp");
+        match self.leader.proceed_v09(job.leader, body).expect("a proper answer") {
+            LeaderStep::Continued(leader) => ContinuedJob {
+                id: job.id,
+                body: leader.request().to_vec(),
+                begun_with: job.body,
+                leader,
+            },
+            LeaderStep::Finished(_) => panic!("the job has one round"),
+        }
+    }
+
+    /// Ends a continued job with the helper's answer, as [`World::finish`] does.
+    #[track_caller]
+    pub fn finish_continued(
+        &self,
+        job: ContinuedJob,
+        answer: &Answer,
+        books: &mut Books,
+    ) -> Vec<(ReportId, ReportError)> {
+        let body = answer.ok("application/dap-aggregation-job-resp");
+        let outcome = self.leader.finish_continued_v09(job.leader, body).expect("a proper answer");
+        self.enter(&job.begun_with, body, outcome, books)
+    }
+
     /// Deletes a job.
     pub fn delete(&self, id: &AggregationJobId) -> Answer {
         self.ask("DELETE", &self.job_path(id), "", None)
@@ -265,33 +326,36 @@ impl World {
         books: &mut Books,
     ) -> Vec<(ReportId, ReportError)> {
         let body = answer.ok("application/dap-aggregation-job-resp");
-        let accepted: Vec<ReportId> = verdicts(body)
+        let outcome = self.leader.finish_job_v09(job.leader, body).expect("a proper answer");
+        self.enter(&job.body, body, outcome, books)
+    }
+
+    /// Enters what both accept: the reports of the job that the last answer does not refuse.
+    fn enter(
+        &self,
+        begun_with: &[u8],
+        answer: &[u8],
+        outcome: LeaderOutcome,
+        books: &mut Books,
+    ) -> Vec<(ReportId, ReportError)> {
+        books.agg_param = self.agg_param().encode();
+        let accepted: Vec<ReportId> = verdicts(answer)
             .into_iter()
             .filter(|(_, verdict)| verdict.is_none())
             .map(|(id, _)| id)
             .collect();
-        let outcome = self.leader.finish_job_v09(job.leader, body).expect("a proper answer");
         let mut entered = 0;
-        let measured = self.measured.lock().expect("no test panicked here");
         for (bucket, slice) in outcome.accepted {
-            let entry = books.0.entry(bucket).or_default();
-            entry.report_count += slice.report_count;
-            entry.checksum.merge(&slice.checksum);
             let share = slice.share.encode();
-            if entry.share.is_empty() {
-                entry.share = share;
-            } else {
-                share::add_assign(self.leader.vdaf.field(), &mut entry.share, &share)
-                    .expect("shares of one length");
-            }
+            books.enter(bucket, slice.report_count, slice.checksum, &share, &self.leader);
             entered += slice.report_count;
             // The leader's job does not say which of its reports went where; the truth of a bucket is by time.
-            entry.measurements.extend(
-                accepted
-                    .iter()
-                    .filter(|id| self.bucket_in(&job.body, id) == bucket)
-                    .filter_map(|id| measured.get(id).cloned()),
-            );
+            let measured = self.measured.lock().expect("no test panicked here");
+            let mine = accepted
+                .iter()
+                .filter(|id| self.bucket_in(begun_with, id) == bucket)
+                .filter_map(|id| measured.get(id).cloned());
+            books.entries.entry(bucket).or_default().measurements.extend(mine);
         }
         assert_eq!(entered, accepted.len() as u64, "the leader accepts what the helper accepts");
         outcome.refused
@@ -316,7 +380,12 @@ impl World {
     #[track_caller]
     pub fn run(&self, job: Job, books: &mut Books) -> Vec<(ReportId, ReportError)> {
         let answer = self.put(&job);
-        self.finish(job, &answer, books)
+        if self.leader.vdaf.rounds() == 1 {
+            return self.finish(job, &answer, books);
+        }
+        let job = self.proceed(job, &answer);
+        let answer = self.post(&job);
+        self.finish_continued(job, &answer, books)
     }
 
     /// Runs a job of which every report is accepted.
@@ -328,7 +397,7 @@ impl World {
     /// The request for the share of what the books hold in a batch.
     pub fn share_request(&self, batch: BatchSelector, books: &Books) -> Vec<u8> {
         let held = books.within(&batch, &self.leader);
-        share_request(batch, held.report_count, held.checksum)
+        share_request_for(&books.agg_param, batch, held.report_count, held.checksum)
     }
 
     /// Sends an aggregate-share request once.
@@ -345,7 +414,7 @@ impl World {
             &self.task_id,
             &self.collector_keys,
             Role::Helper,
-            &[],
+            &books.agg_param,
             &encode_selector(batch),
             HpkeCiphertext::decode(body).expect("a ciphertext"),
         )
@@ -393,13 +462,14 @@ impl Books {
         let range = BucketRange::from_selector(batch, mode, leader.time_precision)
             .expect("a batch of the task");
         let mut total = Entry::default();
-        for (_, entry) in self.0.iter().filter(|(bucket, _)| range.contains(bucket)) {
+        let field = leader.vdaf.field().at(&self.agg_param);
+        for (_, entry) in self.entries.iter().filter(|(bucket, _)| range.contains(bucket)) {
             total.report_count += entry.report_count;
             total.checksum.merge(&entry.checksum);
             if total.share.is_empty() {
                 total.share.clone_from(&entry.share);
             } else {
-                share::add_assign(leader.vdaf.field(), &mut total.share, &entry.share)
+                share::add_assign(field, &mut total.share, &entry.share)
                     .expect("shares of one length");
             }
             total.measurements.extend(entry.measurements.iter().cloned());
@@ -416,14 +486,14 @@ impl Books {
         leader_share: &[u8],
         leader: &LeaderTask,
     ) {
-        let entry = self.0.entry(bucket).or_default();
+        let field = leader.vdaf.field().at(&self.agg_param);
+        let entry = self.entries.entry(bucket).or_default();
         entry.report_count += report_count;
         entry.checksum.merge(&checksum);
         if entry.share.is_empty() {
             entry.share = leader_share.to_vec();
         } else {
-            share::add_assign(leader.vdaf.field(), &mut entry.share, leader_share)
-                .expect("shares of one length");
+            share::add_assign(field, &mut entry.share, leader_share).expect("shares of one length");
         }
     }
 
@@ -441,10 +511,20 @@ pub fn encode_selector(batch: BatchSelector) -> Vec<u8> {
 
 /// An encoded aggregate-share request.
 pub fn share_request(batch: BatchSelector, report_count: u64, checksum: Checksum) -> Vec<u8> {
+    share_request_for(&[], batch, report_count, checksum)
+}
+
+/// The same, with an aggregation parameter.
+pub fn share_request_for(
+    agg_param: &[u8],
+    batch: BatchSelector,
+    report_count: u64,
+    checksum: Checksum,
+) -> Vec<u8> {
     v09::AggregateShareReq {
         batch_selector: batch.into(),
         batch_selector_encoded: &encode_selector(batch),
-        agg_param: &[],
+        agg_param,
         report_count,
         checksum: *checksum.as_bytes(),
     }

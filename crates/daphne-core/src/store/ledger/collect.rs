@@ -313,9 +313,11 @@ fn wanted(request: &Collect) -> Totals {
 
 /// DAP-09 §4.6.5 asks for the size before §4.6.3 asks for count and checksum.
 fn check_size(request: &Collect, report_count: u64) -> Result<(), Abort> {
-    if report_count == 0 && request.placement.batch_mode == BatchMode::LeaderSelected {
+    let is_batch = request.placement.batch_mode == BatchMode::LeaderSelected;
+    if report_count == 0 && is_batch && request.param.is_empty() {
         // SPEC: DAP-09 §4.6.5.2 asks for batchInvalid if no job named the batch. A batch all of whose reports were
-        // refused looks the same here, and has as little to collect.
+        // refused looks the same here, and has as little to collect. With an aggregation parameter it is the reports that
+        // are missing: the batch may well be known under another one.
         return Err(Abort::new(
             AbortKind::BatchInvalid,
             "no report was aggregated into this batch",

@@ -1,0 +1,267 @@
+//! Poplar1: jobs of two rounds, several aggregation parameters over one batch, and the heavy hitters that they find.
+
+use std::sync::OnceLock;
+
+use daphne_core::{
+    batch::BatchMode::{self, LeaderSelected, TimeInterval},
+    error::ReportError,
+    ids::BatchId,
+    message::{BatchSelector, PartialBatchSelector, VerifyRespResult},
+    vdaf::{AggregateResult, Measurement, VdafConfig},
+    wire::v09,
+};
+use e2e::{
+    Books, Server, World,
+    server::random,
+    world::{share_request_for, until_final},
+};
+
+fn server() -> &'static Server {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    SERVER.get_or_init(Server::start)
+}
+
+fn poplar(server: &Server, mode: BatchMode, bits: u16, shards: u16) -> World {
+    World::new(server, mode, |spec| {
+        spec.vdaf = VdafConfig::Poplar1 { bits };
+        spec.max_batch_query_count = u64::from(bits);
+        spec.shards = shards;
+    })
+}
+
+fn reports(world: &World, strings: &[&str]) -> Vec<Vec<u8>> {
+    let time = world.time(3);
+    let string = |s: &&str| Measurement::Poplar1(s.parse().expect("bits"));
+    strings.iter().map(|s| world.report(string(s), time)).collect()
+}
+
+/// The one batch of these tests.
+fn batch(world: &World) -> (PartialBatchSelector, BatchSelector) {
+    match world.spec.batch_mode {
+        TimeInterval => (PartialBatchSelector::TimeInterval, world.interval(3, 1)),
+        LeaderSelected => {
+            let id = BatchId::new([9; 32]);
+            (PartialBatchSelector::LeaderSelected(id), BatchSelector::LeaderSelected(id))
+        }
+    }
+}
+
+/// 1,000 strings of 16 bits: four of them often, the others at random.
+fn thousand_strings() -> Vec<String> {
+    let mut strings = Vec::new();
+    for (word, times) in [(0xbeef_u16, 210), (0xbeee, 140), (0x0001, 90), (0x7fff, 60)] {
+        strings.extend(std::iter::repeat_n(format!("{word:016b}"), times));
+    }
+    while strings.len() < 1_000 {
+        let word = u16::from_be_bytes(random());
+        strings.push(format!("{word:016b}"));
+    }
+    strings
+}
+
+#[test]
+fn the_heavy_hitters_among_a_thousand_strings_are_found() {
+    const THRESHOLD: u128 = 50;
+    let mut world = poplar(server(), TimeInterval, 16, 2);
+    let strings = thousand_strings();
+    let reports = reports(&world, &strings.iter().map(String::as_str).collect::<Vec<_>>());
+    let (batch, selector) = batch(&world);
+    let mut prefixes = vec!["0".to_owned(), "1".to_owned()];
+    let mut found = Vec::new();
+    while !prefixes.is_empty() {
+        world.ask_for(&prefixes.iter().map(String::as_str).collect::<Vec<_>>());
+        let mut books = Books::default();
+        for reports in reports.chunks(500) {
+            world.aggregate(batch, reports, &mut books);
+        }
+        let request = world.share_request(selector, &books);
+        let answer = until_final(|| world.post_share(&request));
+        world.assert_true(selector, &books, &answer);
+        let AggregateResult::Vector(counts) = world.result(selector, &books, &answer) else {
+            panic!("counts of prefixes")
+        };
+        let heavy = prefixes.iter().zip(counts).filter(|(_, n)| *n >= THRESHOLD).map(|(p, _)| p);
+        let (done, open): (Vec<_>, Vec<_>) = heavy.partition(|p| p.len() == 16);
+        found.extend(done.into_iter().cloned());
+        prefixes = open.into_iter().flat_map(|p| [format!("{p}0"), format!("{p}1")]).collect();
+    }
+    let frequent =
+        |s: &&String| strings.iter().filter(|other| other == s).count() as u128 >= THRESHOLD;
+    let mut truth: Vec<String> = strings.iter().filter(frequent).cloned().collect();
+    truth.sort();
+    truth.dedup();
+    assert_eq!(found, truth);
+    assert!(found.len() >= 4, "{found:?}");
+}
+
+#[test]
+fn a_job_of_two_rounds_survives_the_loss_of_every_process() {
+    for mode in [TimeInterval, LeaderSelected] {
+        let server = Server::start();
+        let mut world = poplar(&server, mode, 8, 3);
+        world.ask_for(&["0", "1"]);
+        let reports = reports(&world, &["00000000", "11111111", "10101010", "01010101"]);
+        let (batch, selector) = batch(&world);
+        let job = world.job(batch, &reports);
+        let first = world.put(&job);
+        server.kill_workerd();
+        assert_eq!(world.put(&job).body, first.body, "the first answer is kept");
+        let job = world.proceed(job, &first);
+        let last = world.post(&job);
+        server.kill_workerd();
+        assert_eq!(world.post(&job).body, last.body, "and so is the last");
+        let mut books = Books::default();
+        assert_eq!(world.finish_continued(job, &last, &mut books), []);
+        world.collect(selector, &books);
+    }
+}
+
+#[test]
+fn requests_out_of_turn_leave_a_job_as_it_is() {
+    for mode in [TimeInterval, LeaderSelected] {
+        let mut world = poplar(server(), mode, 8, 1);
+        world.ask_for(&["0", "1"]);
+        let all = reports(&world, &["00000000", "11111111", "10101010"]);
+        let (batch, selector) = batch(&world);
+        let job = world.job(batch, &all);
+        let (id, begun_with) = (job.id, job.body.clone());
+        let unknown = world.job(batch, &all[..1]);
+        let first = world.put(&job);
+        let job = world.proceed(job, &first);
+        let body = job.body.clone();
+        let continuation = v09::AggregationJobContinueReq::decode(&body).expect("our own");
+        let with = |step, order: &[usize]| {
+            let prepare_continues =
+                order.iter().map(|n| continuation.prepare_continues[*n]).collect();
+            v09::AggregationJobContinueReq { step, prepare_continues }.encode().expect("small")
+        };
+        let task = &world.task_id;
+        let refused = |body: &[u8], kind: &str| world.post_body(&id, body).refused(kind, task);
+        world.post_body(&unknown.id, &job.body).refused("unrecognizedAggregationJob", task);
+        refused(&with(0, &[0]), "invalidMessage");
+        refused(&with(1, &[1, 0]), "invalidMessage");
+        refused(&with(1, &[0, 0]), "invalidMessage");
+        refused(&with(2, &[0]), "stepMismatch");
+        let last = world.post(&job);
+        assert_eq!(world.post(&job).body, last.body);
+        refused(&with(1, &[0]), "stepMismatch");
+        refused(&with(2, &[0]), "invalidMessage");
+        refused(&with(3, &[0]), "stepMismatch");
+        // An initialization comes before, or not at all.
+        let again = world.put_body(&id, &begun_with);
+        assert_eq!(again.status, 409, "{}", String::from_utf8_lossy(&again.body));
+        let mut books = Books::default();
+        assert_eq!(world.finish_continued(job, &last, &mut books), []);
+        assert_eq!(world.delete(&id).status, 204);
+        refused(&with(1, &[0, 1, 2]), "unrecognizedAggregationJob");
+        assert_eq!(world.put_body(&id, &begun_with).status, 409);
+        world.collect(selector, &books);
+    }
+}
+
+#[test]
+fn one_bad_message_refuses_one_report() {
+    let mut world = poplar(server(), LeaderSelected, 8, 1);
+    world.ask_for(&["0", "1"]);
+    let all = reports(&world, &["00000000", "11111111", "10101010", "01010101", "00110011"]);
+    let (batch, selector) = batch(&world);
+    let job = world.job(batch, &all);
+    let first = world.put(&job);
+    let mut job = world.proceed(job, &first);
+    let mut request = v09::AggregationJobContinueReq::decode(&job.body).expect("our own");
+    let finish = request.prepare_continues[0].payload;
+    let longer = [finish, &[0]].concat();
+    let initialize = [&[0], &finish[1..]].concat();
+    request.prepare_continues[1].payload = &longer;
+    request.prepare_continues[2].payload = &initialize;
+    request.prepare_continues[3].payload = &[];
+    job.body = request.encode().expect("small");
+    let answer = world.post(&job);
+    let mut books = Books::default();
+    let refused = world.finish_continued(job, &answer, &mut books);
+    assert_eq!(refused.len(), 3);
+    assert!(refused.iter().all(|(_, error)| *error == ReportError::VdafVerifyError));
+    world.collect(selector, &books);
+    // What did not count may come again, below and at the same level; what did, below only.
+    let replays = |prefixes: &[&str], world: &mut World| {
+        world.ask_for(prefixes);
+        let refused = world.run(
+            world.job(PartialBatchSelector::LeaderSelected(BatchId::new([8; 32])), &all),
+            &mut Books::default(),
+        );
+        assert!(refused.iter().all(|(_, e)| *e == ReportError::ReportReplayed), "{refused:?}");
+        refused.len()
+    };
+    assert_eq!(replays(&["1"], &mut world), 2);
+    assert_eq!(replays(&["00", "11"], &mut world), 0);
+    assert_eq!(replays(&["0", "1"], &mut world), 5);
+}
+
+#[test]
+fn a_batch_is_queried_as_often_as_the_task_says_and_with_the_reports_it_had() {
+    for mode in [TimeInterval, LeaderSelected] {
+        let mut world = World::new(server(), mode, |spec| {
+            spec.vdaf = VdafConfig::Poplar1 { bits: 8 };
+            spec.max_batch_query_count = 2;
+        });
+        let all = reports(&world, &["00000000", "11111111", "10101010", "01010101"]);
+        let (batch, selector) = batch(&world);
+        world.ask_for(&["0", "1"]);
+        let mut books = Books::default();
+        world.aggregate(batch, &all[..3], &mut books);
+        world.collect(selector, &books);
+        // A report that the first query did not count is too late for the second.
+        world.ask_for(&["00", "10", "11"]);
+        let mut books = Books::default();
+        let refused = world.run(world.job(batch, &all), &mut books);
+        let errors: Vec<_> = refused.iter().map(|(_, error)| *error).collect();
+        assert_eq!(errors, [ReportError::BatchCollected]);
+        let task = &world.task_id.clone();
+        // Nothing was aggregated for these prefixes.
+        world.ask_for(&["01"]);
+        let other = share_request_for(
+            &world.agg_param.as_ref().expect("prefixes").encode(),
+            selector,
+            3,
+            Default::default(),
+        );
+        world.post_share(&other).refused("invalidBatchSize", task);
+        world.ask_for(&["00", "10", "11"]);
+        world.collect(selector, &books);
+        // The batch was asked twice.
+        world.ask_for(&["000"]);
+        let mut books = Books::default();
+        world.aggregate(batch, &all[..3], &mut books);
+        let third = world.share_request(selector, &books);
+        world.post_share(&third).refused("batchQueriedTooManyTimes", task);
+    }
+}
+
+#[test]
+fn a_parameter_that_is_none_is_refused() {
+    let mut world = poplar(server(), TimeInterval, 8, 1);
+    world.ask_for(&["0"]);
+    let all = reports(&world, &["00000000"]);
+    let (batch, selector) = batch(&world);
+    let job = world.job(batch, &all);
+    let mut init = v09::AggregationJobInitReq::decode(&job.body).expect("our own");
+    for param in [
+        &[][..],
+        &[0, 0, 0, 0, 0, 1],
+        &[0, 8, 0, 0, 0, 1, 0],
+        &[0xff, 0xff, 0, 0, 0, 1],
+        &[0, 0, 0xff, 0xff, 0xff, 0xff, 0],
+        &[0, 0, 0, 0, 0, 1, 0, 0],
+        &[0, 0, 0, 0, 0, 0],
+    ] {
+        init.agg_param = param;
+        let body = init.encode().expect("small");
+        world.put_body(&job.id, &body).refused("invalidMessage", &world.task_id);
+        let share = share_request_for(param, selector, 1, Default::default());
+        world.post_share(&share).refused("invalidMessage", &world.task_id);
+    }
+    let answer = world.put(&job);
+    let answer = v09::AggregationJobResp::decode(answer.ok("application/dap-aggregation-job-resp"));
+    let answers: Vec<daphne_core::message::VerifyResp> = answer.expect("an answer").into();
+    assert!(matches!(answers[0].result, VerifyRespResult::Continue(_)), "the id is still free");
+}
