@@ -244,7 +244,7 @@ fn a_parameter_of_another_vdaf_is_no_parameter() {
     for (i, vdaf) in vdafs.iter().enumerate() {
         for (j, param) in params.iter().enumerate() {
             assert_eq!(vdaf.is_valid_agg_param(param, &[]), i == j);
-            assert_eq!(vdaf.is_valid_agg_param(&params[i], std::slice::from_ref(param)), false);
+            assert!(!vdaf.is_valid_agg_param(&params[i], std::slice::from_ref(param)));
             assert_eq!(vdaf.agg_share_len(param) > 0, i == j);
         }
         assert!(!vdaf.is_valid_agg_param(&only, &[]) && !count.is_valid_agg_param(&params[i], &[]));
