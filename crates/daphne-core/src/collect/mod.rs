@@ -2,4 +2,5 @@
 //! DAP-09 §4.6, DAP-18 §4.6 and §4.7.
 
 pub mod collector;
+pub mod heavy_hitters;
 pub mod helper;

@@ -21,8 +21,8 @@ use crate::{
 /// Most prefixes in a parameter of Poplar1. A job computes, sends and keeps something for each of them and each report.
 pub const PREFIXES_MAX: usize = 4096;
 
-/// Level and number of prefixes, which both drafts encode first.
-const HEADER_LEN: usize = 6;
+/// Longest encoding of a parameter, in bytes: it is kept with everything that is aggregated for it.
+pub const AGG_PARAM_BYTES_MAX: usize = 1 << 17;
 
 /// What reports are aggregated for: nothing but their sum for Prio3, the prefixes to be counted for Poplar1.
 /// Made by [`Vdaf::decode_agg_param`] and [`Vdaf::prefixes`], and of use to that VDAF alone.
@@ -97,6 +97,7 @@ impl AggregationParam {
     }
 }
 
+/// Prefixes are no secret, and too many to print.
 impl fmt::Debug for AggregationParam {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AggregationParam")
@@ -112,7 +113,8 @@ impl Vdaf {
     ///
     /// # Errors
     /// [`DecodeError`] if the bytes are malformed, if the prefixes are not in order, repeat or are none, if the level is
-    /// not one of the tree, or if there are more than [`PREFIXES_MAX`]: the fault of the collector or leader.
+    /// not one of the tree, or if there are more than [`PREFIXES_MAX`] or [`AGG_PARAM_BYTES_MAX`]: the fault of the
+    /// collector or leader.
     pub fn decode_agg_param(&self, bytes: &[u8]) -> Result<AggregationParam, DecodeError> {
         let config = self.config;
         let VdafConfig::Poplar1 { bits } = config else {
@@ -122,6 +124,11 @@ impl Vdaf {
                 Err(DecodeError::Invalid("the aggregation parameter of Prio3 must be empty"))
             };
         };
+        if bytes.len() > AGG_PARAM_BYTES_MAX {
+            return Err(DecodeError::Invalid(
+                "the aggregation parameter is longer than 131072 bytes",
+            ));
+        }
         // What `prio` reads must not be more than what it was given: it believes the count before it reads on, and a
         // level of 65,535 overflows its arithmetic.
         let mut r = Reader::new(bytes);
@@ -140,7 +147,6 @@ impl Vdaf {
         };
         r.take(len)?;
         r.finish()?;
-        debug_assert_eq!(bytes.len(), HEADER_LEN + len);
         let invalid = DecodeError::Invalid(
             "the prefixes are not in order, or have bits set beyond their length",
         );
@@ -159,7 +165,7 @@ impl Vdaf {
     ///
     /// # Errors
     /// [`PrefixesError`] unless there are between 1 and [`PREFIXES_MAX`] prefixes of one length, which is between 1 and
-    /// the measurements', in order and distinct; or for Prio3.
+    /// the measurements', in order and distinct; if their encoding is longer than [`AGG_PARAM_BYTES_MAX`]; or for Prio3.
     pub fn prefixes(&self, prefixes: &[BitString]) -> Result<AggregationParam, PrefixesError> {
         let refuse = |text: &str| Err(PrefixesError(text.to_owned()));
         let VdafConfig::Poplar1 { bits } = self.config else {
@@ -173,6 +179,12 @@ impl Vdaf {
         }
         if !(1..=usize::from(bits)).contains(&prefixes[0].len()) {
             return Err(PrefixesError(format!("a prefix must have between 1 and {bits} bits")));
+        }
+        if prefixes.iter().any(|prefix| prefix.len() != prefixes[0].len()) {
+            return refuse("the prefixes must have one length");
+        }
+        if !prefixes.is_sorted_by(|a, b| a < b) {
+            return refuse("the prefixes must be in order, and distinct");
         }
         let refused = |e: &dyn fmt::Display| PrefixesError(e.to_string());
         let bools = prefixes.iter().map(|prefix| prefix.iter().collect::<Vec<bool>>());
@@ -190,7 +202,13 @@ impl Vdaf {
                 .map_err(|e| refused(&e))?,
             ),
         };
-        Ok(AggregationParam { config: self.config, kind })
+        let param = AggregationParam { config: self.config, kind };
+        if param.encode().len() > AGG_PARAM_BYTES_MAX {
+            return Err(PrefixesError(format!(
+                "the aggregation parameter would be longer than {AGG_PARAM_BYTES_MAX} bytes"
+            )));
+        }
+        Ok(param)
     }
 
     /// Whether reports may be aggregated for `agg_param`, after they were for all of `previous`.
@@ -260,3 +278,6 @@ impl Vdaf {
             }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,6 +51,13 @@ impl BitString {
         self.bytes.iter().flat_map(move |byte| bit(*byte)).take(self.len)
     }
 
+    /// How many bits both begin with.
+    pub fn common_prefix_len(&self, other: &Self) -> usize {
+        let len = self.len.min(other.len);
+        let differ = self.bytes.iter().zip(&other.bytes).enumerate().find(|(_, (a, b))| a != b);
+        differ.map_or(len, |(i, (a, b))| len.min(8 * i + (a ^ b).leading_zeros() as usize))
+    }
+
     /// The first `len` bits, or all if there are fewer.
     #[must_use]
     pub fn prefix(&self, len: usize) -> Self {
@@ -117,6 +124,8 @@ mod tests {
             let strings = [&a, &b].map(|bits| bits.iter().copied().collect::<BitString>());
             prop_assert_eq!(strings[0].cmp(&strings[1]), a.cmp(&b));
             prop_assert_eq!(strings[0] == strings[1], a == b);
+            let common = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
+            prop_assert_eq!(strings[0].common_prefix_len(&strings[1]), common);
             prop_assert_eq!(Vec::from_iter(strings[0].prefix(n).iter()), &a[..n.min(a.len())]);
             prop_assert_eq!(strings[1].to_string().parse::<BitString>().unwrap(), strings[1].clone());
         }

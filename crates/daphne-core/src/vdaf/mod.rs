@@ -30,8 +30,9 @@ mod prio_18;
 pub mod share;
 #[cfg(test)]
 mod tests;
+mod work;
 
-pub use agg_param::{AggregationParam, PREFIXES_MAX, PrefixesError};
+pub use agg_param::{AGG_PARAM_BYTES_MAX, AggregationParam, PREFIXES_MAX, PrefixesError};
 pub use bits::{BitString, BitStringError};
 pub use config::{
     AGG_SHARE_BYTES_MAX, ConfigError, INPUT_SHARE_BYTES_MAX, POPLAR1_BITS_MAX, VdafConfig,

@@ -4,6 +4,8 @@ use serde_json::json;
 use super::*;
 use crate::ids::TaskId;
 
+mod poplar1;
+
 const DRAFTS: [VdafDraft; 2] = [VdafDraft::V08, VdafDraft::V18];
 const NONCE: [u8; 16] = [7; 16];
 
@@ -477,30 +479,4 @@ proptest! {
             }
         });
     }
-}
-
-/// Poplar1 of 5 bits in both drafts, with parameters of an inner level and of the leaves.
-fn each_poplar1(mut f: impl FnMut(Vdaf, VerifyKey, AggregationParam, Vec<Measurement>)) {
-    let strings = ["10110", "10111", "00000", "10110"];
-    let measurements = strings.map(|s| Measurement::Poplar1(s.parse().unwrap())).to_vec();
-    for draft in DRAFTS {
-        let vdaf = Vdaf::new(draft, VdafConfig::Poplar1 { bits: 5 }).unwrap();
-        let key = vdaf.verify_key(&vec![0x11; vdaf.verify_key_len()]).unwrap();
-        for prefixes in [&["0", "1"][..], &["000", "101", "111"], &["10110", "11111"]] {
-            let prefixes: Vec<BitString> = prefixes.iter().map(|p| p.parse().unwrap()).collect();
-            let agg_param = vdaf.prefixes(&prefixes).unwrap();
-            f(vdaf.clone(), key.clone(), agg_param, measurements.clone());
-        }
-    }
-}
-
-#[test]
-fn prefixes_are_counted() {
-    let mut truths = Vec::new();
-    each_poplar1(|vdaf, key, agg_param, measurements| {
-        sum_is_the_truth(&vdaf, &key, &agg_param, &measurements);
-        truths.push(vdaf.truth(&agg_param, measurements.iter()).unwrap());
-    });
-    let truth = [vec![1_u128, 3], vec![1, 3, 0], vec![2, 0]].map(AggregateResult::Vector);
-    assert_eq!(truths, [&truth[..], &truth].concat());
 }
