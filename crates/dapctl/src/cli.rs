@@ -6,7 +6,7 @@ mod vdaf;
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use daphne_core::{ids::TaskId, store::config_store::PURGE_AFTER_MAX_S};
+use daphne_core::{ids::TaskId, store::config_store::PURGE_AFTER_MAX_S, vdaf::POPLAR1_BITS_MAX};
 
 pub use hpke::{FirstState, HpkeCommand, KemName, KeyIdArg};
 
@@ -125,8 +125,12 @@ pub enum VdafName {
     Sumvec,
     /// How many measurements fall into each of --length buckets
     Histogram,
+    /// How many vectors of --length elements have each set, at most --max-weight of them each
+    MultihotCountvec,
     /// As sumvec, in a smaller field with --proofs proofs
     SumvecField64Multiproof,
+    /// How many strings of --bits bits begin with each prefix that is asked about
+    Poplar1,
 }
 
 /// Batch modes by their names on the command line.
@@ -165,12 +169,15 @@ pub struct SpecArgs {
     /// The VDAF
     #[arg(long, value_enum, required_unless_present = "file")]
     pub vdaf: Option<VdafName>,
-    /// Bits of an integer, 1 to 64
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    /// Bits of an integer, 1 to 64, or of a string, 1 to 4096
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(POPLAR1_BITS_MAX)))]
     pub bits: Option<u32>,
     /// Elements of a vector, or buckets of a histogram
     #[arg(long, value_name = "N")]
     pub length: Option<u32>,
+    /// Most elements of a vector that may be set
+    #[arg(long, value_name = "N")]
+    pub max_weight: Option<u32>,
     /// Chunk length [default: the one with the shortest proof]
     #[arg(long, value_name = "N")]
     pub chunk_length: Option<u32>,
@@ -189,7 +196,7 @@ pub struct SpecArgs {
     /// Most reports in a batch of a leader-selected task
     #[arg(long, value_name = "N")]
     pub max_batch_size: Option<u64>,
-    /// How often a batch may be queried; only 1 is possible
+    /// How often a batch may be queried, each time for other prefixes [default: 1; for poplar1, its bits]
     #[arg(long, value_name = "N")]
     pub max_batch_query_count: Option<u64>,
     /// End of the task, in seconds since the Unix epoch

@@ -375,6 +375,8 @@ mod tests {
             VdafConfig::Prio3Sum { max_measurement: u64::MAX },
             VdafConfig::Prio3SumVec { length: 5, max_measurement: 1, chunk_length: 2 },
             VdafConfig::Prio3Histogram { length: 3, chunk_length: 1 },
+            VdafConfig::Prio3MultihotCountVec { length: 5, max_weight: 2, chunk_length: 2 },
+            VdafConfig::Poplar1 { bits: 9 },
         ] {
             let mut distinct = HashSet::new();
             for index in 0..50 {

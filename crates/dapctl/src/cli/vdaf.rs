@@ -13,12 +13,14 @@ impl SpecArgs {
     pub fn vdaf_config(&self) -> Result<VdafConfig, Failure> {
         let name = self.vdaf.ok_or_else(|| Failure::Usage("--vdaf is needed".into()))?;
         let vector = matches!(name, VdafName::Sumvec | VdafName::SumvecField64Multiproof);
-        let takes_bits = vector || name == VdafName::Sum;
-        let takes_length = vector || name == VdafName::Histogram;
+        let multihot = name == VdafName::MultihotCountvec;
+        let takes_bits = vector || matches!(name, VdafName::Sum | VdafName::Poplar1);
+        let takes_length = vector || multihot || name == VdafName::Histogram;
         let takes_proofs = name == VdafName::SumvecField64Multiproof;
         for (option, given, taken) in [
             ("--bits", self.bits.is_some(), takes_bits),
             ("--length", self.length.is_some(), takes_length),
+            ("--max-weight", self.max_weight.is_some(), multihot),
             ("--chunk-length", self.chunk_length.is_some(), takes_length),
             ("--proofs", self.proofs.is_some(), takes_proofs),
         ] {
@@ -27,15 +29,18 @@ impl SpecArgs {
             }
         }
         let missing = |option| Failure::Usage(format!("{option} is needed for this VDAF"));
+        let given_bits = || self.bits.ok_or_else(|| missing("--bits"));
         let max_measurement = || -> Result<u64, Failure> {
-            let bits = self.bits.ok_or_else(|| missing("--bits"))?;
-            u64::MAX
-                .checked_shr(u64::BITS.saturating_sub(bits))
+            let bits = given_bits()?;
+            u64::BITS
+                .checked_sub(bits)
+                .and_then(|unused| u64::MAX.checked_shr(unused))
                 .ok_or_else(|| Failure::Usage("--bits must be between 1 and 64".into()))
         };
         let length = || self.length.ok_or_else(|| missing("--length"));
-        let chunk_length = |bits: u32| -> Result<u32, Failure> {
-            let measurement = u64::from(length()?) * u64::from(bits);
+        // `more` are bits that a measurement has besides its elements.
+        let chunk_length = |bits: u32, more: u32| -> Result<u32, Failure> {
+            let measurement = u64::from(length()?) * u64::from(bits) + u64::from(more);
             Ok(self.chunk_length.unwrap_or_else(|| best_chunk_length(measurement)))
         };
         let bits = self.bits.unwrap_or(1);
@@ -45,18 +50,30 @@ impl SpecArgs {
             VdafName::Sumvec => VdafConfig::Prio3SumVec {
                 length: length()?,
                 max_measurement: max_measurement()?,
-                chunk_length: chunk_length(bits)?,
+                chunk_length: chunk_length(bits, 0)?,
             },
             VdafName::Histogram => {
-                VdafConfig::Prio3Histogram { length: length()?, chunk_length: chunk_length(1)? }
+                VdafConfig::Prio3Histogram { length: length()?, chunk_length: chunk_length(1, 0)? }
+            }
+            VdafName::MultihotCountvec => {
+                let max_weight = self.max_weight.ok_or_else(|| missing("--max-weight"))?;
+                VdafConfig::Prio3MultihotCountVec {
+                    length: length()?,
+                    max_weight,
+                    chunk_length: chunk_length(1, u32::BITS - max_weight.leading_zeros())?,
+                }
             }
             VdafName::SumvecField64Multiproof => {
                 VdafConfig::Prio3SumVecField64MultiproofHmacSha256Aes128 {
                     length: length()?,
                     max_measurement: max_measurement()?,
-                    chunk_length: chunk_length(bits)?,
+                    chunk_length: chunk_length(bits, 0)?,
                     proofs: self.proofs.unwrap_or(2),
                 }
+            }
+            VdafName::Poplar1 => {
+                let bits = u16::try_from(given_bits()?).unwrap_or(u16::MAX);
+                VdafConfig::Poplar1 { bits }
             }
         })
     }
@@ -110,8 +127,23 @@ mod tests {
                 proofs: 2
             })
         );
+        // 10 elements and 3 bits of a weight up to 4.
+        assert_eq!(
+            vdaf("--vdaf multihot-countvec --length 10 --max-weight 4"),
+            Ok(VdafConfig::Prio3MultihotCountVec {
+                length: 10,
+                max_weight: 4,
+                chunk_length: best_chunk_length(13)
+            })
+        );
+        assert_eq!(vdaf("--vdaf poplar1 --bits 256"), Ok(VdafConfig::Poplar1 { bits: 256 }));
         for (bad, why) in [
             ("--vdaf sum", "--bits is needed for this VDAF"),
+            ("--vdaf poplar1", "--bits is needed for this VDAF"),
+            ("--vdaf poplar1 --bits 8 --length 8", "--length does not belong to this VDAF"),
+            ("--vdaf multihot-countvec --length 8", "--max-weight is needed for this VDAF"),
+            ("--vdaf count --max-weight 8", "--max-weight does not belong to this VDAF"),
+            ("--vdaf sum --bits 65", "--bits must be between 1 and 64"),
             ("--vdaf histogram", "--length is needed for this VDAF"),
             ("--vdaf count --bits 3", "--bits does not belong to this VDAF"),
             (
@@ -121,7 +153,7 @@ mod tests {
         ] {
             assert_eq!(vdaf(bad), Err(Failure::Usage(why.into())), "{bad}");
         }
-        for bad in ["", "--vdaf poplar1", "--vdaf sum --bits 65", "--vdaf count --file f"] {
+        for bad in ["", "--vdaf poplar2", "--vdaf poplar1 --bits 4097", "--vdaf count --file f"] {
             assert!(matches!(vdaf(bad), Err(Failure::Usage(_))), "{bad}");
         }
     }

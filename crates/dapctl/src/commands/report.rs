@@ -10,7 +10,7 @@ use daphne_core::{
     codec::Writer,
     hpke::HpkeConfigList,
     time::Time,
-    vdaf::{Measurement, VdafConfig},
+    vdaf::{BitString, Measurement, VdafConfig},
 };
 use serde_json::json;
 
@@ -105,8 +105,12 @@ fn write_all(generator: Generator, count: u64, out: impl Write, name: &str) -> R
 }
 
 fn measurement(vdaf: &VdafConfig, text: &str) -> Result<Measurement, Failure> {
-    let value = serde_json::from_str(text).map_err(|_| {
-        Failure::Usage("--measurement is not JSON, such as true, 7 or [0,1]".into())
-    })?;
+    // A string of bits without its quotation marks is no JSON, or a number; nobody wants to write them in a shell.
+    let value = match vdaf {
+        VdafConfig::Poplar1 { .. } if text.parse::<BitString>().is_ok() => text.into(),
+        _ => serde_json::from_str(text).map_err(|_| {
+            Failure::Usage("--measurement is not JSON, such as true, 7 or [0,1]".into())
+        })?,
+    };
     Measurement::from_json(vdaf, &value).map_err(|e| Failure::Usage(format!("--measurement: {e}")))
 }

@@ -164,16 +164,22 @@ fn from_options(args: &SpecArgs) -> Result<Map<String, Value>, Failure> {
         BatchModeName::LeaderSelected => "leader-selected",
     };
     let collector = args.collector_config.as_deref().map(decode_config).transpose()?;
+    let vdaf = args.vdaf_config()?;
+    let query_count = args.max_batch_query_count.or(match vdaf {
+        // A search that asks one bit at a time asks as often.
+        VdafConfig::Poplar1 { bits } => Some(bits.into()),
+        _ => None,
+    });
     // An absent field takes the default of the helper; null would not everywhere.
     let fields = [
         ("version", json!(DapVersion::V09)),
         ("role", json!("helper")),
-        ("vdaf", json!(args.vdaf_config()?)),
+        ("vdaf", json!(vdaf)),
         ("batch_mode", json!(mode)),
         ("time_precision", json!(args.time_precision.unwrap_or(3600))),
         ("min_batch_size", json!(args.min_batch_size.unwrap_or(10))),
         ("max_batch_size", json!(args.max_batch_size)),
-        ("max_batch_query_count", json!(args.max_batch_query_count)),
+        ("max_batch_query_count", json!(query_count)),
         ("task_expiration", json!(args.task_expiration)),
         ("report_expiry_age", json!(args.report_expiry_age)),
         ("tolerable_clock_skew", json!(args.tolerable_clock_skew)),

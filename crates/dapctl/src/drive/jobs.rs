@@ -149,7 +149,12 @@ impl Leader<'_> {
 
     /// The parameter of a VDAF that has no choice of one.
     fn agg_param(&self) -> Result<AggregationParam, Failure> {
-        self.task.vdaf.decode_agg_param(&[]).map_err(|e| Failure::Usage(e.to_string()))
+        self.task.vdaf.decode_agg_param(&[]).map_err(|_| {
+            Failure::Usage(format!(
+                "drive plays no collector of {}, which must choose an aggregation parameter",
+                self.task.vdaf.config().name()
+            ))
+        })
     }
 
     /// What the accepted reports say, by bucket; `None` for a bucket where one is not known.
