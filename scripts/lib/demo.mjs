@@ -19,7 +19,8 @@ const USAGE = `usage: scripts/demo [--quick] [--keep]
 Sets up and builds what is missing, starts the Worker on a free port of 127.0.0.1 with fresh secrets
 and a directory of its own, creates a task for each of Prio3Count, Prio3Sum, Prio3Histogram and
 Prio3SumVec in both batch modes, makes reports with @divviup/dap and with dapctl, aggregates them in
-jobs of up to 500, collects, and compares each aggregate with the sum of the raw measurements.
+jobs of up to 500, collects, and compares each aggregate with the sum of the raw measurements. Then
+it finds the frequent strings among others with Poplar1.
   --quick  fewer reports, for tests
   --keep   keep the directory with tasks, secrets, reports and the Worker's state, and print its name
 
@@ -49,6 +50,9 @@ const VDAFS = [
     own: 100,
   },
 ];
+
+// Strings of which some are frequent, and how many make one so, of each hundred.
+const STRINGS = { bits: 16, count: 1000, percent: 5 };
 
 // --- Steps, processes and their end ---------------------------------------------------------
 
@@ -270,6 +274,36 @@ function table(rows) {
   }
 }
 
+/** Finds the frequent strings of a Poplar1 task, and compares them with those in the report file. */
+async function heavyHitters(dapctl, times, quick) {
+  const file = path.join(folder, "strings.json");
+  const reports = path.join(folder, "strings.jsonl");
+  const count = quick ? STRINGS.count / 4 : STRINGS.count;
+  const threshold = Math.ceil((count * STRINGS.percent) / 100);
+  step(`Looking for strings that at least ${threshold} of ${count} clients have, with Poplar1`);
+  await dapctl([
+    ...["task", "add", "--vdaf", "poplar1", "--bits", STRINGS.bits, "--max-batch-query-count", STRINGS.bits],
+    ...["--time-precision", TIME_PRECISION, "--save", file],
+  ]);
+  await dapctl(["report", "make", "--task", file, "--random", ...flags({ ...times, count, out: reports })]);
+  const args = ["drive", "--task", file, "--reports", reports, "--job-size", JOB_SIZE];
+  const summary = await dapctl([...args, "--threshold", threshold, "--stride", 2]);
+  const strings = new Map();
+  for (const line of readFileSync(reports, "utf8").split("\n").filter(Boolean)) {
+    const { measurement } = JSON.parse(line);
+    strings.set(measurement, (strings.get(measurement) ?? 0) + 1);
+  }
+  const right = [...strings]
+    .filter(([, n]) => n >= threshold)
+    .sort(([a], [b]) => (a < b ? -1 : 1));
+  const found = summary.heavy_hitters?.map(({ string, reports }) => [string, reports]);
+  for (const [string, n] of found ?? []) step(`  ${string}: ${n} reports`);
+  if (!summary.ok || JSON.stringify(found) !== JSON.stringify(right)) {
+    throw new Failure(summary.problems?.[0] ?? "the strings found are not the frequent ones");
+  }
+  return count;
+}
+
 // --- The whole ------------------------------------------------------------------------------
 
 async function demo({ quick }) {
@@ -338,13 +372,14 @@ async function demo({ quick }) {
       ...[summary.jobs, summary.batches.length, "yes", seconds],
     ]);
   }
+  const strings = await heavyHitters(dapctl, times, quick);
   step("Stopping the Worker");
   await stop();
   if (keep) console.log(`Kept ${folder}`);
   console.log();
   table(rows);
   console.log();
-  console.log(`DEMO OK: ${tasks.length} tasks, ${npm + own} reports, all aggregates match`);
+  console.log(`DEMO OK: ${tasks.length + 1} tasks, ${npm + own + strings} reports, all aggregates match`);
 }
 
 async function end(code, message) {

@@ -3,7 +3,7 @@
 mod hpke;
 mod vdaf;
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, num::NonZeroU64, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use daphne_core::{ids::TaskId, store::config_store::PURGE_AFTER_MAX_S, vdaf::POPLAR1_BITS_MAX};
@@ -64,7 +64,8 @@ pub enum Command {
     Report(ReportCommand),
     /// Plays leader and collector against a helper, and checks every answer
     #[command(after_help = "Example:\n  dapctl drive --task t.json --generate 1000 --replay\n  \
-        dapctl --output json drive --task t.json --reports a.jsonl --reports b.jsonl --per-bucket")]
+        dapctl --output json drive --task t.json --reports a.jsonl --reports b.jsonl --per-bucket\n  \
+        dapctl drive --task strings.json --reports s.jsonl --threshold 50")]
     Drive(DriveArgs),
 }
 
@@ -340,6 +341,12 @@ pub struct DriveArgs {
     /// Time-interval tasks: collect each batch bucket alone
     #[arg(long)]
     pub per_bucket: bool,
+    /// Poplar1 tasks: find the strings that so many reports hold
+    #[arg(long, value_name = "N")]
+    pub threshold: Option<NonZeroU64>,
+    /// Poplar1 tasks: bits by which prefixes grow from one question to the next, 1 to 8
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "threshold")]
+    pub stride: u16,
     /// Send each job again, under its own id and another, and each collection
     #[arg(long)]
     pub replay: bool,

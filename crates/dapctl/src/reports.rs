@@ -184,7 +184,8 @@ impl Measurements {
     }
 }
 
-/// A uniform measurement. It depends on seed and index only.
+/// A uniform measurement, but for Poplar1: every second string is one of four, so that there is something to be found. It
+/// depends on seed and index only.
 pub fn random_measurement(vdaf: &VdafConfig, seed: u64, index: u64) -> Measurement {
     let mut state = mix(seed ^ mix(index));
     let mut next = move |max: u64| {
@@ -215,7 +216,13 @@ pub fn random_measurement(vdaf: &VdafConfig, seed: u64, index: u64) -> Measureme
             Measurement::MultihotCountVec(set)
         }
         VdafConfig::Poplar1 { bits } => {
-            Measurement::Poplar1((0..*bits).map(|_| next(1) == 1).collect())
+            // The first is as frequent as the three others together.
+            let word = [0, 0, 0, 1, 2, 3].get(next(11) as usize).map(|word| mix(seed ^ word));
+            let bit = |n: u16| match word {
+                Some(word) => mix(word ^ u64::from(n)) & 1 == 1,
+                None => next(1) == 1,
+            };
+            Measurement::Poplar1((0..*bits).map(bit).collect())
         }
     }
 }

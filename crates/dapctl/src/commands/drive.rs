@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::{
     Failure,
     cli::{Cli, DriveArgs},
-    drive::{self, Options},
+    drive::{self, Options, Search},
     http::Retry,
     output::{self, Progress},
     reports::{self, Generator, KnownReport, Measurements},
@@ -24,6 +24,7 @@ pub(super) fn run(cli: &Cli, args: &DriveArgs) -> Result<(), Failure> {
         replay: args.replay,
         delete_jobs: args.delete_jobs,
         allow_refused: args.allow_refused,
+        search: args.threshold.map(|threshold| Search { threshold, stride: args.stride }),
         auth_header: args.auth_header,
         retry: Retry::times(args.retries),
     };

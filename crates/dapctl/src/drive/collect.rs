@@ -41,7 +41,7 @@ pub(super) fn collect_all(
             batch: name,
             report_count: accepted.report_count,
             aggregate: None,
-            expected: accepted.truth.as_ref().map(|t| reduced(t, leader.task.vdaf.field())),
+            expected: accepted.truth.as_ref().map(|t| reduced(t, leader.field())),
             matches: None,
         };
         match collect(leader, keys, name, &accepted, total) {
@@ -88,7 +88,7 @@ fn plan(
                 {
                     *duration = (last - *first).saturating_add(length);
                 }
-                sum.merge(&leader.task.vdaf, accepted)?;
+                sum.merge(leader.field(), accepted)?;
             }
             _ => batches.push((name, accepted.clone())),
         }
@@ -105,13 +105,14 @@ fn collect(
 ) -> Result<AggregateResult, ClientError> {
     let wrong = |what: &str| ClientError::Protocol(what.to_owned());
     let batch_selector = selector(name);
+    let agg_param = leader.agg_param.encode();
     let selector_encoded = v09::BatchSelector::from(batch_selector)
         .encode()
         .map_err(|_| wrong("the batch cannot be encoded"))?;
     let request = AggregateShareRequest {
         batch_selector,
         batch_selector_encoded: &selector_encoded,
-        agg_param: &[],
+        agg_param: &agg_param,
         report_count: accepted.report_count,
         checksum: *accepted.checksum.as_bytes(),
     };
@@ -129,7 +130,7 @@ fn collect(
         if share.config_id != keys.config().id {
             return Err(wrong("the helper's aggregate share is sealed to another key"));
         }
-        collector::open_share_v09(task_id, keys, Role::Helper, &[], &selector_encoded, share)
+        collector::open_share_v09(task_id, keys, Role::Helper, &agg_param, &selector_encoded, share)
             .map_err(|e| wrong(&e.to_string()))
     };
     let helper_share = ask()?;
@@ -138,7 +139,7 @@ fn collect(
     }
 
     // The leader's share takes the way to the collector as well, so that both ends of it are tried.
-    let aad = v09::aggregate_share_aad(task_id, &[], &selector_encoded)
+    let aad = v09::aggregate_share_aad(task_id, &agg_param, &selector_encoded)
         .map_err(|_| wrong("the batch cannot be encoded"))?;
     let info = hpke::aggregate_share_info(DapVersion::V09, Role::Leader);
     let seed = random().map_err(|e| wrong(&e.to_string()))?;
@@ -148,14 +149,13 @@ fn collect(
         task_id,
         keys,
         Role::Leader,
-        &[],
+        &agg_param,
         &selector_encoded,
         sealed.as_ref(),
     )
     .map_err(|e| wrong(&e.to_string()))?;
     let vdaf = &leader.task.vdaf;
-    let agg_param = vdaf.decode_agg_param(&[]).map_err(|e| wrong(&e.to_string()))?;
-    collector::unshard(vdaf, &agg_param, &leader_share, &helper_share, accepted.report_count)
+    collector::unshard(vdaf, &leader.agg_param, &leader_share, &helper_share, accepted.report_count)
         .map_err(|e| wrong(&e.to_string()))
 }
 

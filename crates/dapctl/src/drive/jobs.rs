@@ -6,13 +6,13 @@ use std::{
 };
 
 use daphne_core::{
-    aggregate::leader::LeaderTask,
+    aggregate::leader::{AnswerError, LeaderStep, LeaderTask},
     batch::{BatchBucket, Checksum},
     error::ReportError,
     hpke::HpkeKeypair,
     ids::{AggregationJobId, ReportId},
     message::{PartialBatchSelector, Report, VerifyResp, VerifyRespResult},
-    vdaf::{AggregateResult, AggregationParam, Measurement, Vdaf, share},
+    vdaf::{AggregateResult, AggregationParam, FieldKind, Measurement, share},
     wire::v09,
 };
 
@@ -25,12 +25,15 @@ use crate::{
 /// What is needed to run jobs.
 pub(super) struct Leader<'a> {
     pub(super) task: LeaderTask,
+    /// What is asked of the reports: nothing in particular, but for Poplar1.
+    pub(super) agg_param: AggregationParam,
     pub(super) keys: &'a HpkeKeypair,
     pub(super) helper: &'a HelperClient,
     pub(super) options: &'a Options,
 }
 
 /// The reports of a job.
+#[derive(Clone)]
 pub(super) struct Job {
     pub(super) batch: PartialBatchSelector,
     pub(super) reports: Vec<KnownReport>,
@@ -98,10 +101,9 @@ impl Leader<'_> {
         let outcome = &mut end.outcome;
         outcome.reports_read = job.reports.len() as u64;
         let reports = decode(&job.reports)?;
-        let agg_param = self.agg_param()?;
         let (begun, refused) = self
             .task
-            .begin_job_v09(self.keys, &agg_param, job.batch, &reports)
+            .begin_job_v09(self.keys, &self.agg_param, job.batch, &reports)
             .map_err(|_| Failure::Usage("a report is too large to be sent".into()))?;
         for (_, error) in &refused {
             count(&mut outcome.refused_by_leader, error.label(), 1);
@@ -114,11 +116,22 @@ impl Leader<'_> {
         outcome.retries += answer.retries as u64;
         end.latencies.push(answer.latency);
 
-        let finished = self
-            .task
-            .finish_job_v09(begun, &answer.body)
-            .map_err(|e| JobError::Abandon(e.to_string()))?;
-        let verdicts = verdicts(&answer.body)?;
+        let broken = |e: AnswerError| JobError::Abandon(e.to_string());
+        let mut verdicts = verdicts(&answer.body)?;
+        let mut continued = None;
+        let finished = match self.task.proceed_v09(begun, &answer.body).map_err(broken)? {
+            LeaderStep::Finished(outcome) => outcome,
+            LeaderStep::Continued(continuation) => {
+                let request = continuation.request().to_vec();
+                let answer = self.helper.post_aggregation_job(id, &request)?;
+                outcome.retries += answer.retries as u64;
+                end.latencies.push(answer.latency);
+                verdicts.extend(self::verdicts(&answer.body)?);
+                let finished = self.task.finish_continued_v09(continuation, &answer.body);
+                continued = Some((request, answer.body));
+                finished.map_err(broken)?
+            }
+        };
         let unknown: HashSet<&ReportId> =
             refused.iter().chain(&finished.refused).map(|(id, _)| id).collect();
         for (id, error) in &finished.refused {
@@ -137,24 +150,20 @@ impl Leader<'_> {
             };
             outcome.accepted.insert(bucket, accepted);
         }
-        if self.options.replay {
-            self.replay(id, &request, &answer.body, &verdicts, end)?;
+        match continued {
+            Some((request, answer)) if self.options.replay => {
+                self.repeat_continuation(id, &request, &answer, end)?;
+            }
+            None if self.options.replay => {
+                self.replay(id, &request, &answer.body, &verdicts, end)?;
+            }
+            Some(_) | None => {}
         }
         if self.options.delete_jobs {
             self.helper.delete_aggregation_job(id)?;
             end.outcome.jobs_deleted += 1;
         }
         Ok(())
-    }
-
-    /// The parameter of a VDAF that has no choice of one.
-    fn agg_param(&self) -> Result<AggregationParam, Failure> {
-        self.task.vdaf.decode_agg_param(&[]).map_err(|_| {
-            Failure::Usage(format!(
-                "drive plays no collector of {}, which must choose an aggregation parameter",
-                self.task.vdaf.config().name()
-            ))
-        })
     }
 
     /// What the accepted reports say, by bucket; `None` for a bucket where one is not known.
@@ -181,12 +190,12 @@ impl Leader<'_> {
                 _ => *all = None,
             }
         }
-        let agg_param = self.agg_param()?;
         known
             .into_iter()
             .map(|(bucket, all)| {
-                let truth =
-                    all.map(|all| self.task.vdaf.truth(&agg_param, all.into_iter())).transpose();
+                let truth = all
+                    .map(|all| self.task.vdaf.truth(&self.agg_param, all.into_iter()))
+                    .transpose();
                 Ok((bucket, truth.map_err(|e| Failure::Usage(e.to_string()))?))
             })
             .collect()
@@ -223,6 +232,30 @@ impl Leader<'_> {
             ));
         }
         end.outcome.retries += (repeated.retries + replayed.retries) as u64;
+        end.outcome.jobs_replayed += 1;
+        Ok(())
+    }
+}
+
+impl Leader<'_> {
+    /// The field of the shares.
+    pub(super) fn field(&self) -> FieldKind {
+        self.task.vdaf.field().at(&self.agg_param.encode())
+    }
+
+    /// Sends the same continuation again: the answer must be the same.
+    fn repeat_continuation(
+        &self,
+        id: &AggregationJobId,
+        request: &[u8],
+        answer: &[u8],
+        end: &mut JobEnd,
+    ) -> Result<(), JobError> {
+        let repeated = self.helper.post_aggregation_job(id, request)?;
+        if repeated.body != answer {
+            end.problems.push(format!("aggregation job {id}, continued again, got another answer"));
+        }
+        end.outcome.retries += repeated.retries as u64;
         end.outcome.jobs_replayed += 1;
         Ok(())
     }
@@ -280,7 +313,7 @@ impl JobOutcome {
     ///
     /// # Errors
     /// One sentence, if shares do not add up, which shares of one VDAF always do.
-    pub(super) fn merge(&mut self, vdaf: &Vdaf, other: Self) -> Result<(), String> {
+    pub(super) fn merge(&mut self, field: FieldKind, other: Self) -> Result<(), String> {
         self.reports_read += other.reports_read;
         self.reports_sent += other.reports_sent;
         self.retries += other.retries;
@@ -292,7 +325,7 @@ impl JobOutcome {
         }
         for (bucket, accepted) in other.accepted {
             match self.accepted.get_mut(&bucket) {
-                Some(sum) => sum.merge(vdaf, &accepted)?,
+                Some(sum) => sum.merge(field, &accepted)?,
                 None => {
                     self.accepted.insert(bucket, accepted);
                 }
@@ -307,8 +340,8 @@ impl Accepted {
     ///
     /// # Errors
     /// As [`JobOutcome::merge`].
-    pub(super) fn merge(&mut self, vdaf: &Vdaf, other: &Self) -> Result<(), String> {
-        share::add_assign(vdaf.field(), &mut self.share, &other.share)
+    pub(super) fn merge(&mut self, field: FieldKind, other: &Self) -> Result<(), String> {
+        share::add_assign(field, &mut self.share, &other.share)
             .map_err(|e| format!("the leader's shares do not add up: {e}"))?;
         self.report_count += other.report_count;
         self.checksum.merge(&other.checksum);
@@ -339,13 +372,10 @@ fn add(a: AggregateResult, b: &AggregateResult) -> Option<AggregateResult> {
 
 #[cfg(test)]
 mod tests {
-    use daphne_core::{vdaf::VdafConfig, version::VdafDraft};
-
     use super::*;
 
     #[test]
     fn sums_over_jobs_know_the_truth_only_if_all_do() {
-        let vdaf = Vdaf::new(VdafDraft::V08, VdafConfig::Prio3Count).unwrap();
         let accepted = |id: u8, truth: Option<u64>| {
             let mut checksum = Checksum::default();
             checksum.add(&ReportId::new([id; 16]));
@@ -357,12 +387,12 @@ mod tests {
             }
         };
         let mut sum = accepted(1, Some(1));
-        sum.merge(&vdaf, &accepted(2, Some(1))).unwrap();
+        sum.merge(FieldKind::F64, &accepted(2, Some(1))).unwrap();
         assert_eq!((sum.report_count, sum.share[0]), (2, 3));
         assert_eq!(sum.truth, Some(AggregateResult::Number(2)));
-        sum.merge(&vdaf, &accepted(3, None)).unwrap();
+        sum.merge(FieldKind::F64, &accepted(3, None)).unwrap();
         assert_eq!((sum.report_count, sum.truth.clone()), (3, None));
-        sum.merge(&vdaf, &accepted(4, Some(1))).unwrap();
+        sum.merge(FieldKind::F64, &accepted(4, Some(1))).unwrap();
         assert_eq!(sum.truth, None);
     }
 }

@@ -4,18 +4,20 @@
 //! and of a finished job only sums remain.
 
 mod collect;
+mod heavy_hitters;
 mod jobs;
 mod summary;
 
 use std::{
     collections::BTreeMap,
+    num::NonZeroU64,
     sync::{Arc, Mutex, mpsc},
     time::Instant,
 };
 
 use daphne_core::{
-    aggregate::leader::LeaderTask, batch::BatchMode, ids::BatchId, message::PartialBatchSelector,
-    task::Task,
+    aggregate::leader::LeaderTask, batch::BatchMode, collect::heavy_hitters::HeavyHitters,
+    ids::BatchId, message::PartialBatchSelector, task::Task, vdaf::VdafConfig,
 };
 
 pub use summary::{BatchName, BatchSummary, Latency, Summary};
@@ -49,10 +51,21 @@ pub struct Options {
     pub delete_jobs: bool,
     /// Whether reports may be refused.
     pub allow_refused: bool,
+    /// Poplar1 tasks: what to search for.
+    pub search: Option<Search>,
     /// Where the token goes.
     pub auth_header: AuthHeader,
     /// When to repeat requests.
     pub retry: Retry,
+}
+
+/// A search for heavy hitters.
+#[derive(Clone, Copy, Debug)]
+pub struct Search {
+    /// So many reports make a string a heavy hitter.
+    pub threshold: NonZeroU64,
+    /// Bits by which prefixes grow from one question to the next, 1 to 8.
+    pub stride: u16,
 }
 
 impl Default for Options {
@@ -66,6 +79,7 @@ impl Default for Options {
             replay: false,
             delete_jobs: false,
             allow_refused: false,
+            search: None,
             auth_header: AuthHeader::default(),
             retry: Retry::default(),
         }
@@ -112,7 +126,26 @@ pub fn run(
     }
     let task = file.task()?;
     let helper = helper_client(file, options.auth_header, options.retry)?;
+    let has_prefixes = matches!(task.vdaf.config(), VdafConfig::Poplar1 { .. });
+    let search = match (has_prefixes, options.search) {
+        (true, None) => {
+            return Err(Failure::Usage("a Poplar1 task needs a threshold to search with".into()));
+        }
+        (false, Some(_)) => {
+            return Err(Failure::Usage("only a Poplar1 task has heavy hitters".into()));
+        }
+        (true, Some(search)) => Some(
+            HeavyHitters::new(&task.vdaf, search.threshold, search.stride)
+                .map_err(|e| Failure::Usage(e.to_string()))?,
+        ),
+        (false, None) => None,
+    };
+    let agg_param = match &search {
+        Some(search) => search.question().clone(),
+        None => task.vdaf.decode_agg_param(&[]).map_err(|e| Failure::Usage(e.to_string()))?,
+    };
     let leader = Leader {
+        agg_param,
         task: LeaderTask {
             task_id: *task.id(),
             vdaf: task.vdaf.clone(),
@@ -124,6 +157,9 @@ pub fn run(
         options,
     };
 
+    if let (Some(search), Some(keys)) = (search, &file.collector_hpke_keypair) {
+        return heavy_hitters::find(leader, &task, keys, search, reports, progress);
+    }
     let started = Instant::now();
     let mut total = aggregate(&leader, &task, reports, progress)?;
     let seconds = started.elapsed().as_secs_f64();
@@ -154,6 +190,17 @@ fn aggregate(
     reports: impl Iterator<Item = Result<KnownReport, Failure>>,
     progress: &Progress,
 ) -> Result<Total, Failure> {
+    aggregate_jobs(leader, progress, |sender| {
+        cut_into_jobs(leader.options, task.parameters.batch_mode, reports, sender)
+    })
+}
+
+/// Runs the jobs that `send` sends, `concurrency` at a time.
+fn aggregate_jobs(
+    leader: &Leader<'_>,
+    progress: &Progress,
+    send: impl FnOnce(mpsc::SyncSender<Job>) -> Result<(), Failure>,
+) -> Result<Total, Failure> {
     let state = Mutex::new((Total::default(), None));
     let (sender, receiver) = mpsc::sync_channel::<Job>(leader.options.concurrency);
     // Only the workers own the receiver, so that sending fails when all of them have stopped.
@@ -164,7 +211,7 @@ fn aggregate(
             scope.spawn(|| work(leader, receiver, &state, progress));
         }
         drop(receiver);
-        cut_into_jobs(leader.options, task.parameters.batch_mode, reports, sender)
+        send(sender)
     });
     // Unwrap safety: a worker that panicked has already ended the scope with its panic.
     let (total, failure) = state.into_inner().unwrap();
@@ -195,7 +242,7 @@ fn work(
                 total.jobs_abandoned += u64::from(abandoned);
                 total.latencies.extend(latencies);
                 total.problems.extend(problems);
-                if let Err(why) = total.outcome.merge(&leader.task.vdaf, outcome) {
+                if let Err(why) = total.outcome.merge(leader.field(), outcome) {
                     total.problems.push(why);
                 }
             }

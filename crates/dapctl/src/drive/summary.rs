@@ -45,6 +45,13 @@ pub struct Summary {
     pub retries: u64,
     /// The batches collected.
     pub batches: Vec<BatchSummary>,
+    /// Poplar1: how often the reports were aggregated and collected, each time for longer prefixes. The numbers of reports
+    /// and jobs, and the batch, are those of the last time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub questions: Option<u64>,
+    /// Poplar1: the strings that reach the threshold, in order, unless the search failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heavy_hitters: Option<Vec<Found>>,
     /// Whether every aggregate is the truth; absent if none could be compared.
     pub matches: Option<bool>,
     /// Seconds from the first job's begin to the last one's end.
@@ -53,6 +60,15 @@ pub struct Summary {
     pub reports_per_second: f64,
     /// How long the helper took for a job.
     pub job_latency_ms: Latency,
+}
+
+/// A string that many reports hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Found {
+    /// Its bits.
+    pub string: String,
+    /// How many reports hold it.
+    pub reports: u128,
 }
 
 /// Quantiles in milliseconds.
@@ -140,6 +156,8 @@ impl Summary {
             retries: outcome.retries,
             matches: (!compared.is_empty()).then(|| compared.iter().all(|m| *m)),
             batches,
+            questions: None,
+            heavy_hitters: None,
             aggregation_seconds: seconds,
             reports_per_second: outcome.reports_sent as f64 / seconds.max(1e-9),
             job_latency_ms: Latency::of(latencies),
@@ -212,6 +230,12 @@ impl fmt::Display for Summary {
                 "result    {}, {} reports: {aggregate}{verdict}",
                 batch.batch, batch.report_count
             )?;
+        }
+        if let (Some(found), Some(questions)) = (&self.heavy_hitters, self.questions) {
+            writeln!(f, "found     {} heavy hitters with {questions} questions", found.len())?;
+            for Found { string, reports } in found {
+                writeln!(f, "          {string}: {reports} reports")?;
+            }
         }
         for problem in &self.problems {
             writeln!(f, "problem   {problem}")?;

@@ -45,7 +45,7 @@ pub struct HeavyHitters {
 #[derive(Clone, Debug)]
 pub enum Progress {
     /// To the next question.
-    Next(HeavyHitters),
+    Next(Box<HeavyHitters>),
     /// To the strings that reach the threshold, in order.
     Done(Vec<HeavyHitter>),
 }
@@ -93,7 +93,7 @@ impl HeavyHitters {
         }
         let prefixes: Vec<BitString> = frequent.into_iter().map(|(prefix, _)| prefix).collect();
         let question = grown(&self.vdaf, bits, self.stride, &prefixes)?;
-        Ok(Progress::Next(Self { question, ..self }))
+        Ok(Progress::Next(Box::new(Self { question, ..self })))
     }
 }
 
@@ -154,7 +154,7 @@ mod tests {
             let answer = vdaf.truth(&question, measurements.iter()).unwrap();
             asked.push(question);
             match search.answer(&answer).unwrap() {
-                Progress::Next(next) => search = next,
+                Progress::Next(next) => search = *next,
                 Progress::Done(found) => return (asked, found),
             }
         }
@@ -236,7 +236,7 @@ mod tests {
         let error = loop {
             let n = search.question().prefix_count();
             match search.answer(&AggregateResult::Vector(vec![2; n])) {
-                Ok(Progress::Next(next)) => search = next,
+                Ok(Progress::Next(next)) => search = *next,
                 Ok(Progress::Done(_)) => panic!("65,536 strings are found"),
                 Err(error) => break (n, error),
             }
