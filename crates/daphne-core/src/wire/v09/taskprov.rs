@@ -256,9 +256,7 @@ impl<'a> TaskVdaf<'a> {
         Ok(match r.u32()? {
             COUNT => Self::Count,
             SUM => Self::Sum { bits: r.u8()? },
-            SUM_VEC => {
-                Self::SumVec { length: r.u32()?, bits: r.u8()?, chunk_length: r.u32()? }
-            }
+            SUM_VEC => Self::SumVec { length: r.u32()?, bits: r.u8()?, chunk_length: r.u32()? },
             HISTOGRAM => Self::Histogram { length: r.u32()?, chunk_length: r.u32()? },
             POPLAR1 => Self::Poplar1 { bits: r.u16()? },
             SUM_VEC_FIELD64_MULTIPROOF => Self::SumVecField64Multiproof {
@@ -281,12 +279,9 @@ impl<'a> TaskVdaf<'a> {
             Self::Histogram { length, chunk_length } => {
                 w.u32(HISTOGRAM).u32(length).u32(chunk_length)
             }
-            Self::SumVecField64Multiproof { length, bits, chunk_length, proofs } => w
-                .u32(SUM_VEC_FIELD64_MULTIPROOF)
-                .u32(length)
-                .u8(bits)
-                .u32(chunk_length)
-                .u8(proofs),
+            Self::SumVecField64Multiproof { length, bits, chunk_length, proofs } => {
+                w.u32(SUM_VEC_FIELD64_MULTIPROOF).u32(length).u8(bits).u32(chunk_length).u8(proofs)
+            }
             Self::Poplar1 { bits } => w.u32(POPLAR1).u16(bits),
             Self::Unknown { vdaf_type, rest } => w.u32(vdaf_type).raw(rest),
         };
