@@ -190,16 +190,29 @@ impl Config {
         let copy = kv::get(env, PEERS_KV_KEY).await;
         match copy.and_then(|copy| serde_json::from_slice::<Vec<StoredPeer>>(&copy).ok()) {
             Some(peers) => Ok(self.keep_peers(peers, now)),
-            None => self.refreshed_peers(env, now).await,
+            None => {
+                let peers = self.refreshed_peers(env, now).await?;
+                self.peers.copy_is_due.set(true);
+                Ok(peers)
+            }
         }
     }
 
     /// As the `ConfigStore` has them.
     async fn refreshed_peers(&self, env: &Env, now: Time) -> Result<Peers, Internal> {
-        let peers = stored_peers(env).await?;
+        let peers: Vec<_> = stored_peers(env).await?.into_iter().map(|(_, peer)| peer).collect();
         self.peers.answered_at.set(Some(now));
-        self.peers.copy_is_due.set(true);
-        Ok(self.keep_peers(peers.into_iter().map(|(_, peer)| peer).collect(), now))
+        // Strangers can cause refreshes, and a write to KV is what costs: only news is written.
+        let is_news = self
+            .peers
+            .peers
+            .borrow()
+            .as_ref()
+            .is_none_or(|cached| !cached.value.iter().map(Rc::as_ref).eq(&peers));
+        if is_news {
+            self.peers.copy_is_due.set(true);
+        }
+        Ok(self.keep_peers(peers, now))
     }
 
     fn keep_peers(&self, peers: Vec<StoredPeer>, now: Time) -> Peers {
