@@ -37,7 +37,7 @@ pub enum PeerCommand {
 pub enum PeerTokenCommand {
     /// Lets a peer use another token, besides those it has
     #[command(
-        after_help = "Example:\n  DAPCTL_LEADER_TOKEN=... dapctl peer token add https://leader.example/v09/"
+        after_help = "Example:\n  dapctl peer token add https://leader.example/v09/ --leader-token \"$NEW_TOKEN\""
     )]
     Add {
         /// The peer

@@ -16,7 +16,7 @@ use crate::{
     },
     output::{self, clean},
     peer_file::PeerFile,
-    task_file,
+    reports, task_file,
 };
 
 pub(super) fn run(cli: &Cli, command: &PeerCommand) -> Result<(), Failure> {
@@ -109,6 +109,8 @@ fn add(cli: &Cli, args: &PeerAddArgs) -> Result<(), Failure> {
         helper_url: helper_url(super::url(cli)?, args.policy.helper_url.as_deref())?,
         collector_hpke_keypair,
     };
+    // As the helper will.
+    file.peer.clone().check(reports::now()).map_err(|e| Failure::Usage(e.to_string()))?;
     let saved = args.save.as_ref().map(|path| file.save(path, args.force)).transpose()?;
     // The file was written before, so that no success can lose its secrets.
     let added = admin.add_peer(&file.peer).map_err(|error| {
