@@ -1,18 +1,22 @@
 //! A leader that brings its tasks along.
 
 use daphne_core::{
-    batch::BatchMode,
+    b64,
+    batch::{BatchMode, Checksum},
     hpke::HpkeKeypair,
+    ids::{AggregationJobId, ReportId, TaskId},
     task::{TaskRole, TaskSpec},
     taskprov::{self, PeerPolicy, PeerSpec, VerifyKeyInit},
     time::{Duration, Time},
     vdaf::{Vdaf, VdafConfig},
     version::DapVersion,
+    wire::v09::{DpMechanism, QueryConfig, TaskConfig, TaskQuery, TaskVdaf, TaskVdafConfig},
 };
 
 use crate::{
+    client::{Answer, Client, JOB_CONTINUE, JOB_INIT, SHARE_REQ},
     server::{Server, random, random_token},
-    world::{World, keypair, now},
+    world::{World, keypair, now, share_request},
 };
 
 /// What tasks name as the helper.
@@ -94,4 +98,83 @@ impl Peer {
         world.taskprov = Some(config);
         world
     }
+
+    /// The parameters of a task that it may bring, unless its policy forbids.
+    pub fn config(&self) -> TaskConfig<'_> {
+        TaskConfig {
+            task_info: b"e2e",
+            leader_aggregator_endpoint: &self.spec.endpoint,
+            helper_aggregator_endpoint: HELPER_URL,
+            query_config: QueryConfig {
+                time_precision: Duration::from_seconds(3_600),
+                max_batch_query_count: 1,
+                min_batch_size: 10,
+                query: TaskQuery::TimeInterval,
+            },
+            task_expiration: Time::from_seconds(now() + 3_600),
+            vdaf_config: TaskVdafConfig { dp_mechanism: DpMechanism::None, vdaf: TaskVdaf::Count },
+        }
+    }
+
+    /// Asserts that each request with these parameters is answered with `invalidTask`, and that the task is not created.
+    #[track_caller]
+    pub fn opts_out(&self, server: &Server, config: &TaskConfig<'_>) {
+        let bytes = config.encode().expect("parameters that can be encoded");
+        let id = taskprov::task_id(&bytes);
+        let header = b64::encode(&bytes);
+        for answer in ask_all(server.client(), &id, Some(&header), Some(self.token())) {
+            answer.refused("invalidTask", &id);
+            assert!(answer.json()["detail"].as_str().is_some_and(|detail| !detail.is_empty()));
+        }
+        assert_eq!(server.admin().task(&id).expect("an answer"), None);
+    }
+}
+
+/// The answer to a request for a task, with this header and token: one that creates a job, continues one, asks for an
+/// aggregate share, or deletes a job. Bodies are empty.
+pub fn ask(
+    client: &Client,
+    kind: usize,
+    task: &TaskId,
+    header: Option<&str>,
+    token: Option<&str>,
+) -> Answer {
+    let job = format!("/v09/tasks/{task}/aggregation_jobs/{}", AggregationJobId::new(random()));
+    let shares = format!("/v09/tasks/{task}/aggregate_shares");
+    let (method, path, media_type) = [
+        ("PUT", &job, Some(JOB_INIT)),
+        ("POST", &job, Some(JOB_CONTINUE)),
+        ("POST", &shares, Some(SHARE_REQ)),
+        ("DELETE", &job, None),
+    ][kind];
+    let bearer = token.map(|token| format!("Bearer {token}"));
+    let mut headers = vec![];
+    headers.extend(bearer.as_deref().map(|b| ("authorization", b)));
+    headers.extend(header.map(|h| (taskprov::HEADER, h)));
+    headers.extend(media_type.map(|m| ("content-type", m)));
+    client.ask(method, path, &headers, media_type.map(|_| &b""[..]))
+}
+
+/// The answers to a request of each kind.
+pub fn ask_all(
+    client: &Client,
+    task: &TaskId,
+    header: Option<&str>,
+    token: Option<&str>,
+) -> Vec<Answer> {
+    (0..4).map(|kind| ask(client, kind, task, header, token)).collect()
+}
+
+/// The header that brings a task along.
+pub fn header(world: &World) -> String {
+    b64::encode(world.taskprov.as_ref().expect("a task that its leader brings"))
+}
+
+/// Collects bucket 0 and asserts that exactly these reports are in it.
+#[track_caller]
+pub fn assert_counts(world: &World, ids: &[[u8; 16]]) {
+    let mut checksum = Checksum::default();
+    ids.iter().for_each(|id| checksum.add(&ReportId::new(*id)));
+    let request = share_request(world.interval(0, 1), ids.len() as u64, checksum);
+    world.post_share(&request).ok("application/dap-aggregate-share");
 }
