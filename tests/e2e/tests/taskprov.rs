@@ -107,6 +107,18 @@ fn the_verify_key_has_the_length_that_the_vdaf_needs() {
 }
 
 #[test]
+fn a_task_of_several_rounds_and_parameters_is_met() {
+    let world = peer().task(server(), TimeInterval, |spec| {
+        spec.vdaf = VdafConfig::Poplar1 { bits: 16 };
+        spec.max_batch_query_count = 16;
+    });
+    meet(&world);
+    let task = server().admin().task(&world.task_id).unwrap().unwrap();
+    assert_eq!(task.vdaf, VdafConfig::Poplar1 { bits: 16 });
+    assert_eq!(task.max_batch_query_count, 16);
+}
+
+#[test]
 fn a_task_may_be_met_with_any_request() {
     for kind in 0..4 {
         let world = unknown_task();

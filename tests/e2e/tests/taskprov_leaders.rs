@@ -229,6 +229,28 @@ fn peers_and_what_they_brought_live_through_a_restart() {
     another.aggregate(TIMED, &another.sums(&[5], another.time(0)), &mut Books::default());
 }
 
+/// Whatever call is lost on the way to a task that is not known, the same request succeeds later.
+#[test]
+fn a_meeting_that_is_cut_off_can_be_repeated() {
+    // A server of its own, whose calls nobody else makes.
+    let server = Server::start();
+    let peer = Peer::new(&server, PeerPolicy::default());
+    for fault in ["lose_request", "lose_answer"] {
+        // Is it known? Create it.
+        for call in 0..2 {
+            let world = peer.task(&server, TimeInterval, |_| {});
+            let job = world.timed_job(&world.sums(&[1, 2], world.time(0)));
+            server.plan(&[(call, fault)]);
+            let answer = world.put(&job);
+            assert_eq!(answer.status, 503, "{fault} of call {call}: {}", answer.text());
+            assert!(!answer.header("retry-after").is_empty());
+            let mut books = Books::default();
+            assert_eq!(world.run(job, &mut books), []);
+            world.collect(world.interval(0, 1), &books);
+        }
+    }
+}
+
 #[test]
 fn strangers_write_nothing_and_a_task_is_written_once() {
     // A server of its own, so that nobody else writes.
