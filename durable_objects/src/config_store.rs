@@ -1,5 +1,7 @@
-//! [`ConfigStore`]: the truth about tasks and HPKE keys. One row each; secrets in them are sealed. One row more for a
+//! [`ConfigStore`]: the truth about tasks, HPKE keys and peers. One row each; secrets in them are sealed. One row more for a
 //! task whose end is known, until its objects have forgotten it.
+
+mod peers;
 
 use std::cell::Cell;
 
@@ -104,6 +106,7 @@ impl Tables for ConfigSql {
         "CREATE TABLE IF NOT EXISTS hpke (n INTEGER PRIMARY KEY, id INTEGER, record BLOB)",
         "CREATE TABLE IF NOT EXISTS purge (task BLOB PRIMARY KEY, at BLOB, v BLOB) WITHOUT ROWID",
         "CREATE INDEX IF NOT EXISTS purge_at ON purge (at)",
+        peers::SCHEMA,
     ];
 
     fn new(sql: Sql) -> Self {

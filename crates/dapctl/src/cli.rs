@@ -1,6 +1,7 @@
 //! The command line.
 
 mod hpke;
+mod peer;
 mod vdaf;
 
 use std::{ffi::OsString, num::NonZeroU64, path::PathBuf};
@@ -9,10 +10,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use daphne_core::{ids::TaskId, store::config_store::PURGE_AFTER_MAX_S, vdaf::POPLAR1_BITS_MAX};
 
 pub use hpke::{FirstState, HpkeCommand, KemName, KeyIdArg};
+pub use peer::{
+    EndpointArg, PeerAddArgs, PeerCommand, PeerSecretArgs, PeerSetArgs, PeerTokenCommand,
+    PolicyArgs, TokenArgs,
+};
 
 use crate::{Failure, helper_client::AuthHeader, output::Format};
 
-/// Manages tasks and HPKE keys of a DAP helper, makes reports, and plays leader and collector against it.
+/// Manages tasks, HPKE keys and peers of a DAP helper, makes reports, and plays leader and collector against it.
 ///
 /// Exit codes: 0 all is well; 1 refused, or an answer is wrong; 2 the command line or a file is unusable; 3 no
 /// answer was had.
@@ -59,6 +64,9 @@ pub enum Command {
     /// Makes, imports, lists and retires the helper's HPKE keys
     #[command(subcommand)]
     Hpke(HpkeCommand),
+    /// Adds, lists, changes and removes leaders that bring their tasks along (taskprov)
+    #[command(subcommand)]
+    Peer(PeerCommand),
     /// Makes reports, and prints what other clients need to make some
     #[command(subcommand)]
     Report(ReportCommand),
@@ -149,6 +157,21 @@ pub struct TaskAddArgs {
     /// Read the task from this JSON file and not from options
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
+    /// Create nothing, but write the file of a task that the leader of this peer file may bring along; the rest of the
+    /// parameters follows from the peer
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "save",
+        conflicts_with_all = [
+            "file", "helper_url", "report_expiry_age", "tolerable_clock_skew", "shards", "buckets_per_group",
+            "task_id", "verify_key", "leader_token", "leader_token_hash", "collector_config",
+        ]
+    )]
+    pub taskprov: Option<PathBuf>,
+    /// What a task with --taskprov is called, at most 255 bytes [default: something random]
+    #[arg(long, value_name = "TEXT", requires = "taskprov")]
+    pub task_info: Option<String>,
     /// The task's parameters as options
     #[command(flatten)]
     pub spec: SpecArgs,

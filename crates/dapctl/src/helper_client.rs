@@ -32,6 +32,7 @@ pub struct HelperClient {
     http: Http,
     task_id: TaskId,
     retry: Retry,
+    advertises: bool,
 }
 
 /// A successful exchange.
@@ -68,7 +69,15 @@ impl HelperClient {
             (Some(token), AuthHeader::Bearer) => Credential::Bearer(token),
             (Some(token), AuthHeader::DapAuthToken) => Credential::DapAuthToken(token),
         };
-        Ok(Self { http: Http::new(base, credential)?, task_id, retry })
+        Ok(Self { http: Http::new(base, credential)?, task_id, retry, advertises: false })
+    }
+
+    /// As it is, for a task that its leader brings along: each request holds its encoded parameters.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] if they are unusable.
+    pub fn advertising(self, config: &[u8]) -> Result<Self, Failure> {
+        Ok(Self { http: self.http.advertising(config)?, advertises: true, ..self })
     }
 
     /// The helper's HPKE configurations for the task. DAP-09 §4.4.1.
@@ -76,7 +85,12 @@ impl HelperClient {
     /// # Errors
     /// [`ClientError`].
     pub fn hpke_configs(&self) -> Result<HpkeConfigList, ClientError> {
-        let path = format!("hpke_config?task_id={}", self.task_id);
+        let path = if self.advertises {
+            // The helper need not know the task yet: taskprov-07 §4.5.
+            "hpke_config".to_owned()
+        } else {
+            format!("hpke_config?task_id={}", self.task_id)
+        };
         let answer = self
             .send(Method::GET, &path, None)?
             .expect(&[200], media_type(Message::HpkeConfigList))?;

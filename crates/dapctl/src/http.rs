@@ -8,6 +8,7 @@ use std::{
 };
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
+use daphne_core::{b64, taskprov};
 use serde::Deserialize;
 use ureq::{
     Agent,
@@ -151,6 +152,7 @@ pub struct Http {
     agent: Agent,
     base: Url,
     credential: Option<(&'static str, HeaderValue)>,
+    taskprov: Option<HeaderValue>,
 }
 
 /// Shows the base URL only.
@@ -198,7 +200,19 @@ impl Http {
             .timeout_global(Some(Duration::from_secs(120)))
             .user_agent(concat!("dapctl/", env!("CARGO_PKG_VERSION")))
             .build();
-        Ok(Self { agent: Agent::new_with_config(config), base: parse_base(base)?, credential })
+        let agent = Agent::new_with_config(config);
+        Ok(Self { agent, base: parse_base(base)?, credential, taskprov: None })
+    }
+
+    /// As it is, with a task's encoded parameters in each request. taskprov-07 §4.2.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] if no header can hold them, which none are so long.
+    pub fn advertising(self, config: &[u8]) -> Result<Self, Failure> {
+        let value = HeaderValue::from_str(&b64::encode(config)).map_err(|_| {
+            Failure::Usage("the task's parameters cannot be sent in a header".into())
+        })?;
+        Ok(Self { taskprov: Some(value), ..self })
     }
 
     /// The base URL, ending in a slash.
@@ -219,6 +233,9 @@ impl Http {
             ureq::http::Request::builder().method(request.method.clone()).uri(url.as_str());
         if let Some((name, value)) = &self.credential {
             builder = builder.header(*name, value.clone());
+        }
+        if let Some(config) = &self.taskprov {
+            builder = builder.header(taskprov::HEADER, config.clone());
         }
         let malformed = |_| ClientError::Protocol("the request is malformed".into());
         let started = Instant::now();

@@ -1,5 +1,5 @@
 //! The operator's tool for a DAP helper, as a library: the admin API's client, a client for the helper's own
-//! endpoints, task files, report files, and a driver that plays leader and collector.
+//! endpoints, task files, peer files, report files, and a driver that plays leader and collector.
 //!
 //! The program `dapctl` is [`cli`] and [`commands`] over it; tests use the rest directly.
 
@@ -12,6 +12,7 @@ pub mod helper_client;
 pub mod http;
 pub mod key_file;
 pub mod output;
+pub mod peer_file;
 pub mod reports;
 pub mod task_file;
 

@@ -238,10 +238,14 @@ const fn mix(mut z: u64) -> u64 {
 #[derive(Clone, Debug)]
 pub struct Generator {
     client: ClientTask,
+    extensions: &'static [(u16, &'static [u8])],
     measurements: Measurements,
     time: Time,
     time_span_s: u64,
 }
+
+/// What reports carry whose task its leader brings along.
+const BROUGHT: &[(u16, &[u8])] = &[(v09::TASKPROV_EXTENSION, &[])];
 
 impl Generator {
     /// A generator of reports made at `time`, or spread evenly over the `time_span_s` seconds from then on.
@@ -273,7 +277,8 @@ impl Generator {
             leader_hpke_config: task.leader_hpke_keypair.config().clone(),
             helper_hpke_config: helper.clone(),
         };
-        Ok(Self { client, measurements, time, time_span_s })
+        let extensions = if task.taskprov.is_some() { BROUGHT } else { &[] };
+        Ok(Self { client, extensions, measurements, time, time_span_s })
     }
 
     /// Report number `index` of `count`.
@@ -295,7 +300,12 @@ impl Generator {
         };
         let report = self
             .client
-            .report_v09(&measurement, self.time.saturating_add(offset), &randomness)
+            .report_with_extensions_v09(
+                &measurement,
+                self.time.saturating_add(offset),
+                self.extensions,
+                &randomness,
+            )
             .map_err(|e| Failure::Wrong(format!("cannot make a report: {e}")))?;
         Ok(KnownReport { report, measurement: Some(measurement) })
     }

@@ -8,9 +8,11 @@ use std::{
 };
 
 use daphne_core::{
+    b64,
     hpke::{HpkeKem, HpkeKeypair},
     ids::{HpkeConfigId, TaskId},
     task::{Task, TaskSpec},
+    taskprov,
 };
 use serde_json::{Map, Value, json};
 use tempfile::NamedTempFile;
@@ -23,7 +25,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// A task as leader and collector know it.
 ///
 /// JSON: `{"spec": TaskSpec, "helper_url": "..", "leader_hpke_keypair": {"config": .., "private_key": ".."},
-/// "collector_hpke_keypair": null or likewise}`.
+/// "collector_hpke_keypair": null or likewise, "taskprov": null or ".."}`.
 #[derive(Clone)]
 pub struct TaskFile {
     /// What the helper was told.
@@ -34,6 +36,8 @@ pub struct TaskFile {
     pub leader_hpke_keypair: HpkeKeypair,
     /// Whom aggregate shares are sealed to; absent if only the collector's public half is known here.
     pub collector_hpke_keypair: Option<HpkeKeypair>,
+    /// The task's parameters as its leader brings them along with each request; absent if the helper was told.
+    pub taskprov: Option<Vec<u8>>,
 }
 
 /// Shows the helper's URL only.
@@ -65,10 +69,7 @@ impl TaskFile {
     /// # Errors
     /// [`Failure::Usage`] if it cannot be read or is malformed. Never quotes its content.
     pub fn read(path: &Path) -> Result<Self, Failure> {
-        let mut text = String::new();
-        File::open(path)
-            .and_then(|file| file.take(FILE_BYTES_MAX).read_to_string(&mut text))
-            .map_err(|e| Failure::Usage(format!("cannot read {}: {e}", shown(path))))?;
+        let text = read_text(path)?;
         Self::from_json(&text).map_err(|e| e.during(&shown(path)))
     }
 
@@ -97,11 +98,21 @@ impl TaskFile {
             Value::Null => None,
             value => Some(keypair(value)?),
         };
+        let taskprov = match take("taskprov") {
+            Value::Null => None,
+            value => {
+                let config = value.as_str().and_then(b64::decode);
+                Some(config.ok_or_else(|| malformed("taskprov is not base64url"))?)
+            }
+        };
         if let Some(name) = fields.keys().next() {
             return Err(malformed(&format!("it has an unknown field \"{}\"", clean(name))));
         }
-        let file = Self { spec, helper_url, leader_hpke_keypair, collector_hpke_keypair };
-        file.task()?;
+        let file = Self { spec, helper_url, leader_hpke_keypair, collector_hpke_keypair, taskprov };
+        let id = *file.task()?.id();
+        if file.taskprov.as_ref().is_some_and(|config| taskprov::task_id(config) != id) {
+            return Err(malformed("taskprov describes another task"));
+        }
         Ok(file)
     }
 
@@ -114,12 +125,16 @@ impl TaskFile {
             serde_json::from_str(&keys.to_secret_json())
         };
         let text = || -> Result<String, serde_json::Error> {
-            serde_json::to_string_pretty(&json!({
+            let mut json = json!({
                 "spec": self.spec,
                 "helper_url": self.helper_url,
                 "leader_hpke_keypair": keypair(&self.leader_hpke_keypair)?,
                 "collector_hpke_keypair": self.collector_hpke_keypair.as_ref().map(keypair).transpose()?,
-            }))
+            });
+            if let Some(config) = &self.taskprov {
+                json["taskprov"] = b64::encode(config).into();
+            }
+            serde_json::to_string_pretty(&json)
         };
         text().map_err(|_| Failure::Usage("the task cannot be written as JSON".into()))
     }
@@ -130,13 +145,33 @@ impl TaskFile {
     /// # Errors
     /// [`Failure::Usage`] if the file exists, or cannot be written; then nothing is.
     pub fn save(&self, path: &Path, force: bool) -> Result<Saved, Failure> {
-        let before = if force { std::fs::read(path).ok() } else { None };
-        write_atomically(path, format!("{}\n", self.to_secret_json()?).as_bytes(), force)?;
-        Ok(Saved { path: path.to_owned(), before })
+        save(path, &self.to_secret_json()?, force)
     }
 }
 
-/// A task file just written.
+/// Writes a file as [`TaskFile::save`] does.
+///
+/// # Errors
+/// [`Failure::Usage`] if the file exists, or cannot be written; then nothing is.
+pub fn save(path: &Path, text: &str, force: bool) -> Result<Saved, Failure> {
+    let before = if force { std::fs::read(path).ok() } else { None };
+    write_atomically(path, format!("{text}\n").as_bytes(), force)?;
+    Ok(Saved { path: path.to_owned(), before })
+}
+
+/// Reads a file of this program, of at most 1 MiB.
+///
+/// # Errors
+/// [`Failure::Usage`].
+pub fn read_text(path: &Path) -> Result<String, Failure> {
+    let mut text = String::new();
+    File::open(path)
+        .and_then(|file| file.take(FILE_BYTES_MAX).read_to_string(&mut text))
+        .map_err(|e| Failure::Usage(format!("cannot read {}: {e}", shown(path))))?;
+    Ok(text)
+}
+
+/// A file just written.
 #[must_use]
 pub struct Saved {
     path: PathBuf,
@@ -229,12 +264,12 @@ pub fn generate_missing(
     if lacks(fields, "verify_key") {
         let mut key = vec![0; verify_key_len];
         fill_random(&mut key)?;
-        fields.insert("verify_key".into(), daphne_core::b64::encode(&key).into());
+        fields.insert("verify_key".into(), b64::encode(&key).into());
         generated.secrets = true;
     }
     if lacks(fields, "leader_token") && lacks(fields, "leader_token_hash") {
         let token = random::<32>()?;
-        fields.insert("leader_token".into(), daphne_core::b64::encode(&token).into());
+        fields.insert("leader_token".into(), b64::encode(&token).into());
         generated.secrets = true;
     }
     if lacks(fields, "collector_hpke_config") {
@@ -301,6 +336,7 @@ mod tests {
             helper_url: "http://127.0.0.1:1/v09/".into(),
             leader_hpke_keypair: new_keypair().unwrap(),
             collector_hpke_keypair: generated.collector,
+            taskprov: None,
         }
     }
 

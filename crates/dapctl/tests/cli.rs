@@ -16,7 +16,13 @@ const ID: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
 fn dapctl(args: &[&str]) -> Output {
     let mut command = Command::cargo_bin("dapctl").unwrap();
-    for name in ["DAPCTL_URL", "DAPCTL_ADMIN_TOKEN", "DAPCTL_VERIFY_KEY", "DAPCTL_LEADER_TOKEN"] {
+    for name in [
+        "DAPCTL_URL",
+        "DAPCTL_ADMIN_TOKEN",
+        "DAPCTL_VERIFY_KEY",
+        "DAPCTL_VERIFY_KEY_INIT",
+        "DAPCTL_LEADER_TOKEN",
+    ] {
         command.env_remove(name);
     }
     command.args(args).output().unwrap()
@@ -403,4 +409,153 @@ fn reports_are_made_for_the_configurations_fetched() {
         })
         .collect();
     assert_eq!(measurements, [3, 0, 3]);
+}
+
+const LEADER: &str = "https://leader.example/v09/";
+
+/// What the admin API answers about a peer.
+fn peer_view() -> serde_json::Value {
+    serde_json::json!({
+        "endpoint": LEADER,
+        "collector_hpke_config": {
+            "id": 1, "kem_id": "X25519HkdfSha256", "kdf_id": "HkdfSha256", "aead_id": "Aes128Gcm", "public_key": ID
+        },
+        "policy": { "report_expiry_age": 1_209_600, "tolerable_clock_skew": 300, "shards": 1, "min_batch_size_min": 20 },
+        "leader_tokens": [{ "name": "1f0c52aa", "added": 1_700_000_000 }],
+    })
+}
+
+/// A peer file, and the request that was made for it.
+fn saved_peer(folder: &TempDir) -> (String, serde_json::Value) {
+    let file = path(folder, "peer.json");
+    let server = serve(&[("201 Created", "application/json", &peer_view().to_string())]);
+    let args = ["peer", "add", LEADER, "--save", &file, "--lifetime-max", "86400"];
+    let output = dapctl(&admin(&server.url, &args));
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(stdout.starts_with(&format!("added {LEADER}  min batch 20\n  token 1f0c52aa  added")));
+    let saved: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let request = server.requests.recv().unwrap();
+    let (head, body) = request.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("POST /admin/taskprov_peers HTTP/1.1\r\n"), "{head}");
+    assert_eq!(serde_json::from_str::<serde_json::Value>(body).unwrap(), saved["peer"]);
+    assert_eq!(saved["peer"]["policy"]["lifetime_max"], 86_400);
+    for secret in [
+        &saved["peer"]["verify_key_init"],
+        &saved["peer"]["leader_tokens"][0],
+        &saved["collector_hpke_keypair"]["private_key"],
+    ] {
+        assert!(!stdout.contains(secret.as_str().unwrap()));
+    }
+    (file, saved)
+}
+
+#[test]
+fn a_peer_is_kept_with_its_secrets_and_makes_tasks() {
+    let folder = TempDir::new().unwrap();
+    let (peer, saved) = saved_peer(&folder);
+    let file = path(&folder, "task.json");
+    let args =
+        ["task", "add", "--taskprov", &peer, "--vdaf", "sum", "--bits", "8", "--save", &file];
+    // Nobody is told.
+    let output = dapctl(&args);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let task: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert!(
+        String::from_utf8_lossy(&output.stdout).contains(task["spec"]["task_id"].as_str().unwrap())
+    );
+    assert_eq!(task["spec"]["leader_token"], saved["peer"]["leader_tokens"][0]);
+    assert_eq!(task["spec"]["collector_hpke_config"], saved["peer"]["collector_hpke_config"]);
+    // The same once more has another name and thus another id.
+    let again = path(&folder, "again.json");
+    let args = [&args[..args.len() - 1], &[again.as_str()]].concat();
+    assert!(dapctl(&args).status.success());
+    let again: serde_json::Value = serde_json::from_slice(&std::fs::read(&again).unwrap()).unwrap();
+    assert_ne!(again["spec"]["task_id"], task["spec"]["task_id"]);
+
+    // Its requests bring the parameters along, and its reports are made for the helper's own configurations.
+    let mut moved = task.clone();
+    let server = serve(&[("200 OK", "application/dap-hpke-config-list", "nonsense")]);
+    moved["helper_url"] = format!("{}/v09/", server.url).into();
+    std::fs::write(&file, moved.to_string()).unwrap();
+    let report = ["report", "leader-config", "--helper", "--retries", "0", "--task", &file];
+    fails(&report, 1, "malformed");
+    let request = server.requests.recv().unwrap();
+    assert!(request.starts_with("GET /v09/hpke_config HTTP/1.1\r\n"), "{request}");
+    let config = task["taskprov"].as_str().unwrap();
+    assert!(request.contains(&format!("dap-taskprov: {config}\r\n")), "{request}");
+
+    // Parameters that are another task's are noticed.
+    moved["taskprov"] = again["taskprov"].clone();
+    std::fs::write(&file, moved.to_string()).unwrap();
+    fails(&report, 2, "taskprov describes another task");
+}
+
+#[test]
+fn peers_are_listed_changed_and_removed() {
+    let one = peer_view().to_string();
+    let all = format!("{{\"peers\":[{one}]}}");
+    let json = "application/json";
+    for (args, answers, sent) in [
+        (
+            &["peer", "list"][..],
+            &[("200 OK", json, all.as_str())][..],
+            "GET /admin/taskprov_peers ",
+        ),
+        (
+            &["peer", "set", LEADER, "--shards", "3"],
+            &[("200 OK", json, &all), ("200 OK", json, &one)],
+            r#""policy":{"report_expiry_age":1209600,"tolerable_clock_skew":300,"shards":3,"min_batch_size_min":20}"#,
+        ),
+        (
+            &["peer", "set", LEADER, "--verify-key-init", ID],
+            &[("200 OK", json, &all), ("200 OK", json, &one)],
+            r#"{"endpoint":"https://leader.example/v09/","verify_key_init":"AAAA"#,
+        ),
+        (
+            &["peer", "token", "add", LEADER, "--leader-token", "another-long-token"],
+            &[("200 OK", json, &one)],
+            r#""add_leader_token":"another-long-token""#,
+        ),
+        (
+            &["peer", "token", "rm", LEADER, "1f0c52aa"],
+            &[("200 OK", json, &one)],
+            r#""remove_leader_token":"1f0c52aa""#,
+        ),
+        (
+            &["peer", "rm", LEADER],
+            &[("204 No Content", json, "")],
+            "DELETE /admin/taskprov_peers?endpoint=https%3A%2F%2Fleader.example%2Fv09%2F ",
+        ),
+    ] {
+        let server = serve(answers);
+        let output = dapctl(&admin(&server.url, args));
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(!String::from_utf8_lossy(&output.stdout).contains("another-long-token"));
+        let requests: Vec<_> = answers.iter().map(|_| server.requests.recv().unwrap()).collect();
+        assert!(requests.last().unwrap().contains(sent), "{requests:?}");
+    }
+}
+
+#[test]
+fn mistakes_about_peers_are_found_before_anything_is_sent() {
+    let folder = TempDir::new().unwrap();
+    let (peer, _) = saved_peer(&folder);
+    let url = nowhere();
+    let save = path(&folder, "other.json");
+    let usage = |args: &[&str], text: &str| fails(&admin(&url, args), 2, text);
+    usage(&["peer", "add", LEADER], "say with --save where to keep them");
+    usage(&["peer", "add", "leader.example", "--save", &save], "endpoint must be");
+    usage(&["peer", "add", LEADER, "--verify-key-init", "AAAA", "--save", &save], "32 bytes");
+    usage(&["peer", "add", LEADER, "--save", &peer], "exists; --force overwrites it");
+    usage(&["peer", "token", "add", LEADER], "--leader-token or --leader-token-hash is needed");
+    usage(&["task", "add", "--taskprov", &peer, "--vdaf", "count"], "--save");
+    let task = ["task", "add", "--taskprov", &peer, "--save", &save];
+    let task = |options: &[&str], text: &str| fails(&[&task[..], options].concat(), 2, text);
+    task(&["--vdaf", "count", "--shards", "2"], "cannot be used with");
+    task(&["--vdaf", "count", "--min-batch-size", "1"], "min_batch_size must be at least 2");
+    task(&["--vdaf", "count", "--task-info", ""], "task_info must have 1 to 255 bytes");
+    std::fs::write(&peer, "{}").unwrap();
+    task(&["--vdaf", "count"], "not a peer file");
+    assert!(!Path::new(&save).exists());
 }

@@ -120,6 +120,15 @@ impl<'a> Reader<'a> {
         Ok(u64::from_be_bytes(self.array()?))
     }
 
+    /// `opaque8`: an 8-bit byte count and that many bytes.
+    ///
+    /// # Errors
+    /// [`DecodeError::Truncated`].
+    pub fn opaque8(&mut self) -> Result<&'a [u8], DecodeError> {
+        let n = self.u8()?;
+        self.take(usize::from(n))
+    }
+
     /// `opaque16`: a 16-bit byte count and that many bytes.
     ///
     /// # Errors
@@ -203,6 +212,14 @@ impl Writer {
     /// Appends a big-endian 64-bit number.
     pub fn u64(&mut self, v: u64) -> &mut Self {
         self.raw(&v.to_be_bytes())
+    }
+
+    /// Appends `opaque8`.
+    pub fn opaque8(&mut self, bytes: &[u8]) -> &mut Self {
+        match u8::try_from(bytes.len()) {
+            Ok(n) => self.u8(n).raw(bytes),
+            Err(_) => self.fail(),
+        }
     }
 
     /// Appends `opaque16`.

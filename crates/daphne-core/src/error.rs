@@ -114,6 +114,8 @@ pub enum AbortKind {
     BodyTooLarge,
     /// Anything else the peer did wrong outside of DAP, such as malformed JSON to the admin API.
     BadRequest,
+    /// We opt out of the task that the leader brought along. taskprov-07 §2.
+    InvalidTask,
 }
 
 /// The peer's fault: the request is refused and nothing was changed.

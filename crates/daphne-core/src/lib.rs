@@ -17,6 +17,7 @@ pub mod problem;
 pub mod seal;
 pub mod store;
 pub mod task;
+pub mod taskprov;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod time;

@@ -43,6 +43,7 @@ pub const fn status(kind: AbortKind) -> u16 {
         | BatchMismatch
         | StepMismatch
         | BatchOverlap
+        | InvalidTask
         | BadPath
         | BadRequest => 400,
         UnauthorizedRequest => 403,
@@ -72,6 +73,7 @@ const fn title(kind: AbortKind) -> &'static str {
         BatchMismatch => "Leader and helper disagree on reports aggregated in a batch.",
         StepMismatch => "The leader and helper are not on the same step of VDAF preparation.",
         BatchOverlap => "The queried batch overlaps with a previously queried batch.",
+        InvalidTask => "Aggregator has opted out of the indicated task.",
         UnauthorizedRequest => "The request's authorization is not valid.",
         Conflict => "The resource exists with other content.",
         BadPath => "The path holds a malformed identifier.",

@@ -21,6 +21,7 @@ use crate::{b64, ids::TaskId};
 // One label per use, so that no two uses share a key. Changing one makes stored secrets unreadable.
 const SEALING_KEY: &[u8] = b"daphne-edge sealing key";
 const SHARD_KEY: &[u8] = b"daphne-edge shard key";
+const TOKEN_NAME: &[u8] = b"daphne-edge token name";
 
 const NONCE_LEN: usize = 12;
 const TAG_LEN: usize = 16;
@@ -173,6 +174,13 @@ impl TokenHash {
     pub fn matches(&self, presented: &str) -> bool {
         self.0.ct_eq(&Self::of(presented).0).into()
     }
+
+    /// A short name that tells a token from its owner's others and says nothing of it: 8 hexadecimal digits.
+    pub fn name(&self) -> String {
+        let [a, b, c, d, ..]: [u8; 32] =
+            Sha256::digest([TOKEN_NAME, self.0.as_slice()].concat()).into();
+        format!("{:08x}", u32::from_be_bytes([a, b, c, d]))
+    }
 }
 
 /// Prints the type's name: a hash of a weak token could be reversed.
@@ -301,5 +309,8 @@ mod tests {
         assert_eq!(serde_json::from_str::<TokenHash>(&json).unwrap(), TokenHash::of(""));
         assert!(serde_json::from_str::<TokenHash>("\"AA\"").is_err());
         assert_eq!(format!("{hash:?}"), "TokenHash");
+        assert_eq!(hash.name(), TokenHash::of("a token").name());
+        assert_ne!(hash.name(), TokenHash::of("a tokem").name());
+        assert_eq!(hash.name().len(), 8);
     }
 }

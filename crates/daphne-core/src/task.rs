@@ -14,6 +14,7 @@ use crate::{
     ids::TaskId,
     seal::{RootKeys, TokenHash, UnsealError},
     store::{config_store::TaskObjects, placement::Placement},
+    taskprov::TaskOrigin,
     time::{Duration, Time},
     vdaf::{Vdaf, VdafConfig, VerifyKey},
     version::DapVersion,
@@ -36,6 +37,12 @@ pub const REPORT_EXPIRY_AGE_MAX: Duration = Duration::from_seconds(366 * 86_400)
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct TaskError(String);
+
+impl TaskError {
+    pub(crate) fn new(why: impl Into<String>) -> Self {
+        Self(why.into())
+    }
+}
 
 /// Our role in a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,13 +109,13 @@ pub struct TaskSpec {
 const fn one() -> u64 {
     1
 }
-const fn one_shard() -> u16 {
+pub(crate) const fn one_shard() -> u16 {
     1
 }
-const fn default_report_expiry_age() -> Duration {
+pub(crate) const fn default_report_expiry_age() -> Duration {
     Duration::from_seconds(14 * 86_400)
 }
-const fn default_clock_skew() -> Duration {
+pub(crate) const fn default_clock_skew() -> Duration {
     Duration::from_seconds(300)
 }
 
@@ -147,6 +154,9 @@ pub struct TaskParameters {
     pub buckets_per_group: u32,
     /// Version of the root key that spreads reports over shards.
     pub shard_key_version: u32,
+    /// Where the task came from, if no operator created it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taskprov: Option<TaskOrigin>,
 }
 
 impl TaskParameters {
@@ -181,7 +191,7 @@ pub struct Task {
     pub vdaf: Vdaf,
     /// Its verify key.
     pub verify_key: VerifyKey,
-    /// Hashes of the tokens the leader may use.
+    /// Hashes of the tokens the leader may use. A task from taskprov has none: its leader uses those of the peer.
     pub leader_token_hashes: Vec<TokenHash>,
 }
 
@@ -203,7 +213,29 @@ impl TaskSpec {
     /// # Errors
     /// The operator's fault: one sentence that says what to change.
     pub fn check(self, shard_key_version: u32) -> Result<Task, TaskError> {
-        let refuse = |why: &str| Err(TaskError(why.to_owned()));
+        let hash = leader_token_hash(self.leader_token.as_deref(), self.leader_token_hash)?;
+        self.check_led_by(vec![hash], None, shard_key_version)
+    }
+
+    /// As [`TaskSpec::check`], for a task that its leader brought along: it has no token of its own.
+    ///
+    /// # Errors
+    /// Whoever wrote the parameters: one sentence that says what is wrong.
+    pub(crate) fn check_brought(
+        self,
+        origin: TaskOrigin,
+        shard_key_version: u32,
+    ) -> Result<Task, TaskError> {
+        self.check_led_by(Vec::new(), Some(origin), shard_key_version)
+    }
+
+    fn check_led_by(
+        self,
+        leader_token_hashes: Vec<TokenHash>,
+        taskprov: Option<TaskOrigin>,
+        shard_key_version: u32,
+    ) -> Result<Task, TaskError> {
+        let refuse = |why: &str| Err(TaskError::new(why));
         match self.version {
             DapVersion::V09 => {}
             DapVersion::V18 => return refuse("this release serves dap-09 tasks only"),
@@ -211,19 +243,6 @@ impl TaskSpec {
         let vdaf = Vdaf::new(self.version.vdaf_draft(), self.vdaf)
             .map_err(|e| TaskError(e.to_string()))?;
         let verify_key = vdaf.verify_key(&self.verify_key).map_err(|e| TaskError(e.to_string()))?;
-        let hash = match (&self.leader_token, self.leader_token_hash) {
-            (Some(token), None)
-                if token.len() >= TOKEN_LEN_MIN && token.bytes().all(|b| b.is_ascii_graphic()) =>
-            {
-                TokenHash::of(token)
-            }
-            // Another token could not be sent in a header.
-            (Some(_), None) => {
-                return refuse("leader_token must be at least 16 visible ASCII characters");
-            }
-            (None, Some(hash)) => hash,
-            _ => return refuse("give exactly one of leader_token and leader_token_hash"),
-        };
         if !self.collector_hpke_config.is_supported() {
             return refuse("collector_hpke_config names an HPKE algorithm that is not supported");
         }
@@ -300,11 +319,35 @@ impl TaskSpec {
                 shards: self.shards,
                 buckets_per_group,
                 shard_key_version,
+                taskprov,
             },
             vdaf,
             verify_key,
-            leader_token_hashes: vec![hash],
+            leader_token_hashes,
         })
+    }
+}
+
+/// The hash of the token that a leader is to use, of which either is given.
+///
+/// # Errors
+/// The operator's fault: one sentence that says what to change.
+pub(crate) fn leader_token_hash(
+    token: Option<&str>,
+    hash: Option<TokenHash>,
+) -> Result<TokenHash, TaskError> {
+    match (token, hash) {
+        // Another token could not be sent in a header.
+        (Some(token), None)
+            if token.len() >= TOKEN_LEN_MIN && token.bytes().all(|b| b.is_ascii_graphic()) =>
+        {
+            Ok(TokenHash::of(token))
+        }
+        (Some(_), None) => {
+            Err(TaskError::new("leader_token must be at least 16 visible ASCII characters"))
+        }
+        (None, Some(hash)) => Ok(hash),
+        _ => Err(TaskError::new("give exactly one of leader_token and leader_token_hash")),
     }
 }
 
@@ -322,6 +365,11 @@ impl Task {
 
     /// Digest of everything the task was created with. A repeat of the same creation has the same identity.
     pub fn identity(&self) -> [u8; 32] {
+        if self.parameters.taskprov.is_some() {
+            // The id is the hash of all that the leader says. What the peer adds may differ a moment later, as when its
+            // secret is replaced: whoever met the task first has settled it.
+            return Sha256::digest([b"taskprov ", self.id().as_bytes().as_slice()].concat()).into();
+        }
         // The root key version is ours, not the operator's: a repeat after a rotation is still a repeat.
         let parameters = TaskParameters { shard_key_version: 0, ..self.parameters.clone() };
         let mut hasher = Sha256::new();

@@ -114,6 +114,7 @@ impl DapVersion {
             BatchMismatch => Some("batchMismatch"),
             StepMismatch => Some("stepMismatch"),
             BatchOverlap => Some("batchOverlap"),
+            InvalidTask => Some("invalidTask"),
             BatchQueriedTooManyTimes => match self {
                 Self::V09 => Some("batchQueriedTooManyTimes"),
                 Self::V18 => None,

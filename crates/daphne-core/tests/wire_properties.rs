@@ -408,6 +408,45 @@ fn round_trips(f: &Fields) -> Result<(), TestCaseError> {
     };
     let batch_selector_bytes = batch_selector.encode().expect("batch selectors have encodings");
     let batch_selector_encoded = &batch_selector_bytes[..];
+    let (leader_url, helper_url) = (task_id.to_string(), batch_id.to_string());
+    let [length, chunk_length] = [f.numbers[1] as u32, f.numbers[2] as u32];
+    let bits = f.ids[0][2];
+    let task_config = v09::TaskConfig {
+        task_info: &f.ids[0][..=f.choice % 32],
+        leader_aggregator_endpoint: &leader_url,
+        helper_aggregator_endpoint: &helper_url,
+        query_config: v09::QueryConfig {
+            time_precision: interval.duration,
+            max_batch_query_count: chunk_length as u16,
+            min_batch_size: length,
+            query: match f.choice % 3 {
+                0 => v09::TaskQuery::TimeInterval,
+                1 => v09::TaskQuery::FixedSize { max_batch_size: chunk_length },
+                _ => v09::TaskQuery::Unknown { query_type: bits | 4, rest: sealed },
+            },
+        },
+        task_expiration: interval.start,
+        vdaf_config: v09::TaskVdafConfig {
+            dp_mechanism: match f.choice % 2 {
+                0 => v09::DpMechanism::None,
+                _ => v09::DpMechanism::Unknown { mechanism: bits & !1, rest: ping_pong },
+            },
+            vdaf: match f.choice % 7 {
+                0 => v09::TaskVdaf::Count,
+                1 => v09::TaskVdaf::Sum { bits },
+                2 => v09::TaskVdaf::SumVec { length, bits, chunk_length },
+                3 => v09::TaskVdaf::Histogram { length, chunk_length },
+                4 => v09::TaskVdaf::SumVecField64Multiproof {
+                    length,
+                    bits,
+                    chunk_length,
+                    proofs: f.ids[0][3],
+                },
+                5 => v09::TaskVdaf::Poplar1 { bits: length as u16 },
+                _ => v09::TaskVdaf::Unknown { vdaf_type: 0xFFFF_1004, rest: other },
+            },
+        },
+    };
 
     round_trip! {
         HpkeCiphertext: first,
@@ -467,6 +506,7 @@ fn round_trips(f: &Fields) -> Result<(), TestCaseError> {
             batch_selector,
             batch_selector_encoded,
         },
+        TaskConfig: task_config,
     }
     let names: Vec<_> = MESSAGES.iter().map(|m| m.name).collect();
     prop_assert_eq!(checked, names);

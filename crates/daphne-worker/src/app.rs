@@ -135,7 +135,8 @@ const fn version_of(route: Route) -> Option<DapVersion> {
         | Route::AdminTask
         | Route::AdminTaskStatus
         | Route::AdminHpkeKeys
-        | Route::AdminHpkeKey => None,
+        | Route::AdminHpkeKey
+        | Route::AdminPeers => None,
         #[cfg(feature = "test-routes")]
         Route::Test => None,
     }
@@ -185,7 +186,8 @@ async fn dispatch(
             | Route::AdminTask
             | Route::AdminTaskStatus
             | Route::AdminHpkeKeys
-            | Route::AdminHpkeKey,
+            | Route::AdminHpkeKey
+            | Route::AdminPeers,
             _,
         ) => admin::handle(&context, &mut request, &found).await,
         #[cfg(feature = "test-routes")]

@@ -8,7 +8,7 @@ use daphne_core::{
 use worker::Request;
 
 /// The token of `Authorization: Bearer` or, in its absence, of `DAP-Auth-Token`, which older leaders send.
-fn dap_token(request: &Request) -> Option<String> {
+pub fn dap_token(request: &Request) -> Option<String> {
     bearer(request).or_else(|| request.headers().get("DAP-Auth-Token").ok().flatten())
 }
 
@@ -18,11 +18,12 @@ fn bearer(request: &Request) -> Option<String> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_start().to_owned())
 }
 
-fn unauthorized() -> Abort {
+/// The request's token is missing or wrong.
+pub fn unauthorized() -> Abort {
     Abort::new(AbortKind::UnauthorizedRequest, "")
 }
 
-/// Checks that the request comes from the task's leader. DAP-09 §3.1.
+/// Checks that the request comes from the leader of a task that has tokens of its own. DAP-09 §3.1.
 ///
 /// # Errors
 /// [`AbortKind::UnauthorizedRequest`].

@@ -21,6 +21,8 @@ pub struct Outcome {
     task: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     job: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    opted_in: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     accepted: Option<usize>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -38,6 +40,7 @@ impl Outcome {
             method: method.to_string(),
             task: None,
             job: None,
+            opted_in: false,
             accepted: None,
             rejected: BTreeMap::new(),
             error: None,
@@ -53,6 +56,11 @@ impl Outcome {
     /// Which job it concerns.
     pub fn job(&mut self, id: impl ToString) {
         self.job = Some(id.to_string());
+    }
+
+    /// Its task came with it, and was not known before.
+    pub fn opted_in(&mut self) {
+        self.opted_in = true;
     }
 
     /// What became of its reports.

@@ -24,6 +24,8 @@ pub enum Route {
     AdminHpkeKeys,
     /// One HPKE key.
     AdminHpkeKey,
+    /// All peers that may bring tasks along.
+    AdminPeers,
     /// Whatever tests need.
     #[cfg(feature = "test-routes")]
     Test,
@@ -62,6 +64,7 @@ impl Routes {
             ("/admin/tasks/{task}/status", Route::AdminTaskStatus),
             ("/admin/hpke_keys", Route::AdminHpkeKeys),
             ("/admin/hpke_keys/{key}", Route::AdminHpkeKey),
+            ("/admin/taskprov_peers", Route::AdminPeers),
             #[cfg(feature = "test-routes")]
             ("/internal/test/{job}", Route::Test),
         ] {
@@ -94,6 +97,7 @@ impl Route {
             Self::AggregateShares => "POST",
             Self::Health => "GET, HEAD",
             Self::AdminTasks | Self::AdminHpkeKeys => "GET, POST",
+            Self::AdminPeers => "GET, POST, PATCH, DELETE",
             Self::AdminTask => "GET, DELETE",
             Self::AdminHpkeKey => "PATCH, DELETE",
             Self::AdminTaskStatus => "GET",
@@ -119,6 +123,7 @@ impl Route {
             Self::AdminTaskStatus => "admin_task_status",
             Self::AdminHpkeKeys => "admin_hpke_keys",
             Self::AdminHpkeKey => "admin_hpke_key",
+            Self::AdminPeers => "admin_taskprov_peers",
             #[cfg(feature = "test-routes")]
             Self::Test => "test",
         }

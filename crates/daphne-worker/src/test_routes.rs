@@ -3,7 +3,7 @@
 //! - `GET /internal/test/panic`: panics.
 //! - `GET /internal/test/sleep`: answers after half a second, and is in flight until then.
 //! - `POST /internal/test/faults`: sets the plan of [`storage_proxy::faults`]. `GET`: the calls made since.
-//! - `GET /internal/test/meter`: what objects were billed for so far.
+//! - `GET /internal/test/meter`: what objects and KV were billed for so far.
 //! - `POST /internal/test/probe?object={name}&what={probe}`: has an `AggregateStore` answer a probe of a benchmark.
 //! - `POST /internal/test/store`, `/ledger`, `/job`: sends a message, as JSON, to an object.
 
@@ -18,7 +18,7 @@ use daphne_core::{
         placement::{Placement, StoreId},
     },
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use storage_proxy::{
     faults,
     objects::{AGGREGATE_STORE, ObjectCaller},
@@ -39,6 +39,13 @@ struct ToStore {
 struct Probe {
     object: String,
     what: String,
+}
+
+#[derive(Serialize)]
+struct Meter {
+    #[serde(flatten)]
+    counts: durable_objects::meter::Counts,
+    kv_writes: u64,
 }
 
 #[derive(Deserialize)]
@@ -71,7 +78,10 @@ pub async fn handle(
             faults::set_plan(read(request).await?);
             respond::empty(204)
         }
-        ("meter", _) => respond::json(&durable_objects::meter::read(), 200),
+        ("meter", _) => {
+            let counts = durable_objects::meter::read();
+            respond::json(&Meter { counts, kv_writes: storage_proxy::meter::kv_writes() }, 200)
+        }
         ("probe", _) => probe(context, request).await,
         ("store", _) => {
             let ToStore { store, request } = read(request).await?;

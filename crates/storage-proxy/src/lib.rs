@@ -2,7 +2,7 @@
 //!
 //! [`objects`] names Durable Objects and calls them, with a timeout and a fresh stub for each try; it implements the
 //! core's [`daphne_core::store::Objects`]. [`retry`] says when a call is tried again, and [`requests`] which messages
-//! may be. [`config`] reads and changes tasks and HPKE keys: in
+//! may be. [`config`] reads and changes tasks, HPKE keys and peers: in
 //! memory first, then KV, then the strongly consistent `ConfigStore`. Nothing here knows the protocol.
 
 pub mod config;
@@ -13,3 +13,5 @@ pub mod retry;
 
 #[cfg(feature = "test-routes")]
 pub mod faults;
+#[cfg(feature = "test-routes")]
+pub mod meter;

@@ -3,7 +3,7 @@
 //! Each message is judged by name, so that a new one does not compile until somebody has said what a repeat of it does.
 
 use daphne_core::store::{
-    config_store::{ConfigRequest, ConfigResponse, keys::KeyRequest},
+    config_store::{ConfigRequest, ConfigResponse, keys::KeyRequest, peers::PeerRequest},
     message::{
         AggregateStoreRequest, AggregateStoreResponse, JobStoreRequest, JobStoreResponse,
         LedgerRequest, LedgerResponse, StoreAction,
@@ -105,6 +105,12 @@ impl ObjectRequest for ConfigRequest {
             Self::Keys(
                 KeyRequest::Make { .. } | KeyRequest::Import { .. } | KeyRequest::Change { .. },
             ) => Idempotence::Idempotent,
+            // It only reads.
+            Self::Peers(PeerRequest::List) => Idempotence::Idempotent,
+            // What is stored already is told "stored".
+            Self::Peers(PeerRequest::Put { .. }) => Idempotence::Idempotent,
+            // A removed peer stays removed. A repeat says that it did not exist, which the operator can bear.
+            Self::Peers(PeerRequest::Remove { .. }) => Idempotence::Idempotent,
         }
     }
 }

@@ -39,6 +39,7 @@ const TITLES: &[(&str, &str)] = &[
     ("unauthorizedRequest", "The request's authorization is not valid."),
     ("stepMismatch", "The leader and helper are not on the same step of VDAF preparation."),
     ("batchOverlap", "The queried batch overlaps with a previously queried batch."),
+    ("invalidTask", "Aggregator has opted out of the indicated task."),
 ];
 
 /// A client of one server.

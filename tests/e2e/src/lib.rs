@@ -6,10 +6,12 @@
 
 pub mod client;
 pub mod forge;
+pub mod peer;
 pub mod remote;
 pub mod server;
 pub mod world;
 
 pub use client::{Answer, Client, JOB_CONTINUE, JOB_INIT, SHARE_REQ};
+pub use peer::Peer;
 pub use server::Server;
 pub use world::{Books, ContinuedJob, Job, World, now};

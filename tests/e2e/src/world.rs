@@ -8,6 +8,7 @@ use std::{
 
 use daphne_core::{
     aggregate::leader::{LeaderContinuation, LeaderJob, LeaderOutcome, LeaderStep, LeaderTask},
+    b64,
     batch::{BatchBucket, BatchMode, BucketRange, Checksum},
     collect::collector,
     error::ReportError,
@@ -15,6 +16,7 @@ use daphne_core::{
     ids::{AggregationJobId, BatchId, HpkeConfigId, ReportId, TaskId},
     message::{self, BatchSelector, HpkeCiphertext, PartialBatchSelector, VerifyRespResult},
     task::{TaskRole, TaskSpec},
+    taskprov,
     time::{Duration, Time},
     upload::client::{ClientTask, ReportRandomness},
     vdaf::{AggregateResult, AggregationParam, Measurement, VdafConfig, share},
@@ -60,6 +62,8 @@ pub struct World {
     pub epoch: u64,
     /// What is asked of the reports: nothing in particular, but for Poplar1.
     pub agg_param: Option<AggregationParam>,
+    /// The task's encoded parameters, if the leader brings it along with each request.
+    pub taskprov: Option<Vec<u8>>,
     measured: Mutex<HashMap<ReportId, Measurement>>,
 }
 
@@ -103,7 +107,7 @@ impl World {
     /// A task on `server`: sums of 8-bit integers, batches of two, buckets of an hour, or what `change` makes of it.
     pub fn new(server: &Server, mode: BatchMode, change: impl FnOnce(&mut TaskSpec)) -> Self {
         let token = random_token();
-        let (leader_keys, collector_keys) = (keypair(1), keypair(2));
+        let collector_keys = keypair(2);
         let mut spec = TaskSpec {
             task_id: Some(TaskId::new(random())),
             version: DapVersion::V09,
@@ -126,6 +130,12 @@ impl World {
         };
         change(&mut spec);
         server.admin().create_task(&spec).expect("the task can be created");
+        Self::of(server, spec, token, collector_keys)
+    }
+
+    /// A task that is known, or is going to be, with parties of its own.
+    pub fn of(server: &Server, spec: TaskSpec, token: String, collector_keys: HpkeKeypair) -> Self {
+        let leader_keys = keypair(1);
         let task = spec.clone().check(1).expect("a valid task");
         let (task_id, time_precision) = (*task.id(), spec.time_precision);
         let leader = LeaderTask {
@@ -153,6 +163,7 @@ impl World {
             collector_keys,
             agg_param: None,
             epoch: (now() - 10 * 86_400) / precision * precision,
+            taskprov: None,
             measured: Mutex::default(),
         }
     }
@@ -180,7 +191,12 @@ impl World {
     pub fn report_with_id(&self, id: [u8; 16], measurement: Measurement, time: Time) -> Vec<u8> {
         let randomness =
             ReportRandomness { report_id: id, leader_seed: random(), helper_seed: random() };
-        let report = self.reporter.report_v09(&measurement, time, &randomness).expect("a report");
+        const BROUGHT: (u16, &[u8]) = (v09::TASKPROV_EXTENSION, &[]);
+        let extensions = self.taskprov.as_ref().map(|_| BROUGHT);
+        let report = self
+            .reporter
+            .report_with_extensions_v09(&measurement, time, extensions.as_slice(), &randomness)
+            .expect("a report");
         self.remember(ReportId::new(randomness.report_id), measurement);
         report
     }
@@ -255,6 +271,8 @@ impl World {
         if body.is_some() {
             headers.push(("content-type", media_type));
         }
+        let config = self.taskprov.as_deref().map(b64::encode);
+        headers.extend(config.as_deref().map(|config| (taskprov::HEADER, config)));
         self.client.send(method, path, &headers, body)
     }
 

@@ -1,4 +1,8 @@
-//! A client of the Worker's admin API: tasks and HPKE keys.
+//! A client of the Worker's admin API: tasks, HPKE keys and peers.
+
+mod peers;
+
+pub use peers::AddedPeer;
 
 mod keys;
 

@@ -2,6 +2,7 @@
 
 mod drive;
 mod hpke;
+mod peer;
 mod report;
 mod task;
 
@@ -22,6 +23,7 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
     match &cli.command {
         Command::Task(command) => task::run(cli, command),
         Command::Hpke(command) => hpke::run(cli, command),
+        Command::Peer(command) => peer::run(cli, command),
         Command::Report(command) => report::run(cli, command),
         Command::Drive(args) => drive::run(cli, args),
     }

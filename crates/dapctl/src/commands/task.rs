@@ -8,6 +8,7 @@ use daphne_core::{
     hpke::HpkeConfig,
     store::message::LedgerStatus,
     task::TaskParameters,
+    time::Duration,
     vdaf::{Vdaf, VdafConfig},
     version::DapVersion,
 };
@@ -19,6 +20,8 @@ use crate::{
     cli::{BatchModeName, Cli, SpecArgs, TaskAddArgs, TaskCommand},
     http::{ClientError, Credential, Http},
     output::{self, clean},
+    peer_file::PeerFile,
+    reports,
     task_file::{self, TaskFile},
 };
 
@@ -53,7 +56,43 @@ fn unknown() -> Failure {
     Failure::Wrong("no such task".into())
 }
 
+/// How long a task lives that a leader brings along, unless it is said.
+const LIFETIME: Duration = Duration::from_seconds(30 * 86_400);
+
+/// Writes the file of a task that its leader brings along: nobody needs to be told before.
+fn add_with_taskprov(
+    cli: &Cli,
+    args: &TaskAddArgs,
+    peer: &Path,
+    save: &Path,
+) -> Result<(), Failure> {
+    let mut fields = from_options(&args.spec)?;
+    let expiration = reports::now().saturating_add(LIFETIME);
+    fields.entry("task_expiration").or_insert_with(|| json!(expiration));
+    let task_info = match &args.task_info {
+        Some(text) => text.clone().into_bytes(),
+        None => task_file::random::<16>()?.to_vec(),
+    };
+    let file = PeerFile::read(peer)?.task(fields, &task_info)?;
+    let task = file.task()?;
+    let _ = file.save(save, args.force)?;
+    let text = format!(
+        "made {}\nkept in {}; the helper opts in when the first job comes",
+        line(&task.parameters),
+        save.display()
+    );
+    let json = json!({
+        "created": false,
+        "task": task.parameters,
+        "task_file": save.display().to_string(),
+    });
+    output::print(cli.output, &text, &json)
+}
+
 fn add(cli: &Cli, args: &TaskAddArgs) -> Result<(), Failure> {
+    if let (Some(peer), Some(save)) = (&args.taskprov, &args.save) {
+        return add_with_taskprov(cli, args, peer, save);
+    }
     let admin = super::admin(cli)?;
     let mut fields = match &args.file {
         Some(path) => read_spec(path)?,
@@ -78,6 +117,7 @@ fn add(cli: &Cli, args: &TaskAddArgs) -> Result<(), Failure> {
                 helper_url: helper_url(super::url(cli)?, args.helper_url.as_deref())?,
                 leader_hpke_keypair: task_file::new_keypair()?,
                 collector_hpke_keypair: generated.collector,
+                taskprov: None,
             };
             Some((path, file.save(path, args.force)?))
         }
@@ -123,7 +163,7 @@ fn create(
     Err(describe(error))
 }
 
-fn describe(error: ClientError) -> Failure {
+pub(super) fn describe(error: ClientError) -> Failure {
     match error.problem() {
         Some(problem) if problem.status == 401 || problem.status == 403 => {
             Failure::from(error).during("the admin token is not accepted")
@@ -132,7 +172,7 @@ fn describe(error: ClientError) -> Failure {
     }
 }
 
-fn helper_url(url: &str, given: Option<&str>) -> Result<String, Failure> {
+pub(super) fn helper_url(url: &str, given: Option<&str>) -> Result<String, Failure> {
     let base = Http::new(given.unwrap_or(url), Credential::None)?.base().to_string();
     Ok(match given {
         Some(_) => base,
@@ -195,7 +235,7 @@ fn from_options(args: &SpecArgs) -> Result<Map<String, Value>, Failure> {
     Ok(given.map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
-fn decode_config(text: &str) -> Result<HpkeConfig, Failure> {
+pub(super) fn decode_config(text: &str) -> Result<HpkeConfig, Failure> {
     b64::decode(text).and_then(|bytes| Reader::all(&bytes, HpkeConfig::read).ok()).ok_or_else(
         || {
             Failure::Usage(

@@ -96,7 +96,8 @@ pub fn helper_client(
     retry: Retry,
 ) -> Result<HelperClient, Failure> {
     let token = task.spec.leader_token.as_deref();
-    HelperClient::new(&task.helper_url, task.task_id()?, token, auth_header, retry)
+    let helper = HelperClient::new(&task.helper_url, task.task_id()?, token, auth_header, retry)?;
+    task.taskprov.iter().try_fold(helper, |helper, config| helper.advertising(config))
 }
 
 /// Aggregates the reports, collects, and says how it went. What a peer did wrong is in [`Summary::problems`], after

@@ -153,7 +153,7 @@ impl Verifier for OpenAndVerify {
         if matches!(verified, Err(VerifyError::UndecodableShare)) {
             return Err(ReportError::InvalidMessage);
         }
-        Ok(check_extensions(&input_share)
+        Ok(check_extensions(&input_share, task)
             .and_then(|()| verified.map_err(|_| ReportError::VdafVerifyError)))
     }
 }
@@ -360,8 +360,10 @@ fn check_work(task: &Task, agg_param: &AggregationParam, reports: usize) -> Resu
     Ok(())
 }
 
-/// DAP-09 defines no report extension for tasks that both aggregators were configured with, so each one is unknown,
-/// and so is a repeated one. DAP-09 §4.5.1.4.
-fn check_extensions(share: &PlaintextInputShare<'_>) -> Result<(), ReportError> {
-    if share.extensions.is_empty() { Ok(()) } else { Err(ReportError::InvalidMessage) }
+/// Report extensions are exactly those of the task: none, but for the one that taskprov defines. Each other one is unknown,
+/// and none may be repeated. DAP-09 §4.5.1.4, taskprov-07 §4.8.
+fn check_extensions(share: &PlaintextInputShare<'_>, task: &Task) -> Result<(), ReportError> {
+    const TASKPROV: (u16, &[u8]) = (v09::TASKPROV_EXTENSION, &[]);
+    let expected = task.parameters.taskprov.as_ref().map(|_| TASKPROV);
+    if share.extensions == expected.as_slice() { Ok(()) } else { Err(ReportError::InvalidMessage) }
 }

@@ -1,4 +1,4 @@
-//! The `ConfigStore`: what must be strongly consistent about tasks and HPKE keys. KV only caches it.
+//! The `ConfigStore`: what must be strongly consistent about tasks, HPKE keys and [`peers`]. KV only caches it.
 //!
 //! One object serves a deployment; it is asked when KV has no answer, and when an operator changes something. Records
 //! are opaque here: secrets in them are sealed before they come ([`crate::seal`]).
@@ -8,12 +8,16 @@
 //! what is due.
 
 pub mod keys;
+pub mod peers;
 #[cfg(test)]
 mod tests;
 
 use serde::{Deserialize, Serialize};
 
-use self::keys::{KeyRequest, KeyResponse, KeySource, StoredHpkeKey};
+use self::{
+    keys::{KeyRequest, KeyResponse, KeySource, StoredHpkeKey},
+    peers::{PeerRequest, PeerResponse, PeerTables},
+};
 use super::{
     CallError, Database, Objects, StoreResult,
     message::{LedgerRequest, LedgerResponse},
@@ -88,7 +92,7 @@ pub struct TaskEntry {
 }
 
 /// Tables of the `ConfigStore`.
-pub trait ConfigTables {
+pub trait ConfigTables: PeerTables {
     /// What is stored about a task id.
     ///
     /// # Errors
@@ -178,6 +182,8 @@ pub enum ConfigRequest {
     ListHpkeKeys,
     /// Change something about HPKE keys.
     Keys(KeyRequest),
+    /// About peers that may bring tasks along.
+    Peers(PeerRequest),
 }
 
 /// What the `ConfigStore` answers.
@@ -199,6 +205,8 @@ pub enum ConfigResponse {
     HpkeKeys(#[serde(with = "serde_bytes")] Vec<u8>),
     /// What became of a change of HPKE keys.
     Keys(KeyResponse),
+    /// About peers that may bring tasks along.
+    Peers(PeerResponse),
 }
 
 /// The outcome of a request, for the host.
@@ -296,6 +304,7 @@ fn respond(
         ConfigRequest::Keys(request) => {
             keys::respond(t, request, source, now).map(ConfigResponse::Keys)
         }
+        ConfigRequest::Peers(request) => peers::respond(t, request).map(ConfigResponse::Peers),
     }
 }
 

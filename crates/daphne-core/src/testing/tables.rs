@@ -15,7 +15,7 @@ use crate::{
         AggregateTables, Claim, Database, JobTables, LedgerTables, RecordedJob, SteppedJob,
         SteppedJobBody, StoreError, StoreResult, VisitJob, VisitJobIds, VisitMerged,
         aggregate_store::{JobHead, JobRow, SealedRange, StoreMeta},
-        config_store::{ConfigTables, Purge, TaskEntry, keys::StoredHpkeKey},
+        config_store::{ConfigTables, Purge, TaskEntry, keys::StoredHpkeKey, peers::PeerTables},
         ledger::{CollectionRow, LedgerMeta, Pending},
         message::{Content, RequestDigest},
         placement::{Group, StoreId},
@@ -475,6 +475,27 @@ pub struct MemoryConfigTables {
     tasks: BTreeMap<TaskId, TaskEntry>,
     keys: Vec<StoredHpkeKey>,
     purges: BTreeMap<TaskId, Purge>,
+    peers: BTreeMap<String, Vec<u8>>,
+}
+
+impl PeerTables for MemoryConfigTables {
+    fn peers(&mut self) -> StoreResult<Vec<Vec<u8>>> {
+        Ok(self.peers.values().cloned().collect())
+    }
+
+    fn peer(&mut self, endpoint: &str) -> StoreResult<Option<Vec<u8>>> {
+        Ok(self.peers.get(endpoint).cloned())
+    }
+
+    fn put_peer(&mut self, endpoint: &str, record: &[u8]) -> StoreResult<()> {
+        self.peers.insert(endpoint.to_owned(), record.to_vec());
+        Ok(())
+    }
+
+    fn remove_peer(&mut self, endpoint: &str) -> StoreResult<()> {
+        self.peers.remove(endpoint);
+        Ok(())
+    }
 }
 
 impl ConfigTables for MemoryConfigTables {

@@ -1,4 +1,4 @@
-//! The admin API: tasks and HPKE keys, for operators. JSON in and out, errors as problem documents.
+//! The admin API: tasks, HPKE keys and peers, for operators. JSON in and out, errors as problem documents.
 //!
 //! | method, path | body | success |
 //! |---|---|---|
@@ -11,8 +11,13 @@
 //! | `POST /admin/hpke_keys` | `{"id", "kem", "state"}`, all optional, to make one; `{"config", "private_key"[, "state", "pinned"]}` to import one | 201, or 200 if it was imported before: `KeyInfo` |
 //! | `PATCH /admin/hpke_keys/{id}` | `{"state": "active"}`, `{"state": "expired"}` or `{"pinned": bool}` | 200: `KeyInfo` |
 //! | `DELETE /admin/hpke_keys/{id}[?force=true]` | | 200: `KeyInfo`; the private key is destroyed |
+//! | `GET /admin/taskprov_peers` | | 200: `{"peers": [PeerView, ..]}`, by endpoint |
+//! | `POST /admin/taskprov_peers` | `PeerSpec` | 201, or 200 if it exists with these parameters: `PeerView` |
+//! | `PATCH /admin/taskprov_peers` | `PeerChange` | 200: `PeerView` |
+//! | `DELETE /admin/taskprov_peers?endpoint=URL` | | 204 |
 
 mod keys;
+mod peers;
 mod tasks;
 
 use daphne_core::{
@@ -52,6 +57,7 @@ pub async fn handle(
         (Route::AdminHpkeKeys, _) => keys::list(context).await,
         (Route::AdminHpkeKey, Method::Delete) => keys::destroy(context, request, &found.key).await,
         (Route::AdminHpkeKey, _) => keys::change(context, request, &found.key).await,
+        (Route::AdminPeers, _) => peers::handle(context, request).await,
         _ => Err(Abort::new(AbortKind::NotFound, "").into()),
     }
 }

@@ -8,7 +8,7 @@ use daphne_core::{
 };
 use worker::{Request, Response};
 
-use super::{VERSION, find_task, task_id};
+use super::{VERSION, known_task, task_id};
 use crate::{app::RequestContext, respond};
 
 /// Answers with all configurations, newest first; the same with and without a task id, which must be known if it is
@@ -18,7 +18,9 @@ use crate::{app::RequestContext, respond};
 /// `unrecognizedTask`, or ours if there is no key yet.
 pub async fn get(context: &RequestContext<'_>, request: &Request) -> Result<Response, Error> {
     if let Some(id) = task_in_query(request)? {
-        find_task(context, &task_id(&id)?).await?;
+        known_task(context, &task_id(&id)?)
+            .await?
+            .ok_or_else(|| Abort::new(AbortKind::UnrecognizedTask, ""))?;
     }
     let keyring = context.config.keyring(context.env, context.now).await?;
     let list = HpkeConfigList(keyring.published().cloned().collect());

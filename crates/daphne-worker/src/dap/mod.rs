@@ -3,6 +3,7 @@
 pub mod aggregate_share;
 pub mod aggregation_job;
 pub mod hpke_config;
+mod taskprov;
 
 use std::rc::Rc;
 
@@ -15,7 +16,7 @@ use daphne_core::{
 };
 use worker::Request;
 
-use crate::{app::RequestContext, body, credentials, log::Outcome, router::Found};
+use crate::{app::RequestContext, body, log::Outcome, router::Found};
 
 /// The version of the paths that are served.
 pub const VERSION: DapVersion = DapVersion::V09;
@@ -36,13 +37,12 @@ fn job_id(text: &str) -> Result<AggregationJobId, Abort> {
 }
 
 /// The task, if there is one of this version.
-async fn find_task(context: &RequestContext<'_>, id: &TaskId) -> Result<Rc<Task>, Error> {
-    context
-        .config
-        .task(context.env, id, context.now)
-        .await?
-        .filter(|task| task.parameters.version == VERSION)
-        .ok_or_else(|| Abort::new(AbortKind::UnrecognizedTask, "").into())
+async fn known_task(
+    context: &RequestContext<'_>,
+    id: &TaskId,
+) -> Result<Option<Rc<Task>>, Internal> {
+    let task = context.config.task(context.env, id, context.now).await?;
+    Ok(task.filter(|task| task.parameters.version == VERSION))
 }
 
 /// The task of a request that its leader has authenticated. The body is not touched before.
@@ -54,8 +54,11 @@ async fn leaders_task(
 ) -> Result<Rc<Task>, Error> {
     let id = task_id(&found.task)?;
     outcome.task(id);
-    let task = find_task(context, &id).await?;
-    credentials::check_leader(request, &task)?;
+    let Some(task) = known_task(context, &id).await? else {
+        return taskprov::opt_in(context, request, &id, outcome).await;
+    };
+    taskprov::check_leader(context, request, &task).await?;
+    taskprov::check_header(request, &id)?;
     Ok(task)
 }
 

@@ -14,13 +14,21 @@ pub async fn get(env: &Env, key: &str) -> Option<Vec<u8>> {
 
 pub async fn delete(env: &Env, key: &str) {
     if let Ok(kv) = env.kv(KV) {
+        #[cfg(feature = "test-routes")]
+        crate::meter::kv_write();
         // Entries expire by themselves, should this fail.
         let _ = kv.delete(key).await;
     }
 }
 
 pub async fn put(env: &Env, key: &str, value: &[u8]) {
+    put_for(env, key, value, EXPIRES_AFTER_S).await;
+}
+
+pub async fn put_for(env: &Env, key: &str, value: &[u8], expires_after_s: u64) {
     if let Ok(put) = env.kv(KV).and_then(|kv| Ok(kv.put_bytes(key, value)?)) {
-        let _ = put.expiration_ttl(EXPIRES_AFTER_S).execute().await;
+        #[cfg(feature = "test-routes")]
+        crate::meter::kv_write();
+        let _ = put.expiration_ttl(expires_after_s).execute().await;
     }
 }

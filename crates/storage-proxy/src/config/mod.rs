@@ -1,4 +1,4 @@
-//! Tasks and HPKE keys.
+//! Tasks and HPKE keys; and [`peers`], who bring tasks along.
 //!
 //! Three layers: this isolate's memory (at most [`FRESH_FOR_S`] old), KV (eventually consistent, so only a cache),
 //! and the `ConfigStore` (strongly consistent). A miss anywhere goes on to the next, and the `ConfigStore` alone may
@@ -7,6 +7,7 @@
 
 pub mod keys;
 mod kv;
+pub mod peers;
 mod tasks;
 
 use std::{
@@ -56,6 +57,7 @@ pub struct Config {
     tasks: RefCell<HashMap<TaskId, Cached<Rc<Task>>>>,
     keyring: RefCell<Option<Cached<keys::Known>>>,
     answered_with_keys_at: Cell<Option<Time>>,
+    peers: peers::PeerCache,
 }
 
 #[derive(Clone, Debug)]
@@ -97,6 +99,7 @@ fn unexpected(answer: &ConfigResponse) -> Internal {
         ConfigResponse::Tasks(_) => "tasks",
         ConfigResponse::HpkeKeys(_) => "keys",
         ConfigResponse::Keys(_) => "a change of keys",
+        ConfigResponse::Peers(_) => "something about peers",
     };
     Internal::Broken(format!("the config store answered with {kind}"))
 }
@@ -109,6 +112,7 @@ impl Config {
             tasks: RefCell::default(),
             keyring: RefCell::default(),
             answered_with_keys_at: Cell::default(),
+            peers: peers::PeerCache::default(),
         }
     }
 

@@ -85,6 +85,38 @@ impl Config {
         env: &Env,
         task: &Task,
     ) -> Result<Created<TaskParameters>, Internal> {
+        Ok(match self.create(env, task).await? {
+            Created::Now(task) => Created::Now(task.parameters),
+            Created::Before(task) => Created::Before(task.parameters),
+            Created::Conflict => Created::Conflict,
+        })
+    }
+
+    /// Stores a task that its leader brought along, unless somebody did before, and returns it as it is stored. `None` if
+    /// it was deleted: it does not come back.
+    ///
+    /// # Errors
+    /// Ours: the outcome is unknown, and the same task may be brought again.
+    pub async fn opt_in(
+        &self,
+        env: &Env,
+        task: Task,
+        now: Time,
+    ) -> Result<Option<Rc<Task>>, Internal> {
+        let id = *task.id();
+        let task = match self.create(env, &task).await? {
+            Created::Now(task) | Created::Before(task) => Some(task),
+            // An operator created it a moment ago with this id, or deleted it.
+            Created::Conflict => self.task_from_store(env, &id).await?,
+        };
+        let task = task.map(Rc::new);
+        if let Some(task) = &task {
+            self.remember(id, task.clone(), now);
+        }
+        Ok(task)
+    }
+
+    async fn create(&self, env: &Env, task: &Task) -> Result<Created<Task>, Internal> {
         let id = *task.id();
         let stored = task.seal(&self.root_keys, random::bytes());
         let record = serde_json::to_vec(&stored).map_err(|e| broken("a task", e))?;
@@ -96,15 +128,12 @@ impl Config {
             expiration: task.parameters.task_expiration,
         };
         match ask(env, &request).await? {
-            ConfigResponse::Created(kept) => {
+            ConfigResponse::Created(kept) if kept == record => {
                 kv::put(env, &task_key(&id), &kept).await;
-                let parameters = self.open_task(&kept)?.parameters;
-                Ok(if kept == record {
-                    Created::Now(parameters)
-                } else {
-                    Created::Before(parameters)
-                })
+                Ok(Created::Now(self.open_task(&kept)?))
             }
+            // Whoever created it wrote the copy.
+            ConfigResponse::Created(kept) => Ok(Created::Before(self.open_task(&kept)?)),
             ConfigResponse::Conflict => Ok(Created::Conflict),
             other => Err(unexpected(&other)),
         }

@@ -1,15 +1,17 @@
 //! The structs of DAP-09, one-to-one: same names, same field order, borrowing from the bytes received.
 //!
 //! Files follow the draft: [`upload`] (§4.4), [`aggregate`] (§4.5) and [`collect`] (§4.6); what more than one of
-//! them uses is here. The names are the draft's; the neutral [`crate::message`] types, to which all of these
-//! convert, have the names of later drafts.
+//! them uses is here. [`taskprov`] is the extension by which a leader brings its tasks along. The names are the draft's;
+//! the neutral [`crate::message`] types, to which all of these but the last convert, have the names of later drafts.
 
 pub mod aggregate;
 pub mod collect;
+pub mod taskprov;
 pub mod upload;
 
 pub use aggregate::*;
 pub use collect::*;
+pub use taskprov::*;
 pub use upload::*;
 
 use crate::{

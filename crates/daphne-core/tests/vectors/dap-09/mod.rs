@@ -156,6 +156,20 @@ macro_rules! empty_ciphertext {
         )
     };
 }
+// 2 + 3 + 3 + 17 + 8 = 33 bytes
+macro_rules! task_config_start {
+    () => {
+        concat!(
+            "[01]66",                       // task_info
+            "[0001]6c",                     // leader_aggregator_endpoint
+            "[0001]68",                     // helper_aggregator_endpoint
+            "[000f]",                       // query_config
+            "000000000000003c00010000000a", // time_precision, max_batch_query_count, min_batch_size
+            "01",                           // query_type: time_interval
+            "000000006553f100",             // task_expiration: 1,700,000,000
+        )
+    };
+}
 // 24 + 6 + 14 = 44 bytes
 macro_rules! report_share {
     () => {
@@ -474,6 +488,80 @@ pub const MESSAGES: &[Message] = &[
             "[00000002]a0a1", // agg_param
             "02", // batch_selector.query_type: fixed_size
             batch_id!(), // batch_selector.batch_id
+        ),
+    ]),
+    message!(TaskConfig, [
+        // SHA-256 of this one is the id of a published example.
+        "leader-selected count": concat!(
+            "[06]666f6f626172", // task_info: foobar
+            "[0014]68747470733a2f2f6578616d706c652e636f6d2f", // leader: https://example.com/
+            "[001c]68747470733a2f2f616e6f746865722e6578616d706c652e636f6d2f", // helper: https://another.example.com/
+            "[0013]", // query_config
+            "000000000000aaaa", // time_precision
+            "bbbb", // max_batch_query_count
+            "0000cccc", // min_batch_size
+            "02", // query_type: fixed_size
+            "0000dddd", // max_batch_size
+            "000000000000eeee", // task_expiration
+            "[0007]", // vdaf_config
+            "[0001]", // dp_config
+            "01", // dp_mechanism: none
+            "00000000", // vdaf_type: Prio3Count
+        ),
+        "time interval, several proofs": concat!(
+            "[01]66", // task_info
+            "[0001]6c", // leader
+            "[0001]68", // helper
+            "[000f]", // query_config
+            "ffffffffffffffff", // time_precision
+            "ffff", // max_batch_query_count
+            "ffffffff", // min_batch_size
+            "01", // query_type: time_interval
+            "ffffffffffffffff", // task_expiration
+            "[0011]", // vdaf_config
+            "[0001]", // dp_config
+            "01", // dp_mechanism: none
+            "ffff1003", // vdaf_type: Prio3SumVecField64MultiproofHmacSha256Aes128
+            "0000000c", // length
+            "08", // bits
+            "0000000e", // chunk_length
+            "02", // proofs
+        ),
+        "sum": concat!(
+            task_config_start!(),
+            "[0008]", // vdaf_config
+            "[0001]01", // dp_config: none
+            "0000000142", // vdaf_type: Prio3Sum, bits
+        ),
+        "vector": concat!(
+            task_config_start!(),
+            "[0010]", // vdaf_config
+            "[0001]01", // dp_config: none
+            "000000020000000c080000000e", // vdaf_type: Prio3SumVec, length, bits, chunk_length
+        ),
+        "histogram": concat!(
+            task_config_start!(),
+            "[000f]", // vdaf_config
+            "[0001]01", // dp_config: none
+            "000000030000000a00000004", // vdaf_type: Prio3Histogram, length, chunk_length
+        ),
+        "strings": concat!(
+            task_config_start!(),
+            "[0009]", // vdaf_config
+            "[0001]01", // dp_config: none
+            "00001000abab", // vdaf_type: Poplar1, bits
+        ),
+        "all unknown": concat!(
+            "[01]66", // task_info
+            "[0001]6c", // leader
+            "[0001]68", // helper
+            "[0012]", // query_config
+            "000000000000003c00010000000a", // time_precision, max_batch_query_count, min_batch_size
+            "63a1a2a3", // query_type, and what it alone knows
+            "0000000000000000", // task_expiration
+            "[000c]", // vdaf_config
+            "[0005]ffdeadbeef", // dp_config: a mechanism with parameters
+            "ffff000007", // vdaf_type, and a parameter
         ),
     ]),
 ];

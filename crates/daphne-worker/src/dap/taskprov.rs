@@ -1,0 +1,92 @@
+//! Tasks that a leader brings along in a header: taskprov-07 §4.
+//!
+//! A request for a task that we know is served as any other, whatever became of its peer's policy or its expiration: who
+//! opted in does not opt out. Its header is only checked. A task that we do not know is created once its leader, who must
+//! be a peer, is authenticated; nothing is written before.
+
+use std::rc::Rc;
+
+use daphne_core::{
+    error::{Abort, AbortKind, Error, Internal},
+    ids::TaskId,
+    task::Task,
+    taskprov,
+};
+use storage_proxy::config::peers::LeaderCheck;
+use worker::Request;
+
+use super::VERSION;
+use crate::{app::RequestContext, credentials, log::Outcome};
+
+fn header(request: &Request) -> Option<String> {
+    request.headers().get(taskprov::HEADER).ok().flatten()
+}
+
+/// Checks that the request comes from the task's leader: with a token of the task, or of the peer that brought it.
+///
+/// # Errors
+/// [`AbortKind::UnauthorizedRequest`], or ours.
+pub async fn check_leader(
+    context: &RequestContext<'_>,
+    request: &Request,
+    task: &Task,
+) -> Result<(), Error> {
+    let Some(origin) = &task.parameters.taskprov else {
+        return Ok(credentials::check_leader(request, task)?);
+    };
+    let token = credentials::dap_token(request);
+    let leader = &origin.leader_url;
+    match context.config.check_leader(context.env, leader, token.as_deref(), context.now).await? {
+        LeaderCheck::Leader(_) => Ok(()),
+        LeaderCheck::Unauthorized | LeaderCheck::UnknownPeer => {
+            Err(credentials::unauthorized().into())
+        }
+    }
+}
+
+/// Checks the header of a request for a task that we know, if it has one.
+///
+/// # Errors
+/// The leader's: `invalidMessage` or `unrecognizedTask`, as [`taskprov::advertised`].
+pub fn check_header(request: &Request, id: &TaskId) -> Result<(), Abort> {
+    header(request).map_or(Ok(()), |text| {
+        taskprov::advertised(&taskprov::decode_header(&text)?, id).map(|_| ())
+    })
+}
+
+/// Takes part in a task that we do not know, which the request's header describes.
+///
+/// A task that an operator deleted, or that ended, is not brought back: `unrecognizedTask`, as without the header.
+///
+/// # Errors
+/// The leader's, in this order: `unrecognizedTask` without a header; [`taskprov::advertised`]; `invalidTask` if the
+/// task's leader is no peer; `unauthorizedRequest`; [`taskprov::opt_in()`]. Or ours.
+pub async fn opt_in(
+    context: &RequestContext<'_>,
+    request: &Request,
+    id: &TaskId,
+    outcome: &mut Outcome,
+) -> Result<Rc<Task>, Error> {
+    let unrecognized = || Abort::new(AbortKind::UnrecognizedTask, "");
+    let text = header(request).ok_or_else(unrecognized)?;
+    let bytes = taskprov::decode_header(&text)?;
+    let advertised = taskprov::advertised(&bytes, id)?;
+    let leader = advertised.leader_aggregator_endpoint;
+    let token = credentials::dap_token(request);
+    let RequestContext { env, config, now, .. } = *context;
+    let peer = match config.check_leader(env, leader, token.as_deref(), now).await? {
+        LeaderCheck::Leader(peer) => peer,
+        LeaderCheck::Unauthorized => return Err(credentials::unauthorized().into()),
+        LeaderCheck::UnknownPeer => {
+            let abort = Abort::new(AbortKind::InvalidTask, "the task's leader is no peer of ours");
+            return Err(abort.into());
+        }
+    };
+    let root_keys = config.root_keys();
+    let peer = peer.open(root_keys).map_err(|e| Internal::Broken(format!("a stored peer: {e}")))?;
+    let task = taskprov::opt_in(&advertised, *id, &peer, now, root_keys.newest())?;
+    let task = config.opt_in(env, task, now).await?;
+    let task = task.filter(|task| task.parameters.version == VERSION).ok_or_else(unrecognized)?;
+    outcome.opted_in();
+    Ok(task)
+}
