@@ -114,6 +114,10 @@ pub enum AbortKind {
     BodyTooLarge,
     /// Anything else the peer did wrong outside of DAP, such as malformed JSON to the admin API.
     BadRequest,
+    /// The body did not arrive in time.
+    BodyTooSlow,
+    /// The request came over plain HTTP, for anyone on its way to read.
+    PlainHttp,
 }
 
 /// The peer's fault: the request is refused and nothing was changed.

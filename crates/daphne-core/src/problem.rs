@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::{
-    error::{Abort, AbortKind},
+    error::{Abort, AbortKind, Internal},
     ids::TaskId,
     version::DapVersion,
 };
@@ -19,7 +19,7 @@ pub struct ProblemDocument {
     pub type_: String,
     /// A fixed sentence for the type. Janus' wording for DAP types, which tools match on.
     pub title: &'static str,
-    /// The HTTP status, `400..=499`.
+    /// The HTTP status: `400..=499`, or 500 or 503 if it is our fault.
     pub status: u16,
     /// What went wrong in this case.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -45,9 +45,10 @@ pub const fn status(kind: AbortKind) -> u16 {
         | BatchOverlap
         | BadPath
         | BadRequest => 400,
-        UnauthorizedRequest => 403,
+        UnauthorizedRequest | PlainHttp => 403,
         NotFound => 404,
         MethodNotAllowed => 405,
+        BodyTooSlow => 408,
         Conflict => 409,
         BodyTooLarge => 413,
         UnsupportedMediaType => 415,
@@ -80,6 +81,8 @@ const fn title(kind: AbortKind) -> &'static str {
         UnsupportedMediaType => "The media type of the body is not supported here.",
         BodyTooLarge => "The body is too large.",
         BadRequest => "The request is malformed.",
+        BodyTooSlow => "The body did not arrive in time.",
+        PlainHttp => "Only HTTPS is served.",
     }
 }
 
@@ -98,6 +101,25 @@ pub fn problem(
         title: title(abort.kind),
         status: status(abort.kind),
         detail: abort.detail.clone(),
+        taskid: task.map(ToString::to_string),
+    }
+}
+
+/// The document for a failure of our own, which says nothing about its cause: that is for the log.
+pub fn internal_problem(internal: &Internal, task: Option<&TaskId>) -> ProblemDocument {
+    let (status, title) = match internal {
+        // A 503 also for overload, and no 429: it is not the leader who sent too much, and a leader that takes any
+        // 4xx as final would abandon the job.
+        Internal::Unavailable(_) | Internal::Overloaded(_) => {
+            (503, "Come again: the same request will succeed later.")
+        }
+        Internal::Broken(_) => (500, "Something is wrong on our side."),
+    };
+    ProblemDocument {
+        type_: "about:blank".to_owned(),
+        title,
+        status,
+        detail: String::new(),
         taskid: task.map(ToString::to_string),
     }
 }

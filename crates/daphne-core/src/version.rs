@@ -123,7 +123,7 @@ impl DapVersion {
                 Self::V18 => None,
             },
             Conflict | BadPath | NotFound | MethodNotAllowed | UnsupportedMediaType
-            | BodyTooLarge | BadRequest => None,
+            | BodyTooLarge | BadRequest | BodyTooSlow | PlainHttp => None,
         }
     }
 
