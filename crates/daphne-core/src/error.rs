@@ -120,6 +120,31 @@ pub enum AbortKind {
     PlainHttp,
 }
 
+impl AbortKind {
+    /// Every kind, for tables.
+    pub const ALL: [Self; 19] = [
+        Self::InvalidMessage,
+        Self::UnrecognizedTask,
+        Self::UnrecognizedAggregationJob,
+        Self::BatchInvalid,
+        Self::InvalidBatchSize,
+        Self::BatchQueriedTooManyTimes,
+        Self::BatchMismatch,
+        Self::StepMismatch,
+        Self::BatchOverlap,
+        Self::UnauthorizedRequest,
+        Self::Conflict,
+        Self::BadPath,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::UnsupportedMediaType,
+        Self::BodyTooLarge,
+        Self::BadRequest,
+        Self::BodyTooSlow,
+        Self::PlainHttp,
+    ];
+}
+
 /// The peer's fault: the request is refused and nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Abort {

@@ -126,6 +126,8 @@ pub fn internal_problem(internal: &Internal, task: Option<&TaskId>) -> ProblemDo
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -137,6 +139,46 @@ mod tests {
         );
         assert_eq!(problem(&abort, Some(DapVersion::V18), None).type_, "about:blank");
         assert_eq!(problem(&abort, None, None).type_, "about:blank");
+    }
+
+    /// DAP-09 §8.3 registers the types of §3.2; DAP-18 those of its §3.6.
+    #[test]
+    fn every_type_that_is_sent_is_registered() {
+        const BOTH: &[&str] = &[
+            "batchInvalid",
+            "batchMismatch",
+            "batchOverlap",
+            "invalidBatchSize",
+            "invalidMessage",
+            "stepMismatch",
+            "unrecognizedAggregationJob",
+            "unrecognizedTask",
+        ];
+        const V09_ONLY: &[&str] = &[
+            "batchQueriedTooManyTimes",
+            "missingTaskID",
+            "outdatedConfig",
+            "reportRejected",
+            "reportTooEarly",
+            "unauthorizedRequest",
+        ];
+        const V18_ONLY: &[&str] =
+            &["invalidAggregationParameter", "invalidExtension", "unsupportedExtension"];
+        for (version, own) in [(DapVersion::V09, V09_ONLY), (DapVersion::V18, V18_ONLY)] {
+            for kind in AbortKind::ALL {
+                let document = problem(&Abort::new(kind, ""), Some(version), None);
+                assert!((400..500).contains(&document.status), "{kind:?}");
+                assert!(!document.title.is_empty());
+                match document.type_.strip_prefix("urn:ietf:params:ppm:dap:error:") {
+                    Some(token) => {
+                        assert!(BOTH.contains(&token) || own.contains(&token), "{token}")
+                    }
+                    None => assert_eq!(document.type_, "about:blank"),
+                }
+            }
+        }
+        let distinct: BTreeSet<_> = AbortKind::ALL.map(|kind| kind as u8).into();
+        assert_eq!(distinct.len(), AbortKind::ALL.len());
     }
 
     #[test]

@@ -246,7 +246,9 @@ where
     }
 }
 
-/// What earlier collections say about this one: an answer, or that it may go on. DAP-09 §4.6.5.
+/// What earlier collections say about this one: an answer, or that it may go on.
+// SPEC: DAP-09 §4.6.5 asks for the batch's size before it asks for overlaps. An overlap is known without asking a store, and
+// the batch is refused either way.
 fn check_earlier(
     tables: &mut impl LedgerTables,
     request: &Collect,
