@@ -76,6 +76,12 @@ function testsOf(files) {
   return tests;
 }
 
+/** The files that hold a test of this name, which may follow the end of its file's path: `vdaf/tests.rs::name`. */
+function placesOf(name, tests) {
+  const [file, bare] = name.includes("::") ? name.split("::") : ["", name];
+  return (tests.get(bare) ?? []).filter((place) => `/${place}`.endsWith(file && `/${file}`));
+}
+
 /** Where the code says that it departs from a draft: `file §section`. */
 function deviationsOf(files, complain) {
   const found = [];
@@ -125,18 +131,18 @@ export function readRules(root = ROOT) {
     ids.add(id);
     const bound = VERSIONS.map((version) => [version, readCell(row[version])]).filter(([, cell]) => !cell.absent);
     for (const [version, cell] of bound) {
-      count(group, version, cell.tests.some((name) => tests.has(name)));
+      count(group, version, cell.tests.some((name) => placesOf(name, tests).length > 0));
       if (cell.tests.length === 0) {
         missing.push(`${id} in ${version}`);
         if (isOurs && SERVED.includes(version)) complain(`${id}: nothing proves it in ${version}`);
       }
       if (new Set(cell.tests).size !== cell.tests.length) complain(`${id} names a test twice`);
       for (const name of cell.tests) {
-        const places = tests.get(name) ?? [];
+        const places = placesOf(name, tests);
         if (places.length === 0) complain(`${id}: there is no test ${name}`);
         if (places.length > 1) complain(`${id}: ${name} is the name of several tests: ${places.join(", ")}`);
       }
-      const isEndToEnd = cell.tests.some((name) => tests.get(name)?.some((file) => END_TO_END.test(file)));
+      const isEndToEnd = cell.tests.some((name) => placesOf(name, tests).some((file) => END_TO_END.test(file)));
       if (isCase && cell.tests.length > 0 && !isEndToEnd) complain(`${id}: none of its tests is end to end`);
     }
   };

@@ -200,7 +200,7 @@ fn no_job_has_anything_to_continue() {
         let report = *report.report_share.report_metadata.report_id.as_bytes();
         // Before it exists.
         continuation(&world, &id, 1, &[report]).refused("unrecognizedAggregationJob", &task);
-        continuation(&world, &id, 0, &[report]).refused("invalidMessage", &task);
+        continuation(&world, &id, 0, &[report]).refused("unrecognizedAggregationJob", &task);
         let mut books = Books::default();
         assert_eq!(world.run(job, &mut books), []);
         // As a job of another task.
