@@ -1,4 +1,4 @@
-//! base64url without padding, as DAP writes ids in URLs and problem documents (DAP-09 §3, DAP-18 §3.1).
+//! base64url without padding, as DAP writes ids in URLs and problem documents (DAP-09 §4.3, DAP-18 §3).
 //!
 //! Decoding is strict: padding, foreign characters and non-zero trailing bits are errors, so each value has
 //! exactly one spelling.

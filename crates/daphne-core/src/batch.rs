@@ -23,7 +23,7 @@ pub enum BatchMode {
     LeaderSelected,
 }
 
-/// The smallest set of reports that is summed separately. DAP-18 §4.5.3.3.
+/// The smallest set of reports that is summed separately. DAP-18 §4.5.4.3.
 ///
 /// Ordered, and encoded so that the encodings order the same way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -118,7 +118,7 @@ impl BucketRange {
     }
 }
 
-/// XOR of SHA-256 over report ids. DAP-09 §4.6.3, DAP-18 §4.7. Order does not matter, and it is linear: the
+/// XOR of SHA-256 over report ids. DAP-09 §4.6.2, DAP-18 §4.6.4. Order does not matter, and it is linear: the
 /// checksum of a union of disjoint sets is the XOR of their checksums.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Checksum([u8; 32]);

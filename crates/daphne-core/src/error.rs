@@ -116,6 +116,36 @@ pub enum AbortKind {
     BadRequest,
     /// We opt out of the task that the leader brought along. taskprov-07 §2.
     InvalidTask,
+    /// The body did not arrive in time.
+    BodyTooSlow,
+    /// The request came over plain HTTP, for anyone on its way to read.
+    PlainHttp,
+}
+
+impl AbortKind {
+    /// Every kind, for tables.
+    pub const ALL: [Self; 20] = [
+        Self::InvalidMessage,
+        Self::UnrecognizedTask,
+        Self::UnrecognizedAggregationJob,
+        Self::BatchInvalid,
+        Self::InvalidBatchSize,
+        Self::BatchQueriedTooManyTimes,
+        Self::BatchMismatch,
+        Self::StepMismatch,
+        Self::BatchOverlap,
+        Self::UnauthorizedRequest,
+        Self::Conflict,
+        Self::BadPath,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::UnsupportedMediaType,
+        Self::BodyTooLarge,
+        Self::BadRequest,
+        Self::BodyTooSlow,
+        Self::PlainHttp,
+        Self::InvalidTask,
+    ];
 }
 
 /// The peer's fault: the request is refused and nothing was changed.

@@ -96,7 +96,7 @@ id!(
     ReportId, 16
 );
 id!(
-    /// Names an aggregation job, 16 bytes. In DAP-09 the leader chooses it (DAP-09 §4.5).
+    /// Names an aggregation job, 16 bytes. In DAP-09 the leader chooses it (DAP-09 §4.5.1).
     AggregationJobId, 16
 );
 

@@ -12,6 +12,7 @@ pub mod collect;
 pub mod error;
 pub mod hpke;
 pub mod ids;
+pub mod media_type;
 pub mod message;
 pub mod problem;
 pub mod seal;

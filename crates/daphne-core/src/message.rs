@@ -45,7 +45,7 @@ pub struct Report<'a> {
     pub helper_encrypted_input_share: HpkeCiphertext<'a>,
 }
 
-/// One aggregator's part of a report. DAP-09 §4.5.1.1, DAP-18 §4.5.
+/// One aggregator's part of a report. DAP-09 §4.5.1.1, DAP-18 §4.5.3.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReportShare<'a> {
     /// Public facts.
@@ -66,7 +66,7 @@ pub struct VerifyInit<'a> {
     pub payload: &'a [u8],
 }
 
-/// Which batch a job's reports go to, as far as the job itself says. DAP-09 §4.5.1 `PartialBatchSelector`.
+/// Which batch a job's reports go to, as far as the job itself says. DAP-09 §4.5.1.1 `PartialBatchSelector`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PartialBatchSelector {
     /// Each report's own time decides.
@@ -76,7 +76,7 @@ pub enum PartialBatchSelector {
     LeaderSelected(BatchId),
 }
 
-/// A leader's request to begin an aggregation job. DAP-09 §4.5.1.1, DAP-18 §4.5.1.
+/// A leader's request to begin an aggregation job. DAP-09 §4.5.1.1, DAP-18 §4.5.3.1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AggregationJobInit<'a> {
     /// The VDAF's aggregation parameter, undecoded; empty for Prio3.
@@ -87,7 +87,7 @@ pub struct AggregationJobInit<'a> {
     pub verify_inits: Vec<VerifyInit<'a>>,
 }
 
-/// One report in a job's next request. DAP-09 §4.5.2.1 `PrepareContinue`, DAP-18 §4.5.2.
+/// One report in a job's next request. DAP-09 §4.5.2.1 `PrepareContinue`, DAP-18 §4.5.4.1.
 #[doc(alias = "PrepareContinue")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VerifyContinue<'a> {
@@ -97,7 +97,7 @@ pub struct VerifyContinue<'a> {
     pub payload: &'a [u8],
 }
 
-/// A leader's request to continue an aggregation job. DAP-09 §4.5.2.1, DAP-18 §4.5.2.
+/// A leader's request to continue an aggregation job. DAP-09 §4.5.2.1, DAP-18 §4.5.4.1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AggregationJobContinue<'a> {
     /// The step that it takes; 0 is the initialization, and no continuation.
@@ -106,7 +106,7 @@ pub struct AggregationJobContinue<'a> {
     pub verify_continues: Vec<VerifyContinue<'a>>,
 }
 
-/// The helper's answer for one report. DAP-09 §4.5.1.2 `PrepareResp`, DAP-18 §4.5.1.
+/// The helper's answer for one report. DAP-09 §4.5.1.2 `PrepareResp`, DAP-18 §4.5.3.2.
 #[doc(alias = "PrepareResp")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifyResp {
@@ -127,7 +127,7 @@ pub enum VerifyRespResult {
     Reject(ReportError),
 }
 
-/// A batch, as an aggregate-share request names it. DAP-09 §4.6.2, DAP-18 §4.7.
+/// A batch, as an aggregate-share request names it. DAP-09 §4.6.2, DAP-18 §4.6.4.
 /// The interval is as received: it may overflow or be unaligned until the task has checked it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchSelector {
@@ -142,7 +142,7 @@ pub enum BatchSelector {
     LeaderSelected(BatchId),
 }
 
-/// A leader's request for the helper's aggregate share. DAP-09 §4.6.2, DAP-18 §4.7.
+/// A leader's request for the helper's aggregate share. DAP-09 §4.6.2, DAP-18 §4.6.4.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AggregateShareRequest<'a> {
     /// The batch.

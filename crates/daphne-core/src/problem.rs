@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::{
-    error::{Abort, AbortKind},
+    error::{Abort, AbortKind, Internal},
     ids::TaskId,
     version::DapVersion,
 };
@@ -19,7 +19,7 @@ pub struct ProblemDocument {
     pub type_: String,
     /// A fixed sentence for the type. Janus' wording for DAP types, which tools match on.
     pub title: &'static str,
-    /// The HTTP status, `400..=499`.
+    /// The HTTP status: `400..=499`, or 500 or 503 if it is our fault.
     pub status: u16,
     /// What went wrong in this case.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -46,9 +46,10 @@ pub const fn status(kind: AbortKind) -> u16 {
         | InvalidTask
         | BadPath
         | BadRequest => 400,
-        UnauthorizedRequest => 403,
+        UnauthorizedRequest | PlainHttp => 403,
         NotFound => 404,
         MethodNotAllowed => 405,
+        BodyTooSlow => 408,
         Conflict => 409,
         BodyTooLarge => 413,
         UnsupportedMediaType => 415,
@@ -82,6 +83,8 @@ const fn title(kind: AbortKind) -> &'static str {
         UnsupportedMediaType => "The media type of the body is not supported here.",
         BodyTooLarge => "The body is too large.",
         BadRequest => "The request is malformed.",
+        BodyTooSlow => "The body did not arrive in time.",
+        PlainHttp => "Only HTTPS is served.",
     }
 }
 
@@ -104,8 +107,29 @@ pub fn problem(
     }
 }
 
+/// The document for a failure of our own, which says nothing about its cause: that is for the log.
+pub fn internal_problem(internal: &Internal, task: Option<&TaskId>) -> ProblemDocument {
+    let (status, title) = match internal {
+        // A 503 also for overload, and no 429: it is not the leader who sent too much, and a leader that takes any
+        // 4xx as final would abandon the job.
+        Internal::Unavailable(_) | Internal::Overloaded(_) => {
+            (503, "Come again: the same request will succeed later.")
+        }
+        Internal::Broken(_) => (500, "Something is wrong on our side."),
+    };
+    ProblemDocument {
+        type_: "about:blank".to_owned(),
+        title,
+        status,
+        detail: String::new(),
+        taskid: task.map(ToString::to_string),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -117,6 +141,46 @@ mod tests {
         );
         assert_eq!(problem(&abort, Some(DapVersion::V18), None).type_, "about:blank");
         assert_eq!(problem(&abort, None, None).type_, "about:blank");
+    }
+
+    /// DAP-09 §8.3 registers the types of §3.2; DAP-18 those of its §3.6.
+    #[test]
+    fn every_type_that_is_sent_is_registered() {
+        const BOTH: &[&str] = &[
+            "batchInvalid",
+            "batchMismatch",
+            "batchOverlap",
+            "invalidBatchSize",
+            "invalidMessage",
+            "stepMismatch",
+            "unrecognizedAggregationJob",
+            "unrecognizedTask",
+        ];
+        const V09_ONLY: &[&str] = &[
+            "batchQueriedTooManyTimes",
+            "missingTaskID",
+            "outdatedConfig",
+            "reportRejected",
+            "reportTooEarly",
+            "unauthorizedRequest",
+        ];
+        const V18_ONLY: &[&str] =
+            &["invalidAggregationParameter", "invalidExtension", "unsupportedExtension"];
+        for (version, own) in [(DapVersion::V09, V09_ONLY), (DapVersion::V18, V18_ONLY)] {
+            for kind in AbortKind::ALL {
+                let document = problem(&Abort::new(kind, ""), Some(version), None);
+                assert!((400..500).contains(&document.status), "{kind:?}");
+                assert!(!document.title.is_empty());
+                match document.type_.strip_prefix("urn:ietf:params:ppm:dap:error:") {
+                    Some(token) => {
+                        assert!(BOTH.contains(&token) || own.contains(&token), "{token}")
+                    }
+                    None => assert_eq!(document.type_, "about:blank"),
+                }
+            }
+        }
+        let distinct: BTreeSet<_> = AbortKind::ALL.map(|kind| kind as u8).into();
+        assert_eq!(distinct.len(), AbortKind::ALL.len());
     }
 
     #[test]

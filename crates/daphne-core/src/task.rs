@@ -22,7 +22,7 @@ use crate::{
 
 /// A batch bucket group spans about this long, unless a task says otherwise.
 const GROUP_DEFAULT_S: u64 = 86_400;
-/// Fewer reports than this in a batch would reveal too much (DAP-09 §7.3).
+/// Fewer reports than this in a batch would reveal too much (DAP-09 §7.5.2).
 const MIN_BATCH_SIZE_MIN: u64 = 2;
 const TOKEN_LEN_MIN: usize = 16;
 const SHARDS_MAX: u16 = 64;

@@ -124,7 +124,7 @@ impl DapVersion {
                 Self::V18 => None,
             },
             Conflict | BadPath | NotFound | MethodNotAllowed | UnsupportedMediaType
-            | BodyTooLarge | BadRequest => None,
+            | BodyTooLarge | BadRequest | BodyTooSlow | PlainHttp => None,
         }
     }
 
@@ -160,7 +160,7 @@ impl DapVersion {
     }
 }
 
-/// The messages that have a media type. DAP-09 §8.1, DAP-18 §8.1.
+/// The messages that have a media type. DAP-09 §8.1, DAP-18 §9.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names are the drafts' message names")]
 pub enum Message {

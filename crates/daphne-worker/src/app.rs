@@ -14,7 +14,7 @@ use storage_proxy::config::{self, Config};
 use worker::{Date, Env, Method, Request, Response};
 
 use crate::{
-    admin, dap,
+    admin, credentials, dap,
     log::{self, Outcome},
     respond,
     router::{Found, Route, Routes},
@@ -89,14 +89,17 @@ impl Secrets {
 
 /// Handles a request of the Worker.
 pub async fn handle(request: Request, env: Env) -> worker::Result<Response> {
+    respond::guarded(answer(request, env).await?)
+}
+
+async fn answer(request: Request, env: Env) -> worker::Result<Response> {
     let app = App::of_this_isolate(&env);
-    let method = request.method();
     let Some(found) = app.routes.find(&request.path()) else {
         let abort = Abort::new(AbortKind::NotFound, "");
         return respond::error(&abort.into(), None, None);
     };
     let route = found.route;
-    let mut outcome = Outcome::new(route, &method);
+    let mut outcome = Outcome::new(route, request.inner().method());
     let version = version_of(route);
     let task_id: Option<TaskId> = match route {
         Route::HpkeConfig => dap::hpke_config::task_in_query(&request).ok().flatten(),
@@ -149,10 +152,11 @@ async fn dispatch(
     found: Found,
     outcome: &mut Outcome,
 ) -> Result<Response, Error> {
-    let method = request.method();
-    if !found.route.allows(&method) {
+    // As it is spelt: `Request::method` takes what it does not know for a GET.
+    if !found.route.allows(&request.inner().method()) {
         return Err(Abort::new(AbortKind::MethodNotAllowed, "").into());
     }
+    credentials::check_https(&request)?;
     if found.route == Route::Health {
         return respond::health(app.secrets.as_ref().err());
     }
@@ -166,7 +170,7 @@ async fn dispatch(
         admin_tokens: &secrets.admin_tokens,
         now: Time::from_seconds(Date::now().as_millis() / 1_000),
     };
-    match (found.route, method) {
+    match (found.route, request.method()) {
         (Route::HpkeConfig, Method::Options) => respond::preflight(&request),
         (Route::HpkeConfig, _) => dap::hpke_config::get(&context, &request).await,
         (Route::AggregationJob, Method::Put) => {

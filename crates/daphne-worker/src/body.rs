@@ -1,27 +1,45 @@
-//! Reading bodies: their media type first, then no more than a cap.
+//! Reading bodies: what they claim to be first, then no more than a cap, and not for ever.
 
-use daphne_core::error::{Abort, AbortKind, Error};
-use futures::StreamExt;
-use worker::Request;
+use std::{pin::pin, time::Duration};
 
-/// Checks a request's media type: case-insensitively, with any parameters.
+use daphne_core::{
+    error::{Abort, AbortKind, Error},
+    media_type,
+};
+use futures::{
+    StreamExt,
+    future::{Either, select},
+};
+use worker::{Delay, Request};
+
+/// How long a body may take whatever its length. Generous: to a leader that takes any 4xx as final, being too slow
+/// once costs a job.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// A body that keeps up with this may take longer, a second for each of these.
+const BYTES_PER_SECOND_MIN: usize = 64 << 10;
+
+/// Checks what a request says about its body: that it has this media type, and that it is not compressed or otherwise
+/// coded, which nobody asked for and we would not undo.
 ///
 /// # Errors
 /// [`AbortKind::UnsupportedMediaType`].
 pub fn check_media_type(request: &Request, expected: &str) -> Result<(), Abort> {
-    let header = request.headers().get("Content-Type").ok().flatten().unwrap_or_default();
-    let essence = header.split(';').next().unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case(expected) {
-        Ok(())
-    } else {
-        Err(Abort::new(AbortKind::UnsupportedMediaType, format!("expected {expected}")))
+    let header = |name: &str| request.headers().get(name).ok().flatten().unwrap_or_default();
+    let refused = |detail: String| Err(Abort::new(AbortKind::UnsupportedMediaType, detail));
+    if !media_type::is(&header("Content-Type"), expected) {
+        return refused(format!("expected {expected}"));
+    }
+    match header("Content-Encoding").trim() {
+        "" => Ok(()),
+        coding if coding.eq_ignore_ascii_case("identity") => Ok(()),
+        _ => refused("expected a body without a content coding".to_owned()),
     }
 }
 
 /// Reads the body, at most `bytes_max` bytes of it. A declared length beyond that is refused unread.
 ///
 /// # Errors
-/// [`AbortKind::BodyTooLarge`], or [`AbortKind::BadRequest`] if the body does not arrive.
+/// [`AbortKind::BodyTooLarge`], [`AbortKind::BodyTooSlow`], or [`AbortKind::BadRequest`] if the body does not arrive.
 pub async fn read(request: &mut Request, bytes_max: usize) -> Result<Vec<u8>, Error> {
     let too_large =
         || Abort::new(AbortKind::BodyTooLarge, format!("at most {bytes_max} bytes are read here"));
@@ -41,12 +59,36 @@ pub async fn read(request: &mut Request, bytes_max: usize) -> Result<Vec<u8>, Er
     let mut stream = request.stream().map_err(|_| broken())?;
     // A declared length is only a hint until as many bytes have arrived.
     let mut body = Vec::with_capacity(declared.unwrap_or(0).min(1 << 20));
-    while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|_| broken())?;
-        if body.len() + chunk.len() > bytes_max {
-            return Err(too_large().into());
+    let patience = patience();
+    let mut granted = patience;
+    let mut timer = pin!(Delay::from(granted));
+    loop {
+        match select(stream.next(), timer.as_mut()).await {
+            Either::Left((None, _)) => return Ok(body),
+            Either::Left((Some(chunk), _)) => {
+                let chunk = chunk.map_err(|_| broken())?;
+                if body.len() + chunk.len() > bytes_max {
+                    return Err(too_large().into());
+                }
+                body.extend_from_slice(&chunk);
+            }
+            Either::Right(_) => {
+                let earned = Duration::from_secs((body.len() / BYTES_PER_SECOND_MIN) as u64);
+                let due = patience + earned;
+                if due <= granted {
+                    return Err(Abort::new(AbortKind::BodyTooSlow, "").into());
+                }
+                timer.set(Delay::from(due - granted));
+                granted = due;
+            }
         }
-        body.extend_from_slice(&chunk);
     }
-    Ok(body)
+}
+
+fn patience() -> Duration {
+    #[cfg(feature = "test-routes")]
+    if let Some(patience) = crate::test_routes::body_patience() {
+        return patience;
+    }
+    PATIENCE
 }

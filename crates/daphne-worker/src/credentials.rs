@@ -5,6 +5,7 @@ use daphne_core::{
     seal::TokenHash,
     task::Task,
 };
+use serde::Deserialize;
 use worker::Request;
 
 /// The token of `Authorization: Bearer` or, in its absence, of `DAP-Auth-Token`, which older leaders send.
@@ -16,6 +17,26 @@ fn bearer(request: &Request) -> Option<String> {
     let header = request.headers().get("Authorization").ok().flatten()?;
     let (scheme, token) = header.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_start().to_owned())
+}
+
+/// Checks that the request did not come over plain HTTP, which Cloudflare serves unless the zone forbids it; `CF-Visitor`
+/// tells. Without that header nobody is in front of us, as on a developer's machine. DAP-09 §3.
+///
+/// # Errors
+/// [`AbortKind::PlainHttp`].
+pub fn check_https(request: &Request) -> Result<(), Abort> {
+    #[derive(Deserialize)]
+    struct Visitor {
+        scheme: String,
+    }
+    let visitor = request.headers().get("CF-Visitor").ok().flatten();
+    match visitor.and_then(|text| serde_json::from_str::<Visitor>(&text).ok()) {
+        Some(visitor) if visitor.scheme == "http" => Err(Abort::new(
+            AbortKind::PlainHttp,
+            "the credentials of this request are to be replaced",
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// The request's token is missing or wrong.

@@ -8,7 +8,7 @@ use daphne_core::{
     message::{VerifyResp, VerifyRespResult},
 };
 use serde::Serialize;
-use worker::{Method, console_log};
+use worker::console_log;
 
 use crate::router::Route;
 
@@ -34,10 +34,10 @@ pub struct Outcome {
 
 impl Outcome {
     /// A request that has just arrived.
-    pub fn new(route: Route, method: &Method) -> Self {
+    pub fn new(route: Route, method: String) -> Self {
         Self {
             route: route.label(),
-            method: method.to_string(),
+            method,
             task: None,
             job: None,
             opted_in: false,

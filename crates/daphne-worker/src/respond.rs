@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use daphne_core::{
     error::{Error, Internal},
     ids::TaskId,
-    problem::{self, problem},
+    problem::{self, internal_problem, problem},
     store::config_store::keys::LIST_MAX_AGE,
     version::{DapVersion, Message},
 };
@@ -22,7 +22,23 @@ fn platform(e: worker::Error) -> Error {
     Internal::Broken(e.to_string()).into()
 }
 
+/// What every response says: that caches keep no verdicts, shares or errors, unless it says otherwise itself, and that
+/// browsers take its media type for what it is.
+///
+/// # Errors
+/// The runtime's.
+pub fn guarded(mut response: Response) -> worker::Result<Response> {
+    let headers = response.headers_mut();
+    if !headers.has("Cache-Control")? {
+        headers.set("Cache-Control", "no-store")?;
+    }
+    headers.set("X-Content-Type-Options", "nosniff")?;
+    Ok(response)
+}
+
 /// A 200 with a DAP message.
+// SPEC: DAP-09 §4.5.1.2 has a created job answered with 201. Deployed helpers send 200, also for a repeat, which creates
+// nothing; leaders take either.
 ///
 /// # Errors
 /// Ours.
@@ -66,27 +82,15 @@ pub fn error(
     version: Option<DapVersion>,
     task: Option<&TaskId>,
 ) -> worker::Result<Response> {
-    let (status, body) = match error {
-        Error::Abort(abort) => {
-            let document = problem(abort, version, task);
-            (document.status, serde_json::to_vec(&document)?)
-        }
+    let document = match error {
+        Error::Abort(abort) => problem(abort, version, task),
         Error::Internal(internal) => {
             console_error!("{internal}");
-            let (status, title) = match internal {
-                // A 503 also for overload, and no 429: it is not the leader who sent too much, and a leader that
-                // takes any 4xx as final would abandon the job.
-                Internal::Unavailable(_) | Internal::Overloaded(_) => {
-                    (503, "Come again: the same request will succeed later.")
-                }
-                Internal::Broken(_) => (500, "Something is wrong on our side."),
-            };
-            let document =
-                serde_json::json!({ "type": "about:blank", "title": title, "status": status });
-            (status, serde_json::to_vec(&document)?)
+            internal_problem(internal, task)
         }
     };
-    let mut response = Response::from_bytes(body)?.with_status(status);
+    let body = serde_json::to_vec(&document)?;
+    let mut response = Response::from_bytes(body)?.with_status(document.status);
     response.headers_mut().set("Content-Type", problem::MEDIA_TYPE)?;
     if let Some(seconds) = retry_after_s(error) {
         response.headers_mut().set("Retry-After", &seconds.to_string())?;

@@ -1,7 +1,6 @@
 //! Paths to routes. The table is built once per isolate.
 
 use matchit::Router;
-use worker::Method;
 
 /// What lives at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,19 +95,19 @@ impl Route {
             Self::AggregationJob => "PUT, POST, DELETE",
             Self::AggregateShares => "POST",
             Self::Health => "GET, HEAD",
-            Self::AdminTasks | Self::AdminHpkeKeys => "GET, POST",
-            Self::AdminPeers => "GET, POST, PATCH, DELETE",
-            Self::AdminTask => "GET, DELETE",
+            Self::AdminTasks | Self::AdminHpkeKeys => "GET, HEAD, POST",
+            Self::AdminPeers => "GET, HEAD, POST, PATCH, DELETE",
+            Self::AdminTask => "GET, HEAD, DELETE",
             Self::AdminHpkeKey => "PATCH, DELETE",
-            Self::AdminTaskStatus => "GET",
+            Self::AdminTaskStatus => "GET, HEAD",
             #[cfg(feature = "test-routes")]
             Self::Test => "GET, POST",
         }
     }
 
-    /// Whether the resource has this method.
-    pub fn allows(self, method: &Method) -> bool {
-        self.allow().split(", ").any(|m| m == method.as_ref())
+    /// Whether the resource has this method, as the request spells it.
+    pub fn allows(self, method: &str) -> bool {
+        self.allow().split(", ").any(|m| m == method)
     }
 
     /// Name in logs.

@@ -1,13 +1,14 @@
 //! Routes for tests in the real runtime. Only in builds with the feature `test-routes`, never in a deployed one.
 //!
 //! - `GET /internal/test/panic`: panics.
+//! - `POST /internal/test/patience?ms={n}`: bodies may take that long from now on, instead of half a minute.
 //! - `GET /internal/test/sleep`: answers after half a second, and is in flight until then.
 //! - `POST /internal/test/faults`: sets the plan of [`storage_proxy::faults`]. `GET`: the calls made since.
 //! - `GET /internal/test/meter`: what objects and KV were billed for so far.
 //! - `POST /internal/test/probe?object={name}&what={probe}`: has an `AggregateStore` answer a probe of a benchmark.
 //! - `POST /internal/test/store`, `/ledger`, `/job`: sends a message, as JSON, to an object.
 
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 
 use daphne_core::{
     error::{Abort, AbortKind, Error, Internal},
@@ -28,6 +29,20 @@ use worker::{Delay, Method, Request, RequestInit, Response, js_sys};
 use crate::{app::RequestContext, body, respond};
 
 const BODY_BYTES_MAX: usize = 32 << 20;
+
+thread_local! {
+    static BODY_PATIENCE: Cell<Option<Duration>> = const { Cell::new(None) };
+}
+
+/// How long bodies may take, if a test said so.
+pub fn body_patience() -> Option<Duration> {
+    BODY_PATIENCE.get()
+}
+
+#[derive(Deserialize)]
+struct Patience {
+    ms: u64,
+}
 
 #[derive(Deserialize)]
 struct ToStore {
@@ -69,6 +84,11 @@ pub async fn handle(
     let objects = ObjectCaller::new(context.env.clone());
     match (name, request.method()) {
         ("panic", _) => panic!("a panic on purpose"),
+        ("patience", _) => {
+            let Patience { ms } = request.query().map_err(|e| Internal::Broken(e.to_string()))?;
+            BODY_PATIENCE.set(Some(Duration::from_millis(ms)));
+            respond::empty(204)
+        }
         ("sleep", _) => {
             Delay::from(Duration::from_millis(500)).await;
             respond::empty(204)

@@ -18,6 +18,25 @@ pub const SHARE_REQ: &str = "application/dap-aggregate-share-req";
 
 const URN: &str = "urn:ietf:params:ppm:dap:error:";
 
+/// DAP-09's types of problems, DAP-09 §8.3, and taskprov-07 §4.8's.
+const REGISTERED: &[&str] = &[
+    "invalidMessage",
+    "unrecognizedTask",
+    "unrecognizedAggregationJob",
+    "outdatedConfig",
+    "reportRejected",
+    "reportTooEarly",
+    "batchInvalid",
+    "invalidBatchSize",
+    "batchQueriedTooManyTimes",
+    "batchMismatch",
+    "unauthorizedRequest",
+    "missingTaskID",
+    "stepMismatch",
+    "batchOverlap",
+    "invalidTask",
+];
+
 /// Titles of DAP-09's problem documents as Janus writes them; tools match on them.
 const TITLES: &[(&str, &str)] = &[
     (
@@ -126,7 +145,8 @@ impl Client {
         let mut response = self.agent.run(request).map_err(Box::new)?;
         let body =
             response.body_mut().with_config().limit(64 << 20).read_to_vec().map_err(Box::new)?;
-        Ok(Answer { status: response.status().as_u16(), headers: response.headers().clone(), body })
+        let status = response.status().as_u16();
+        Ok(Answer { status, headers: response.headers().clone(), body }.checked())
     }
 
     /// Sends a request that must be answered.
@@ -162,6 +182,20 @@ impl Answer {
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|e| panic!("not JSON: {e}: {} {}", self.status, self.text()))
+    }
+
+    /// What holds for every answer of ours: a problem document comes with an error status, says so itself, and uses DAP's
+    /// namespace only for registered types. DAP-09 §3.2.
+    fn checked(self) -> Self {
+        if self.header("content-type") == "application/problem+json" && !self.body.is_empty() {
+            assert!((400..600).contains(&self.status), "{}: {}", self.status, self.text());
+            let document = self.json();
+            assert_eq!(document["status"], self.status);
+            let token = self.problem_token();
+            let is_registered = REGISTERED.contains(&token.as_str());
+            assert!(is_registered || document["type"] == "about:blank", "{document}");
+        }
+        self
     }
 
     /// Whether the same request may succeed later.

@@ -1,17 +1,25 @@
 //! Reports that no honest client or leader would make, each a part of a job.
 
 use daphne_core::{
+    batch::Checksum,
     codec::Writer,
+    error::ReportError,
     hpke::{self, HpkeConfig, Role, SealedMessage},
-    ids::{ReportId, TaskId},
-    message::{HpkeCiphertext, PartialBatchSelector},
+    ids::{AggregationJobId, ReportId, TaskId},
+    message::{BatchSelector, HpkeCiphertext, PartialBatchSelector},
     time::Time,
     vdaf::Measurement,
     version::DapVersion,
     wire::v09,
 };
 
-use crate::{server::random, world::World};
+use crate::{
+    server::random,
+    world::{World, share_request, verdicts},
+};
+
+/// The batch of jobs by time.
+pub const TIMED: PartialBatchSelector = PartialBatchSelector::TimeInterval;
 
 /// A report on its way from client to leader: honest until something is changed.
 pub struct Draft {
@@ -130,4 +138,60 @@ pub fn job_body(batch: PartialBatchSelector, reports: &[Forged]) -> Vec<u8> {
     }
     .encode()
     .expect("a job")
+}
+
+/// Codes of `PrepareError` as the draft numbers them, DAP-09 §4.5.1.2.
+const fn code(error: ReportError) -> u8 {
+    match error {
+        ReportError::BatchCollected => 0,
+        ReportError::ReportReplayed => 1,
+        ReportError::ReportDropped => 2,
+        ReportError::HpkeUnknownConfigId => 3,
+        ReportError::HpkeDecryptError => 4,
+        ReportError::VdafVerifyError => 5,
+        ReportError::BatchSaturated => 6,
+        ReportError::TaskExpired => 7,
+        ReportError::InvalidMessage => 8,
+        ReportError::ReportTooEarly => 9,
+        ReportError::TaskNotStarted | ReportError::OutdatedConfig => 255,
+    }
+}
+
+/// Sends `bad` between two good reports. Asserts the answer for it on the wire, that the good ones were accepted, that
+/// a repeat is answered alike, and that nothing else was counted.
+#[track_caller]
+pub fn refuses_only(world: &World, error: ReportError, bad: Forged) {
+    let good = [11, 31].map(|n| forge(world, n, world.time(0), |_| ()));
+    let ids = [good[0].id, bad.id, good[1].id];
+    let [first, last] = good;
+    let body = job_body(TIMED, &[first, bad, last]);
+    let job = AggregationJobId::new(random());
+    let answer = world.put_body(&job, &body);
+    let bytes = answer.ok("application/dap-aggregation-job-resp");
+    let expected: Vec<_> = ids
+        .iter()
+        .zip([None, Some(error), None])
+        .map(|(id, error)| (ReportId::new(*id), error))
+        .collect();
+    assert_eq!(verdicts(bytes), expected);
+    // List length, then id, state, and a message of 21 bytes with its length; the refusal follows.
+    let second = &bytes[4 + 16 + 1 + 4 + 21..];
+    assert_eq!((&second[..16], &second[16..18]), (&ids[1][..], &[2, code(error)][..]));
+    assert_eq!(world.put_body(&job, &body).body, answer.body, "a repeat");
+    assert_counts(world, &[ids[0], ids[2]]);
+}
+
+/// Collects bucket 0 and asserts that exactly these reports are in it.
+#[track_caller]
+pub fn assert_counts(world: &World, ids: &[[u8; 16]]) {
+    assert_counts_in(world, world.interval(0, 1), ids);
+}
+
+/// Collects a batch and asserts that exactly these reports are in it.
+#[track_caller]
+pub fn assert_counts_in(world: &World, batch: BatchSelector, ids: &[[u8; 16]]) {
+    let mut checksum = Checksum::default();
+    ids.iter().for_each(|id| checksum.add(&ReportId::new(*id)));
+    let request = share_request(batch, ids.len() as u64, checksum);
+    world.post_share(&request).ok("application/dap-aggregate-share");
 }

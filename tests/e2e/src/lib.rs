@@ -7,6 +7,7 @@
 pub mod client;
 pub mod forge;
 pub mod peer;
+pub mod raw;
 pub mod remote;
 pub mod server;
 pub mod world;

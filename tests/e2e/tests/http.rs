@@ -1,10 +1,6 @@
 //! Paths, methods, headers and credentials of the DAP resources.
 
-use std::{
-    io::{Read as _, Write as _},
-    net::TcpStream,
-    sync::OnceLock,
-};
+use std::sync::OnceLock;
 
 use daphne_core::{
     batch::BatchMode::{LeaderSelected, TimeInterval},
@@ -15,6 +11,7 @@ use daphne_core::{
 };
 use e2e::{
     Books, JOB_CONTINUE, JOB_INIT, SHARE_REQ, Server, World,
+    raw::{self, Connection},
     server::{random, random_token},
 };
 
@@ -252,11 +249,12 @@ fn a_body_over_the_limit_is_refused_and_nothing_stored() {
         answer.expect("an answer").refused("invalidMessage", &world.task_id);
         // A length that is declared is believed before anything arrives.
         for declared in [limit + 1, 99_999_999_999] {
-            let answer = raw(&format!(
+            let head = format!(
                 "{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: {bearer}\r\n\
                  Content-Type: {media_type}\r\nContent-Length: {declared}\r\n\r\n"
-            ));
-            assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+            );
+            let answer = raw::exchange(&world.client, head).expect("an answer");
+            answer.refused_without_type(413);
         }
     }
     // The id was not used up.
@@ -287,10 +285,7 @@ fn a_body_that_breaks_off_stores_nothing() {
         job.body.len()
     );
     for sent in [0, 1, job.body.len() / 2, job.body.len() - 1] {
-        let mut stream = connect();
-        stream.write_all(head.as_bytes()).unwrap();
-        stream.write_all(&job.body[..sent]).unwrap();
-        drop(stream);
+        Connection::to(&world.client).send(&head).send(&job.body[..sent]);
     }
     // Another body may still have the id.
     let mut other = world.timed_job(&world.sums(&[3, 4], world.time(0)));
@@ -298,20 +293,6 @@ fn a_body_that_breaks_off_stores_nothing() {
     let mut books = Books::default();
     assert_eq!(world.run(other, &mut books), []);
     world.collect(world.interval(0, 1), &books);
-}
-
-fn connect() -> TcpStream {
-    let base = server().client().base();
-    TcpStream::connect(base.strip_prefix("http://").unwrap()).unwrap()
-}
-
-fn raw(request: &str) -> String {
-    let mut stream = connect();
-    stream.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer);
-    String::from_utf8_lossy(&answer).into_owned()
 }
 
 #[test]
@@ -354,7 +335,7 @@ fn any_page_may_read_the_hpke_configurations_and_caches_keep_them() {
     let unknown = format!("/v09/hpke_config?task_id={}", TaskId::new(random()));
     let answer = ask("GET", &unknown, &[origin]);
     assert_eq!((answer.status, answer.header("vary")), (400, "Origin"));
-    assert_eq!(answer.header("cache-control"), "");
+    assert_eq!(answer.header("cache-control"), "no-store");
 }
 
 #[test]

@@ -200,22 +200,22 @@ fn no_job_has_anything_to_continue() {
         let report = *report.report_share.report_metadata.report_id.as_bytes();
         // Before it exists.
         continuation(&world, &id, 1, &[report]).refused("unrecognizedAggregationJob", &task);
-        continuation(&world, &id, 0, &[report]).refused("invalidMessage", &task);
+        continuation(&world, &id, 0, &[report]).refused("unrecognizedAggregationJob", &task);
         let mut books = Books::default();
         assert_eq!(world.run(job, &mut books), []);
         // As a job of another task.
         let other = World::new(server(), mode, |spec| spec.shards = 2);
         continuation(&other, &id, 1, &[report])
             .refused("unrecognizedAggregationJob", &other.task_id);
-        for (step, reports) in [
-            (0, vec![report]),
-            (1, vec![report]),
-            (2, vec![report]),
-            (u16::MAX, vec![report]),
-            (1, vec![report, report]),
-            (1, vec![[0; 16]]),
+        for (step, reports, kind) in [
+            (0, vec![report], "invalidMessage"),
+            (1, vec![report], "invalidMessage"),
+            (2, vec![report], "stepMismatch"),
+            (u16::MAX, vec![report], "stepMismatch"),
+            (1, vec![report, report], "invalidMessage"),
+            (1, vec![[0; 16]], "invalidMessage"),
         ] {
-            continuation(&world, &id, step, &reports).refused("invalidMessage", &task);
+            continuation(&world, &id, step, &reports).refused(kind, &task);
         }
         // Without reports, and malformed.
         for body in [&[0, 1, 0, 0, 0, 0][..], &[], &[0, 1], &[0, 1, 0, 0, 0, 1, 0]] {

@@ -14,13 +14,11 @@ use daphne_core::{
 };
 use e2e::{
     Books, Server, World,
-    forge::{Forged, forge, job_body},
+    forge::{Forged, TIMED, assert_counts, forge, job_body, refuses_only},
     now,
     server::random,
-    world::{keypair, share_request, verdicts},
+    world::{keypair, verdicts},
 };
-
-const TIMED: PartialBatchSelector = PartialBatchSelector::TimeInterval;
 
 fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
@@ -29,56 +27,6 @@ fn server() -> &'static Server {
 
 fn world() -> World {
     World::new(server(), TimeInterval, |_| {})
-}
-
-/// Codes of `PrepareError` as the draft numbers them, DAP-09 §4.5.1.2.
-const fn code(error: ReportError) -> u8 {
-    match error {
-        ReportError::BatchCollected => 0,
-        ReportError::ReportReplayed => 1,
-        ReportError::ReportDropped => 2,
-        ReportError::HpkeUnknownConfigId => 3,
-        ReportError::HpkeDecryptError => 4,
-        ReportError::VdafVerifyError => 5,
-        ReportError::BatchSaturated => 6,
-        ReportError::TaskExpired => 7,
-        ReportError::InvalidMessage => 8,
-        ReportError::ReportTooEarly => 9,
-        ReportError::TaskNotStarted | ReportError::OutdatedConfig => 255,
-    }
-}
-
-/// Sends `bad` between two good reports. Asserts the answer for it on the wire, that the good ones were accepted, that
-/// a repeat is answered alike, and that nothing else was counted.
-#[track_caller]
-fn refuses_only(world: &World, error: ReportError, bad: Forged) {
-    let good = [11, 31].map(|n| forge(world, n, world.time(0), |_| ()));
-    let ids = [good[0].id, bad.id, good[1].id];
-    let [first, last] = good;
-    let body = job_body(TIMED, &[first, bad, last]);
-    let job = AggregationJobId::new(random());
-    let answer = world.put_body(&job, &body);
-    let bytes = answer.ok("application/dap-aggregation-job-resp");
-    let expected: Vec<_> = ids
-        .iter()
-        .zip([None, Some(error), None])
-        .map(|(id, error)| (daphne_core::ids::ReportId::new(*id), error))
-        .collect();
-    assert_eq!(verdicts(bytes), expected);
-    // List length, then id, state, and a message of 21 bytes with its length; the refusal follows.
-    let second = &bytes[4 + 16 + 1 + 4 + 21..];
-    assert_eq!((&second[..16], &second[16..18]), (&ids[1][..], &[2, code(error)][..]));
-    assert_eq!(world.put_body(&job, &body).body, answer.body, "a repeat");
-    assert_counts(world, &[ids[0], ids[2]]);
-}
-
-/// Collects bucket 0 and asserts that exactly these reports are in it.
-#[track_caller]
-fn assert_counts(world: &World, ids: &[[u8; 16]]) {
-    let mut checksum = daphne_core::batch::Checksum::default();
-    ids.iter().for_each(|id| checksum.add(&daphne_core::ids::ReportId::new(*id)));
-    let request = share_request(world.interval(0, 1), ids.len() as u64, checksum);
-    world.post_share(&request).ok("application/dap-aggregate-share");
 }
 
 /// A report in bucket 0 with a change, in a task of its own.

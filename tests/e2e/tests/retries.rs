@@ -59,6 +59,7 @@ fn calls_settled(server: &Server) -> usize {
 #[track_caller]
 fn come_again(answer: &Answer) -> u64 {
     answer.refused_without_type(503);
+    assert!(answer.json()["taskid"].is_string(), "{}", answer.text());
     answer.header("retry-after").parse().expect("a number of seconds")
 }
 

@@ -252,7 +252,7 @@ impl<'a> HelperJob<'a> {
     }
 
     /// Examines one report, in a fixed order: decryption, decoding, time, extensions, proof. DAP-09 §4.5.1.4,
-    /// DAP-18 §4.5.4. What its verification left comes also with reports that the clock refuses: a repeat may find that
+    /// DAP-18 §4.5.3.4. What its verification left comes also with reports that the clock refuses: a repeat may find that
     /// they were accepted.
     pub fn examine(&self, report: &VerifyInit<'_>) -> (Examined, Option<Verified>) {
         match self.examine_or_reject(report) {

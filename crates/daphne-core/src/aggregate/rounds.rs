@@ -150,9 +150,6 @@ pub async fn continue_job(
     continuation: &Continuation<'_>,
 ) -> Result<Vec<VerifyResp>, Error> {
     let Continuation { task, job, shard_key, request, digest } = *continuation;
-    if request.step == 0 {
-        return Err(Abort::invalid_message("step 0 is the initialization").into());
-    }
     if task.vdaf.rounds() == 1 {
         return Err(no_further_round(objects, continuation).await);
     }
@@ -168,6 +165,8 @@ pub async fn continue_job(
         match objects.job_store(&placement, shard, begin).await.map_err(unavailable)? {
             JobStoreResponse::Step { digest, state } => (digest, state),
             JobStoreResponse::Answered(answer) => return decode(&answer),
+            // Whether there is such a job is said first.
+            JobStoreResponse::StepMismatch if request.step == 0 => return Err(step_0()),
             refused => return Err(refusal(&refused)),
         };
     let continued = ContinuedJob::new(task, &state, request)?;
@@ -217,6 +216,7 @@ pub async fn forget(
 async fn no_further_round(objects: &impl Objects, continuation: &Continuation<'_>) -> Error {
     let Continuation { task, job, shard_key, request, .. } = continuation;
     match commit::job_exists(objects, task, shard_key, job).await {
+        Ok(true) if request.step == 0 => step_0(),
         Ok(true) if request.step == 1 => {
             Abort::invalid_message("no report of this job waits for a continuation").into()
         }
@@ -224,6 +224,10 @@ async fn no_further_round(objects: &impl Objects, continuation: &Continuation<'_
         Ok(false) => Abort::new(AbortKind::UnrecognizedAggregationJob, "").into(),
         Err(error) => error,
     }
+}
+
+fn step_0() -> Error {
+    Abort::invalid_message("step 0 is the initialization").into()
 }
 
 fn refusal(response: &JobStoreResponse) -> Error {

@@ -1,4 +1,4 @@
-//! The collector: opens both aggregate shares and adds them up. DAP-09 §4.6.1, §4.6.6.
+//! The collector: opens both aggregate shares and adds them up. DAP-09 §4.6.3, §4.6.4.
 
 use crate::{
     hpke::{self, HpkeKeypair, Role},

@@ -10,7 +10,7 @@ use crate::{
     wire::v09,
 };
 
-/// Checks a request against its task and makes what the ledger needs to answer it. DAP-09 §4.6.3.
+/// Checks a request against its task and makes what the ledger needs to answer it. DAP-09 §4.6.2.
 /// `digest` is SHA-256 of the body.
 ///
 /// # Errors

@@ -11,7 +11,7 @@ whole!(HpkeCiphertext<'a>);
 impl<'a> HpkeCiphertext<'a> {
     /// Reads `config_id` u8, `enc` opaque16, `payload` opaque32. DAP-09 §4, DAP-18 §4.1.
     ///
-    // SPEC: both drafts give `enc` and `payload` a minimum length of 1. A client could break that and, were it
+    // SPEC: DAP-09 §4 and DAP-18 §4.1 give `enc` and `payload` a minimum length of 1. A client could break that and, were it
     // checked here, fail every other report in the job; empty ones fail to open instead.
     pub(crate) fn read(r: &mut Reader<'a>) -> Result<Self, DecodeError> {
         Ok(Self { config_id: HpkeConfigId(r.u8()?), enc: r.opaque16()?, payload: r.opaque32()? })

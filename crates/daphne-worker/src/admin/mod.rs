@@ -80,20 +80,17 @@ async fn read_json<T: DeserializeOwned>(request: &mut Request) -> Result<T, Erro
     serde_json::from_slice(&body).map_err(|e| bad(describe(&e)))
 }
 
-/// What is wrong with JSON. The parser quotes values that do not fit, and such a value could be a secret in the wrong
-/// place; then only the place is told.
+/// What is wrong with JSON. The parser quotes names and values that do not fit, and such a value could be a secret in the
+/// wrong place; then only the place is told.
 fn describe(e: &serde_json::Error) -> String {
     let text = e.to_string();
-    let quotes_a_value = ["invalid type", "invalid value", "unknown variant"]
-        .iter()
-        .any(|start| text.starts_with(start));
-    if quotes_a_value {
-        format!(
-            "a value has the wrong type, or is none of the choices, at line {} column {}",
-            e.line(),
-            e.column()
-        )
+    let quotes = |starts: &[&str]| starts.iter().any(|start| text.starts_with(start));
+    let what = if quotes(&["invalid type", "invalid value", "invalid length", "unknown variant"]) {
+        "a value has the wrong type, or is none of the choices,"
+    } else if quotes(&["unknown field"]) {
+        "there is no such field,"
     } else {
-        text
-    }
+        return text;
+    };
+    format!("{what} at line {} column {}", e.line(), e.column())
 }

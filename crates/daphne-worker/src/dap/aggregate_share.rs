@@ -1,4 +1,4 @@
-//! `POST /v09/tasks/{task}/aggregate_shares`. DAP-09 §4.6.3.
+//! `POST /v09/tasks/{task}/aggregate_shares`. DAP-09 §4.6.2.
 
 use daphne_core::{
     collect::helper::collect_request,

@@ -87,8 +87,11 @@ fn answer(answers: &[VerifyResp], outcome: &mut Outcome) -> Result<Response, Err
 }
 
 /// Records that the leader gave the job up, or tidies it away. What was committed is decided when its batch is
-/// collected. DAP-09 §4.5.
+/// collected. DAP-09 §4.5.2.2.
 ///
+// SPEC: DAP-09 §4.5.2.2 has a DELETE let the helper clean up, and deployed helpers answer 410 to whatever comes for the
+// job afterwards. We keep its verdicts, and answer the same job again with them: a leader that merely repeats itself, with
+// its requests out of order, would otherwise lose reports.
 /// # Errors
 /// Ours: the same request will succeed later.
 pub async fn delete(

@@ -246,7 +246,9 @@ where
     }
 }
 
-/// What earlier collections say about this one: an answer, or that it may go on. DAP-09 §4.6.5.
+/// What earlier collections say about this one: an answer, or that it may go on.
+// SPEC: DAP-09 §4.6.5 asks for the batch's size before it asks for overlaps. An overlap is known without asking a store, and
+// the batch is refused either way.
 fn check_earlier(
     tables: &mut impl LedgerTables,
     request: &Collect,
@@ -311,7 +313,7 @@ fn wanted(request: &Collect) -> Totals {
     Totals { report_count: request.report_count, checksum: request.checksum }
 }
 
-/// DAP-09 §4.6.5 asks for the size before §4.6.3 asks for count and checksum.
+/// DAP-09 §4.6.5 asks for the size before §4.6.2 asks for count and checksum.
 fn check_size(request: &Collect, report_count: u64) -> Result<(), Abort> {
     let is_batch = request.placement.batch_mode == BatchMode::LeaderSelected;
     if report_count == 0 && is_batch && request.param.is_empty() {
@@ -355,7 +357,7 @@ fn mismatch(request: &Collect, total: &Content, jobs: &Jobs, choice: &Choice) ->
     )
 }
 
-/// Encrypts the share to the collector. DAP-09 §4.6.6.
+/// Encrypts the share to the collector. DAP-09 §4.6.4.
 fn seal_share(request: &Collect, share: &[u8], seed: &[u8; 32]) -> StoreResult<Vec<u8>> {
     let sealed = hpke::seal(
         &request.collector_hpke_config,
