@@ -7,7 +7,8 @@ use daphne_core::{
     ids::HpkeConfigId,
     seal::RootKeys,
     vdaf::{
-        HelperTransition, LeaderTransition, Measurement, OutputShare, Vdaf, VdafConfig, VerifyError,
+        AggregationParam, HelperTransition, LeaderTransition, Measurement, OutputShare, Vdaf,
+        VdafConfig, VerifyError,
     },
     version::VdafDraft,
 };
@@ -18,6 +19,7 @@ use wasm_bindgen_test::wasm_bindgen_test;
 fn the_sum_of_verified_reports_is_the_truth() {
     let (length, max_measurement, chunk_length) = (10, 255, 9);
     let vectors = vec![Measurement::SumVec(vec![255; 10]), Measurement::SumVec((0..10).collect())];
+    let strings = ["10110", "10011"].map(|s| Measurement::Poplar1(s.parse().unwrap()));
     let instances = [
         (VdafConfig::Prio3Count, vec![Measurement::Count(true), Measurement::Count(false)]),
         (
@@ -30,6 +32,13 @@ fn the_sum_of_verified_reports_is_the_truth() {
             vec![Measurement::Histogram(0), Measurement::Histogram(3)],
         ),
         (
+            VdafConfig::Prio3MultihotCountVec { length: 3, max_weight: 2, chunk_length: 2 },
+            vec![
+                Measurement::MultihotCountVec(vec![true, false, true]),
+                Measurement::MultihotCountVec(vec![false; 3]),
+            ],
+        ),
+        (
             VdafConfig::Prio3SumVecField64MultiproofHmacSha256Aes128 {
                 length,
                 max_measurement,
@@ -38,47 +47,73 @@ fn the_sum_of_verified_reports_is_the_truth() {
             },
             vectors,
         ),
+        (VdafConfig::Poplar1 { bits: 5 }, strings.to_vec()),
     ];
-    let ctx = b"dap-18 and a task";
     for draft in [VdafDraft::V08, VdafDraft::V18] {
         for (config, measurements) in &instances {
             let vdaf = Vdaf::new(draft, *config).unwrap();
-            let key = vdaf.verify_key(&vec![1; vdaf.verify_key_len()]).unwrap();
-            let agg_param = vdaf.decode_agg_param(&[]).unwrap();
-            let (mut leader_sum, mut helper_sum) =
-                (vdaf.aggregate_init(&agg_param), vdaf.aggregate_init(&agg_param));
-            for (i, measurement) in measurements.iter().enumerate() {
-                let nonce = [i as u8; 16];
-                let report = vdaf.shard(ctx, measurement, &nonce).unwrap();
-                let public_share = &report.public_share;
-                let (state, init) = vdaf
-                    .leader_init(
-                        &key,
-                        ctx,
-                        &agg_param,
-                        &nonce,
-                        public_share,
-                        &report.leader_input_share,
-                    )
-                    .unwrap();
-                let helper_share = &report.helper_input_share;
-                let (helper, finish) = finished(vdaf.helper_init(
-                    &key,
-                    ctx,
-                    &agg_param,
-                    &nonce,
-                    public_share,
-                    helper_share,
-                    &init,
-                ));
-                let leader = vdaf.leader_continued(ctx, state, &agg_param, &finish);
-                let Ok(LeaderTransition::Finished(leader)) = leader else { panic!() };
-                leader_sum.accumulate(&leader).unwrap();
-                helper_sum.accumulate(&helper).unwrap();
+            // The answer to everything, or counts of some prefixes, which are leaves the second time.
+            let params = match config {
+                VdafConfig::Poplar1 { .. } => [["000", "100", "101"], ["00000", "10011", "10110"]]
+                    .map(|list| vdaf.prefixes(&list.map(|p| p.parse().unwrap())).unwrap())
+                    .to_vec(),
+                _ => vec![vdaf.decode_agg_param(&[]).unwrap()],
+            };
+            for agg_param in params {
+                sum_is_the_truth(&vdaf, &agg_param, measurements);
             }
-            let result =
-                vdaf.unshard(&agg_param, &leader_sum.encode(), &helper_sum.encode(), 2).unwrap();
-            assert_eq!(result, vdaf.truth(&agg_param, measurements.iter()).unwrap());
+        }
+    }
+}
+
+fn sum_is_the_truth(vdaf: &Vdaf, agg_param: &AggregationParam, measurements: &[Measurement]) {
+    let ctx = b"dap-18 and a task";
+    let key = vdaf.verify_key(&vec![1; vdaf.verify_key_len()]).unwrap();
+    let mut sums = [(); 2].map(|()| vdaf.aggregate_init(agg_param));
+    for (i, measurement) in measurements.iter().enumerate() {
+        let nonce = [i as u8; 16];
+        let report = vdaf.shard(ctx, measurement, &nonce).unwrap();
+        let public_share = &report.public_share;
+        let (leader, init) = vdaf
+            .leader_init(&key, ctx, agg_param, &nonce, public_share, &report.leader_input_share)
+            .unwrap();
+        let input_share = &report.helper_input_share;
+        let helper = vdaf
+            .helper_init(&key, ctx, agg_param, &nonce, public_share, input_share, &init)
+            .unwrap();
+        let leader = |answer: &[u8]| vdaf.leader_continued(ctx, leader, agg_param, answer).unwrap();
+        let outputs = match helper {
+            HelperTransition::Finished { output, message } => match leader(&message) {
+                LeaderTransition::Finished(leader) => [leader, output],
+                other => panic!("{other:?}"),
+            },
+            HelperTransition::Continued { state, message } => match leader(&message) {
+                LeaderTransition::FinishedWithOutbound(leader, finish) => {
+                    let state = vdaf.decode_helper_state(agg_param, &state.encode()).unwrap();
+                    [leader, vdaf.helper_continued(ctx, state, agg_param, &finish).unwrap()]
+                }
+                other => panic!("{other:?}"),
+            },
+        };
+        sums.iter_mut().zip(&outputs).for_each(|(sum, output)| sum.accumulate(output).unwrap());
+    }
+    let [leader, helper] = sums.map(|sum| sum.encode());
+    let result = vdaf.unshard(agg_param, &leader, &helper, 2).unwrap();
+    assert_eq!(result, vdaf.truth(agg_param, measurements.iter()).unwrap());
+}
+
+/// Counts that no 32-bit size can hold are refused before anything is multiplied or allocated.
+#[wasm_bindgen_test]
+fn parameters_of_poplar1_are_bounded() {
+    for draft in [VdafDraft::V08, VdafDraft::V18] {
+        let vdaf = Vdaf::new(draft, VdafConfig::Poplar1 { bits: 4096 }).unwrap();
+        for (level, count) in [(4095, u32::MAX), (4095, 1 << 20), (7, 1 << 29), (0xffff, 1), (0, 0)]
+        {
+            let level: u16 = level;
+            let header = [&level.to_be_bytes()[..], &count.to_be_bytes()].concat();
+            for packed in [&[][..], &[0], &[0; 512]] {
+                assert!(vdaf.decode_agg_param(&[&header[..], packed].concat()).is_err());
+            }
         }
     }
 }

@@ -27,8 +27,8 @@ const UNASKED_AFTER: Duration = Duration::from_seconds(86_400);
 /// Most reports in a job: their ids, verdicts and slices share one row, of at most 2 MB.
 pub const REPORTS_MAX: usize = 10_000;
 
-/// Most steps down the tree of prefixes in a job: some ten seconds.
-pub const WORK_MAX: u64 = 1 << 24;
+/// Most [`Vdaf::work`](crate::vdaf::Vdaf::work) in a job: some fifteen seconds.
+pub const WORK_MAX: u64 = 1 << 23;
 /// Bytes that a job's reports wait with. Messages hold several copies of them for a moment.
 pub const STATES_BYTES_MAX: usize = 8 << 20;
 
@@ -349,9 +349,7 @@ fn check_work(task: &Task, agg_param: &AggregationParam, reports: usize) -> Resu
         )
     };
     let reports_u64 = u64::try_from(reports).unwrap_or(u64::MAX);
-    let prefixes = u64::try_from(agg_param.prefix_count()).unwrap_or(u64::MAX);
-    let depth = agg_param.level().map_or(0, |level| u64::from(level) + 1);
-    if prefixes.saturating_mul(depth).saturating_mul(reports_u64) > WORK_MAX {
+    if task.vdaf.work(agg_param).saturating_mul(reports_u64) > WORK_MAX {
         return Err(too_much());
     }
     if task.vdaf.helper_state_len(agg_param).saturating_mul(reports) > STATES_BYTES_MAX {

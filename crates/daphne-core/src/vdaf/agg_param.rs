@@ -21,8 +21,9 @@ use crate::{
 /// Most prefixes in a parameter of Poplar1. A job computes, sends and keeps something for each of them and each report.
 pub const PREFIXES_MAX: usize = 4096;
 
-/// Longest encoding of a parameter, in bytes: it is kept with everything that is aggregated for it.
-pub const AGG_PARAM_BYTES_MAX: usize = 1 << 17;
+/// Longest encoding of a parameter, in bytes: so many prefixes of 256 bits. It is kept with everything that is
+/// aggregated for it.
+pub const AGG_PARAM_BYTES_MAX: usize = 6 + PREFIXES_MAX * 32;
 
 /// What reports are aggregated for: nothing but their sum for Prio3, the prefixes to be counted for Poplar1.
 /// Made by [`Vdaf::decode_agg_param`] and [`Vdaf::prefixes`], and of use to that VDAF alone.
@@ -125,9 +126,7 @@ impl Vdaf {
             };
         };
         if bytes.len() > AGG_PARAM_BYTES_MAX {
-            return Err(DecodeError::Invalid(
-                "the aggregation parameter is longer than 131072 bytes",
-            ));
+            return Err(DecodeError::Invalid("the aggregation parameter is too long"));
         }
         // What `prio` reads must not be more than what it was given: it believes the count before it reads on, and a
         // level of 65,535 overflows its arithmetic.

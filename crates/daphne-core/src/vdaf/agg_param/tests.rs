@@ -173,8 +173,8 @@ fn parameters_beyond_the_limits_are_refused() {
         assert_eq!(vdaf.decode_agg_param(&longest.encode()).unwrap(), longest);
         let text = format!("longer than {AGG_PARAM_BYTES_MAX} bytes");
         assert!(vdaf.prefixes(&long(fit + 1)).unwrap_err().to_string().ends_with(&text));
-        let longer = vec![0; AGG_PARAM_BYTES_MAX + 1];
-        assert!(vdaf.decode_agg_param(&longer).unwrap_err().to_string().ends_with(&text));
+        let error = vdaf.decode_agg_param(&[0; AGG_PARAM_BYTES_MAX + 1]).unwrap_err();
+        assert_eq!(error.to_string(), "the aggregation parameter is too long");
         // Others than the parameter of Prio3.
         let count = Vdaf::new(draft, VdafConfig::Prio3Count).unwrap();
         for bytes in [&[0][..], &[0; 6], &most.encode()] {
