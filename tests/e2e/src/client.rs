@@ -16,7 +16,8 @@ pub const JOB_CONTINUE: &str = "application/dap-aggregation-job-continue-req";
 /// Media type of an aggregate-share request.
 pub const SHARE_REQ: &str = "application/dap-aggregate-share-req";
 
-const URN: &str = "urn:ietf:params:ppm:dap:error:";
+/// What the types of DAP's problem documents begin with.
+pub const URN: &str = "urn:ietf:params:ppm:dap:error:";
 
 /// Titles of DAP-09's problem documents as Janus writes them; tools match on them.
 const TITLES: &[(&str, &str)] = &[

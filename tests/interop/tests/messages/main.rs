@@ -19,6 +19,7 @@ use proptest::{
 
 mod differences;
 mod pairs;
+mod vocabulary;
 
 #[path = "../../../../crates/daphne-core/tests/vectors/damage.rs"]
 mod damage;
