@@ -23,7 +23,12 @@ use janus_messages::{
 use prio::{
     field::Field64,
     flp::gadgets::{Mul, ParallelSum},
-    vdaf::{self, prio3::Prio3},
+    idpf::IdpfInput,
+    vdaf::{
+        self,
+        poplar1::{Poplar1, Poplar1AggregationParam},
+        prio3::Prio3,
+    },
 };
 use serde_json::{Value, json};
 
@@ -77,39 +82,58 @@ where
             divviup_upload(&leader, spec, &measurements[n / 2..], times[2]);
             batches = 3;
         }
+        let (vdaf, n) = (&self.vdaf, n as u64);
         for batch in 0..batches {
-            self.collect(&leader, mode, batch);
+            // The collector of a batch's id has it from its leader, the others ask for any.
+            let asked = if batch == 1 { Asked::ById } else { Asked::AsCurrent };
+            let total = collected(&leader, mode, vdaf, batch, asked, n, &());
+            assert_eq!(total, self.total, "{mode:?}, batch {batch}");
         }
     }
+}
 
-    fn collect(&self, leader: &Leader, mode: BatchMode, batch: usize) {
-        let world = leader.world();
-        let collector = janus_collector(leader, self.vdaf.clone());
-        let start = world.time(batch as u64).as_seconds();
-        let precision = world.spec.time_precision.as_seconds();
-        let (report_count, interval, total) = match mode {
-            TimeInterval => {
-                let query = buckets(world, batch as u64, 1);
-                let done = collect(&collector, query, &()).expect("a collection");
-                (done.report_count(), *done.interval(), done.aggregate_result().clone())
-            }
-            LeaderSelected => {
-                let id: theirs::BatchId = (*leader.batches()[batch].as_bytes()).into();
-                let query = match batch {
-                    1 => FixedSizeQuery::ByBatchId { batch_id: id },
-                    _ => FixedSizeQuery::CurrentBatch,
-                };
-                let query = Query::new_fixed_size(query);
-                let done = collect(&collector, query, &()).expect("a collection");
-                assert_eq!(*done.partial_batch_selector().batch_id(), id);
-                (done.report_count(), *done.interval(), done.aggregate_result().clone())
-            }
-        };
-        assert_eq!(total, self.total, "{mode:?}, batch {batch}");
-        assert_eq!(report_count, self.measurements.len() as u64);
-        let seconds = (interval.0.timestamp().unsigned_abs(), interval.1.num_seconds());
-        assert_eq!(seconds, (start, precision.cast_signed()));
-    }
+/// How a collector names a batch of a leader-selected task.
+enum Asked {
+    AsCurrent,
+    ById,
+}
+
+/// What Janus' collector gets of the n-th batch, which has `report_count` reports.
+fn collected<V>(
+    leader: &Leader,
+    mode: BatchMode,
+    vdaf: &V,
+    n: usize,
+    asked: Asked,
+    report_count: u64,
+    agg_param: &V::AggregationParam,
+) -> V::AggregateResult
+where
+    V: vdaf::Collector + Clone,
+{
+    let world = leader.world();
+    let collector = janus_collector(leader, vdaf.clone());
+    let (count, (start, duration), total) = match mode {
+        TimeInterval => {
+            let query = buckets(world, n as u64, 1);
+            let done = collect(&collector, query, agg_param).expect("a collection");
+            (done.report_count(), *done.interval(), done.aggregate_result().clone())
+        }
+        LeaderSelected => {
+            let id: theirs::BatchId = (*leader.batches()[n].as_bytes()).into();
+            let query = Query::new_fixed_size(match asked {
+                Asked::ById => FixedSizeQuery::ByBatchId { batch_id: id },
+                Asked::AsCurrent => FixedSizeQuery::CurrentBatch,
+            });
+            let done = collect(&collector, query, agg_param).expect("a collection");
+            assert_eq!(*done.partial_batch_selector().batch_id(), id);
+            (done.report_count(), *done.interval(), done.aggregate_result().clone())
+        }
+    };
+    assert_eq!(count, report_count);
+    assert_eq!(start.timestamp().unsigned_abs(), world.time(n as u64).as_seconds());
+    assert_eq!(duration.num_seconds().unsigned_abs(), world.spec.time_precision.as_seconds());
+    total
 }
 
 /// `count` batch buckets from the n-th on.
@@ -219,6 +243,42 @@ fn multihot_vectors_are_counted_exactly() {
         divviup: None,
     }
     .run();
+}
+
+/// A parameter of Poplar1: how many strings begin with each of these?
+fn prefixes(prefixes: &[&str]) -> Poplar1AggregationParam {
+    let prefixes = prefixes.iter().map(|prefix| string(prefix)).collect();
+    Poplar1AggregationParam::try_from_prefixes(prefixes).expect("prefixes in their order")
+}
+
+fn string(bits: &str) -> IdpfInput {
+    IdpfInput::from_bools(&bits.chars().map(|c| c == '1').collect::<Vec<_>>())
+}
+
+#[test]
+fn strings_are_counted_by_prefix_level_after_level() {
+    for mode in [TimeInterval, LeaderSelected] {
+        let world = World::new(server(), mode, |spec| {
+            spec.vdaf = VdafConfig::Poplar1 { bits: 4 };
+            spec.min_batch_size = 5;
+            spec.max_batch_query_count = 3;
+        });
+        let leader = Leader::start(world);
+        let vdaf = Poplar1::new_turboshake128(4);
+        let client = janus_client(&leader, vdaf.clone()).expect("both publish keys");
+        let strings = ["1011", "0000", "1011", "1000", "0111"].map(string);
+        upload(&client, &strings, leader.world().time(0)).expect("the leader takes reports");
+
+        let mut asked = Asked::AsCurrent;
+        for (level, counts) in [
+            (prefixes(&["0", "1"]), vec![2, 3]),
+            (prefixes(&["00", "01", "10"]), vec![1, 1, 3]),
+            (prefixes(&["0000", "1000", "1011", "1111"]), vec![1, 1, 2, 0]),
+        ] {
+            assert_eq!(collected(&leader, mode, &vdaf, 0, asked, 5, &level), counts, "{mode:?}");
+            asked = Asked::ById;
+        }
+    }
 }
 
 fn counting(server: &Server, min_batch_size: u64) -> Leader {

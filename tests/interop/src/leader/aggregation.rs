@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use daphne_core::{
+    aggregate::leader::{LeaderContinuation, LeaderOutcome, LeaderStep},
     batch::{BatchBucket, BucketRange, Checksum},
     hpke::{self, Role},
     ids::{AggregationJobId, ReportId},
@@ -13,7 +14,7 @@ use daphne_core::{
     wire::v09,
 };
 use e2e::{
-    Answer, World,
+    Answer, JOB_CONTINUE, World,
     server::random,
     world::{encode_selector, until_final},
 };
@@ -96,8 +97,11 @@ impl Aggregation {
             let id = AggregationJobId::new(random());
             let answer = until_final(|| world.put_body(&id, job.request()));
             let answer = body(answer, Message::AggregationJobResponse)?;
-            let outcome =
-                world.leader.finish_job_v09(job, &answer).map_err(|e| Reply::broken(&e))?;
+            let step = world.leader.proceed_v09(job, &answer).map_err(|e| Reply::broken(&e))?;
+            let outcome = match step {
+                LeaderStep::Finished(outcome) => outcome,
+                LeaderStep::Continued(job) => continued(world, &id, job)?,
+            };
             for (bucket, accepted) in outcome.accepted {
                 let slice = self.slices.remove(&bucket).unwrap_or_else(|| self.empty(world));
                 let accepted = Slice {
@@ -189,6 +193,18 @@ impl Slice {
             duration: Duration::from_seconds(end - first),
         }
     }
+}
+
+/// Runs the second and last step of a job.
+fn continued(
+    world: &World,
+    id: &AggregationJobId,
+    job: LeaderContinuation,
+) -> Result<LeaderOutcome, Reply> {
+    let (path, request) = (world.job_path(id), Some(job.request()));
+    let answer = until_final(|| world.ask("POST", &path, JOB_CONTINUE, request));
+    let answer = body(answer, Message::AggregationJobResponse)?;
+    world.leader.finish_continued_v09(job, &answer).map_err(|e| Reply::broken(&e))
 }
 
 /// What a job, or the answer to a collection, says about its batch.
