@@ -62,6 +62,15 @@ for (const [f, t] of rust) {
     if (!["09", "18"].includes(draft)) complain(`${f} cites DAP-${draft}, which is not implemented`);
 }
 
+// A workspace of its own has a lock file of its own, which nobody's build keeps up with what it shares with the others.
+const interop = "tests/interop/Cargo.toml";
+try {
+  execFileSync("cargo", ["update", "--workspace", "--locked", "--manifest-path", interop], { stdio: "pipe" });
+} catch (error) {
+  const why = `${error.stderr ?? error.message}`.split("\n").find((line) => line.startsWith("error")) ?? error.message;
+  complain(`tests/interop/Cargo.lock: ${why}; if it is out of date: cargo update --workspace --manifest-path ${interop}`);
+}
+
 // What scripts/mutants breaks is still there.
 misplaced().forEach(complain);
 

@@ -16,7 +16,8 @@ pub const JOB_CONTINUE: &str = "application/dap-aggregation-job-continue-req";
 /// Media type of an aggregate-share request.
 pub const SHARE_REQ: &str = "application/dap-aggregate-share-req";
 
-const URN: &str = "urn:ietf:params:ppm:dap:error:";
+/// What the types of DAP's problem documents begin with.
+pub const URN: &str = "urn:ietf:params:ppm:dap:error:";
 
 /// DAP-09's types of problems, DAP-09 §8.3, and taskprov-07 §4.8's.
 const REGISTERED: &[&str] = &[

@@ -1,8 +1,9 @@
 //! In-memory twins of what the platform provides, faults around them, and the suite of tests that every implementation
-//! of the storage protocol must pass, for tests and simulation.
+//! of the storage protocol must pass, for tests and simulation; and what other implementations said to each other.
 
 pub mod conformance;
 pub mod faulty;
 pub mod memory;
+pub mod recorded;
 pub mod runs;
 pub mod tables;
