@@ -8,7 +8,7 @@ use daphne_core::{
     ids::{AggregationJobId, ReportId, TaskId},
     message::{BatchSelector, HpkeCiphertext, PartialBatchSelector},
     time::Time,
-    vdaf::Measurement,
+    vdaf::{Measurement, ShardedReport},
     version::DapVersion,
     wire::v09,
 };
@@ -62,11 +62,23 @@ pub struct Forged {
 /// A report whose client, and leader, did what `change` says.
 pub fn forge(world: &World, number: u64, time: Time, change: impl FnOnce(&mut Draft)) -> Forged {
     let id = random();
-    let vdaf = &world.leader.vdaf;
     let context = DapVersion::V09.vdaf_context(&world.task_id);
     let measurement = Measurement::Sum(number);
-    let shares = vdaf.shard(&context, &measurement, &id).expect("a measurement");
+    let shares = world.leader.vdaf.shard(&context, &measurement, &id).expect("a measurement");
     world.remember(ReportId::new(id), measurement);
+    forge_shares(world, id, shares, time, change)
+}
+
+/// A report of these shares. The leader does its part with them before anything is changed.
+pub fn forge_shares(
+    world: &World,
+    id: [u8; 16],
+    shares: ShardedReport,
+    time: Time,
+    change: impl FnOnce(&mut Draft),
+) -> Forged {
+    let vdaf = &world.leader.vdaf;
+    let context = DapVersion::V09.vdaf_context(&world.task_id);
     let (_, payload) = vdaf
         .leader_init(
             &world.leader.verify_key,
@@ -76,7 +88,7 @@ pub fn forge(world: &World, number: u64, time: Time, change: impl FnOnce(&mut Dr
             &shares.public_share,
             &shares.leader_input_share,
         )
-        .expect("an honest report");
+        .expect("shares of the right lengths");
     let mut draft = Draft {
         id,
         time: time.as_seconds(),

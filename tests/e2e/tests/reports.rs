@@ -8,13 +8,14 @@ use daphne_core::{
     hpke::{self, Role},
     ids::{AggregationJobId, BatchId, HpkeConfigId, TaskId},
     message::{BatchSelector, PartialBatchSelector},
+    testing::half_valid,
     time::{Duration, Time},
     vdaf::VdafConfig,
     version::DapVersion,
 };
 use e2e::{
     Books, Server, World,
-    forge::{Forged, TIMED, assert_counts, forge, job_body, refuses_only},
+    forge::{Forged, TIMED, assert_counts, forge, forge_shares, job_body, refuses_only},
     now,
     server::random,
     world::{keypair, verdicts},
@@ -296,6 +297,28 @@ fn a_proof_that_does_not_hold() {
     refuses_only(&world, ReportError::VdafVerifyError, report);
     let (world, report) = bad(|d| d.input_share[2] ^= 1);
     refuses_only(&world, ReportError::VdafVerifyError, report);
+}
+
+/// The helper alone could accept it, and the leader never would: the batch's counts would differ for good.
+#[test]
+fn a_public_share_that_lies_to_the_leader() {
+    let world = World::new(server(), TimeInterval, |spec| {
+        spec.vdaf = VdafConfig::Prio3SumVec { length: 10, max_measurement: 3, chunk_length: 6 };
+    });
+    let report = |honest| {
+        let id = random();
+        let shares = half_valid::sum_vec_08(10, 2, 6, &id, honest);
+        forge_shares(&world, id, shares, world.time(0), |_| ())
+    };
+    let reports = [true, false, true].map(report);
+    let [first, _, last] = reports.each_ref().map(|r| r.id);
+    let answer = world.put_body(&AggregationJobId::new(random()), &job_body(TIMED, &reports));
+    let errors: Vec<_> = verdicts(answer.ok("application/dap-aggregation-job-resp"))
+        .into_iter()
+        .map(|(_, error)| error)
+        .collect();
+    assert_eq!(errors, [None, Some(ReportError::VdafVerifyError), None]);
+    assert_counts(&world, &[first, last]);
 }
 
 #[test]

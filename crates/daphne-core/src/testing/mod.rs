@@ -3,6 +3,7 @@
 
 pub mod conformance;
 pub mod faulty;
+pub mod half_valid;
 pub mod memory;
 pub mod recorded;
 pub mod runs;

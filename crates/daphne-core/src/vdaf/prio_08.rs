@@ -34,6 +34,9 @@ use crate::version::VdafDraft;
 
 type Products<F> = ParallelSum<F, Mul<F>>;
 
+/// The XOF's usage for the joint randomness seed, VDAF-08 §7.2.
+const JOINT_RAND_SEED: u16 = 6;
+
 /// The instances, by their ids in VDAF-08 §10 and the private `0xFFFF0000` and `0xFFFF1003`.
 #[derive(Clone, Debug)]
 pub(super) enum Scheme {
@@ -389,7 +392,35 @@ where
     }
 }
 
-fn helper_init<V: Aggregator<S, 16>, const S: usize>(
+/// Whether the leader will accept what the helper does.
+trait LeaderAgrees<const S: usize>: Aggregator<S, 16> {
+    /// Whether the leader's state fits the message with which the helper is about to finish.
+    fn leader_agrees(&self, public_share: &[u8], message: &PingPongMessage) -> bool;
+}
+
+impl<T: Type, P: Xof<S>, const S: usize> LeaderAgrees<S> for Prio3<T, P, S> {
+    // SPEC: VDAF-08 has each aggregator check only what the public share says of the *other's* joint randomness part
+    // (§7.2.2). What it says of ours, the leader works with, and finds wrong when we have accepted the report. One
+    // client with such a report would make the two counts of a batch differ for good.
+    fn leader_agrees(&self, public_share: &[u8], message: &PingPongMessage) -> bool {
+        let PingPongMessage::Finish { prep_msg } = message else { return false };
+        if prep_msg.is_empty() {
+            return true; // There is no joint randomness.
+        }
+        // The public share is the parts, one after the other.
+        let mut xof = P::init(&[0; S], &self.domain_separation_tag(JOINT_RAND_SEED));
+        xof.update(public_share);
+        xof.into_seed().get_encoded().is_ok_and(|seed| seed == *prep_msg)
+    }
+}
+
+impl LeaderAgrees<16> for Poplar1<XofTurboShake128, 16> {
+    fn leader_agrees(&self, _public_share: &[u8], _message: &PingPongMessage) -> bool {
+        true // It has no such hints, and the leader finishes first.
+    }
+}
+
+fn helper_init<V: LeaderAgrees<S>, const S: usize>(
     vdaf: &V,
     verify_key: &VerifyKey,
     agg_param: &V::AggregationParam,
@@ -402,19 +433,15 @@ where
     VerifyState: From<V::PrepareState>,
     Output: From<V::OutputShare>,
 {
-    let (public_share, input_share) = decode_shares(vdaf, 1, public_share, input_share)?;
+    let shares = decode_shares(vdaf, 1, public_share, input_share)?;
     let inbound = read(inbound)?;
     let (state, message) = vdaf
-        .helper_initialized(
-            verify_key.seed()?,
-            agg_param,
-            nonce,
-            &public_share,
-            &input_share,
-            &inbound,
-        )
+        .helper_initialized(verify_key.seed()?, agg_param, nonce, &shares.0, &shares.1, &inbound)
         .and_then(|transition| transition.evaluate(vdaf))
         .map_err(|_| VerifyError::Refused)?;
+    if !vdaf.leader_agrees(public_share, &message) {
+        return Err(VerifyError::Refused);
+    }
     let state = match state {
         PingPongState::Finished(output) => Ok(output.into()),
         PingPongState::Continued(state) => Err(state.into()),

@@ -31,6 +31,10 @@ use super::{
 
 type Products<F> = ParallelSum<F, Mul>;
 
+/// The draft's number, and the XOF's usage for the joint randomness seed, VDAF-18 §7.2.
+const VDAF_DRAFT: u8 = 18;
+const JOINT_RAND_SEED: u8 = 6;
+
 /// The instances, by their ids in VDAF-18 §10 and the private `0xFFFF1003`.
 #[derive(Clone, Debug)]
 pub(super) enum Scheme {
@@ -386,8 +390,38 @@ where
     }
 }
 
+/// Whether the leader will accept what the helper does.
+trait LeaderAgrees<const S: usize>: Aggregator<S, 16> {
+    /// Whether the leader's state fits the message with which the helper is about to finish.
+    fn leader_agrees(&self, ctx: &[u8], public_share: &[u8], message: &PingPongMessage) -> bool;
+}
+
+impl<T: Type, P: Xof<S>, const S: usize> LeaderAgrees<S> for Prio3<T, P, S> {
+    // SPEC: VDAF-18 has each aggregator check only what the public share says of the *other's* joint randomness part
+    // (§7.2.2). `prio_08.rs` says what comes of that.
+    fn leader_agrees(&self, ctx: &[u8], public_share: &[u8], message: &PingPongMessage) -> bool {
+        let PingPongMessage::Finish { verifier_message } = message else { return false };
+        if verifier_message.is_empty() {
+            return true; // There is no joint randomness.
+        }
+        // Draft, class of VDAFs, algorithm, usage.
+        let mut tag = [VDAF_DRAFT, 0, 0, 0, 0, 0, 0, JOINT_RAND_SEED];
+        tag[2..6].copy_from_slice(&self.algorithm_id().to_be_bytes());
+        // The public share is the parts, one after the other.
+        let mut xof = P::init(&[0; S], &[&tag, ctx]);
+        xof.update(public_share);
+        xof.into_seed().get_encoded().is_ok_and(|seed| seed == *verifier_message)
+    }
+}
+
+impl LeaderAgrees<32> for Poplar1<XofTurboShake128, 32> {
+    fn leader_agrees(&self, _: &[u8], _: &[u8], _: &PingPongMessage) -> bool {
+        true // It has no such hints, and the leader finishes first.
+    }
+}
+
 #[expect(clippy::too_many_arguments, reason = "these are the draft's")]
-fn helper_init<V: Aggregator<S, 16>, const S: usize>(
+fn helper_init<V: LeaderAgrees<S>, const S: usize>(
     vdaf: &V,
     verify_key: &VerifyKey,
     ctx: &[u8],
@@ -401,7 +435,7 @@ where
     VerifyState: From<V::VerifyState>,
     Output: From<V::OutputShare>,
 {
-    let (public_share, input_share) = decode_shares(vdaf, 1, public_share, input_share)?;
+    let shares = decode_shares(vdaf, 1, public_share, input_share)?;
     let inbound = read(inbound)?;
     let state = vdaf
         .helper_initialized(
@@ -409,14 +443,17 @@ where
             ctx,
             agg_param,
             nonce,
-            &public_share,
-            &input_share,
+            &shares.0,
+            &shares.1,
             &inbound,
         )
         .and_then(|continuation| continuation.evaluate(ctx, vdaf))
         .map_err(|_| VerifyError::Refused)?;
     match state {
         PingPongState::FinishedWithOutbound { output_share, message } => {
+            if !vdaf.leader_agrees(ctx, public_share, &message) {
+                return Err(VerifyError::Refused);
+            }
             Ok((Ok(output_share.into()), write(&message)?))
         }
         PingPongState::Continued(Continued { verifier_state, message }) => {
@@ -498,4 +535,32 @@ fn write(message: &PingPongMessage) -> Result<Vec<u8>, VerifyError> {
         PingPongMessage::Finish { verifier_message } => Message::Finish(verifier_message),
     }
     .encode()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_leader_agrees_unless_it_was_lied_to() {
+        let Ok(Scheme::SumVec(vdaf)) = Scheme::new(&VdafConfig::Prio3SumVec {
+            length: 3,
+            max_measurement: 7,
+            chunk_length: 2,
+        }) else {
+            panic!("a VDAF");
+        };
+        let (key, ctx, nonce) = ([1; 32], b"context", [2; 16]);
+        let (public, inputs) = vdaf.shard(ctx, &vec![7, 0, 3], &nonce).unwrap();
+        let (_, leader) = vdaf.verify_init(&key, ctx, 0, &(), &nonce, &public, &inputs[0]).unwrap();
+        let (_, helper) = vdaf.verify_init(&key, ctx, 1, &(), &nonce, &public, &inputs[1]).unwrap();
+        let message = vdaf.verifier_shares_to_message(ctx, &(), [leader, helper]).unwrap();
+        let message = PingPongMessage::Finish { verifier_message: message.get_encoded().unwrap() };
+        let mut public = public.get_encoded().unwrap();
+        assert!(vdaf.leader_agrees(ctx, &public, &message));
+        assert!(!vdaf.leader_agrees(b"other", &public, &message));
+        // The helper's part, in the second half.
+        public[32] ^= 1;
+        assert!(!vdaf.leader_agrees(ctx, &public, &message));
+    }
 }

@@ -480,3 +480,32 @@ proptest! {
         });
     }
 }
+
+/// Verifies a report of a hostile client: whether the helper takes it, and if so, whether the leader does.
+fn verdicts(report: &ShardedReport) -> (bool, Option<bool>) {
+    let config = VdafConfig::Prio3SumVec { length: 10, max_measurement: 3, chunk_length: 6 };
+    let vdaf = Vdaf::new(VdafDraft::V08, config).unwrap();
+    let key = vdaf.verify_key(&[9; 16]).unwrap();
+    let (param, ctx) = (&vdaf.decode_agg_param(&[]).unwrap(), &ctx());
+    let r = report;
+    let (state, init) =
+        vdaf.leader_init(&key, ctx, param, &NONCE, &r.public_share, &r.leader_input_share).unwrap();
+    match vdaf.helper_init(&key, ctx, param, &NONCE, &r.public_share, &r.helper_input_share, &init)
+    {
+        Ok(HelperTransition::Finished { message, .. }) => {
+            (true, Some(vdaf.leader_continued(ctx, state, param, &message).is_ok()))
+        }
+        Ok(HelperTransition::Continued { .. }) => panic!("there is one round"),
+        Err(e) => {
+            assert_eq!(e, VerifyError::Refused);
+            (false, None)
+        }
+    }
+}
+
+#[test]
+fn what_the_leader_will_refuse_the_helper_refuses() {
+    let report = |honest| crate::testing::half_valid::sum_vec_08(10, 2, 6, &NONCE, honest);
+    assert_eq!(verdicts(&report(true)), (true, Some(true)));
+    assert_eq!(verdicts(&report(false)), (false, None));
+}
