@@ -11,7 +11,8 @@ pub const AGG_SHARE_BYTES_MAX: usize = 3 << 19;
 /// Longest input share of the leader, in bytes: it must fit an upload and the memory of an isolate.
 pub const INPUT_SHARE_BYTES_MAX: usize = 4 << 20;
 
-/// Longest string of bits that Poplar1 may count by prefix: 512 bytes. Shares grow with it, and so does the work.
+/// Longest string of bits that Poplar1 may count by prefix: 512 bytes. Shares grow with it, and so does the work; and
+/// `prio` counts to three times the level in 16 bits.
 pub const POPLAR1_BITS_MAX: u16 = 4096;
 
 /// Parameters that we do not run. The fault of whoever configures the task; the text is one sentence for them.

@@ -328,6 +328,14 @@ mod tests {
         assert!(read(&sum, json!(255)) == Ok(Measurement::Sum(255)));
         assert!(read(&vec, json!([0, 3])) == Ok(Measurement::SumVec(vec![0, 3])));
         assert!(read(&histogram, json!(3)) == Ok(Measurement::Histogram(3)));
+        let multihot =
+            VdafConfig::Prio3MultihotCountVec { length: 3, max_weight: 2, chunk_length: 1 };
+        let set = Measurement::MultihotCountVec(vec![true, false, true]);
+        assert!(read(&multihot, json!([true, false, true])) == Ok(set.clone()));
+        assert!(read(&multihot, json!([1, 0, 1])) == Ok(set));
+        let poplar1 = VdafConfig::Poplar1 { bits: 4 };
+        let string = Measurement::Poplar1("0110".parse().unwrap());
+        assert!(read(&poplar1, json!("0110")) == Ok(string));
         for (config, bad) in [
             (&VdafConfig::Prio3Count, json!(2)),
             (&VdafConfig::Prio3Count, json!("1")),
@@ -341,6 +349,16 @@ mod tests {
             (&vec, json!([1, "2"])),
             (&histogram, json!(4)),
             (&histogram, json!([0])),
+            (&multihot, json!([1, 1, 1])),
+            (&multihot, json!([1, 0])),
+            (&multihot, json!([1, 0, 2])),
+            (&multihot, json!([1, 0, null])),
+            (&multihot, json!("101")),
+            (&poplar1, json!("011")),
+            (&poplar1, json!("01100")),
+            (&poplar1, json!("012 ")),
+            (&poplar1, json!(110)),
+            (&poplar1, json!([0, 1, 1, 0])),
         ] {
             assert!(read(config, bad.clone()).is_err(), "{config:?} {bad}");
         }

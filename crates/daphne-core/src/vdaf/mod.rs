@@ -133,7 +133,7 @@ enum State {
 }
 
 /// What the helper's message makes of a report at the leader. The leader has verified it in either case.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum LeaderTransition {
     /// Both are done.
     Finished(OutputShare),
@@ -143,7 +143,7 @@ pub enum LeaderTransition {
 }
 
 /// What the leader's first message makes of a report at the helper.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum HelperTransition {
     /// The helper is done.
     Finished {
@@ -193,7 +193,16 @@ macro_rules! debug_is_the_name {
         )+
     };
 }
-debug_is_the_name!(VerifyKey, ShardedReport, LeaderState, HelperState, OutputShare, AggregateShare);
+debug_is_the_name!(
+    VerifyKey,
+    ShardedReport,
+    LeaderState,
+    HelperState,
+    LeaderTransition,
+    HelperTransition,
+    OutputShare,
+    AggregateShare
+);
 
 /// Bytes before the elements of an encoded [`HelperState`].
 const HELPER_STATE_HEADER: usize = 6;

@@ -339,6 +339,11 @@ fn parameters_are_refused_in_plain_sentences() {
             "length": length, "max_measurement": max_measurement, "chunk_length": chunk_length, "proofs": proofs
         }})
     };
+    let multihot = |length, max_weight, chunk_length: u32| {
+        json!({"Prio3MultihotCountVec": {
+            "length": length, "max_weight": max_weight, "chunk_length": chunk_length
+        }})
+    };
     for (json, text) in [
         (json!({"Prio3Sum": {"max_measurement": 0}}), "max_measurement must be at least 1"),
         (json!({"Prio3Histogram": {"length": 0, "chunk_length": 1}}), "length must be at least 1"),
@@ -351,6 +356,13 @@ fn parameters_are_refused_in_plain_sentences() {
         (json!({"Prio3Histogram": {"length": 1, "chunk_length": max}}), input_share),
         (json!({"Prio3SumVec": {"length": 98_304, "bits": 3, "chunk_length": 1}}), input_share),
         (json!({"Prio3SumVec": {"length": 98_304, "bits": 2, "chunk_length": 1}}), input_share),
+        (multihot(0, 1, 1), "length must be at least 1"),
+        (multihot(4, 1, 0), "chunk_length must be at least 1"),
+        (multihot(4, 0, 1), "max_weight must be between 1 and length"),
+        (multihot(4, 5, 1), "max_weight must be between 1 and length"),
+        (multihot(max, max, max), agg_share),
+        (multihot(98_305, 1, 300), agg_share),
+        (multihot(1, 1, max), input_share),
         (multiproof(10, 1, 1, 1), "proofs must be 2 or 3"),
         (multiproof(10, 1, 1, 4), "proofs must be 2 or 3"),
         (multiproof(max, 1, 1, 2), agg_share),
@@ -367,6 +379,10 @@ fn parameters_are_refused_in_plain_sentences() {
             count(draft, json!({"Prio3Histogram": {"length": 98_304, "chunk_length": 300}})),
             Ok(())
         );
+    }
+    // Every element may be set.
+    for draft in DRAFTS {
+        assert_eq!(count(draft, multihot(7, 7, 2)), Ok(()));
     }
     // VDAF-08 counts bits.
     let sum = |max: u64| json!({"Prio3Sum": {"max_measurement": max}});
@@ -398,6 +414,9 @@ fn measurements_out_of_range_are_not_shared() {
             Measurement::SumVec(vec![256; 10]),
             Measurement::Histogram(4),
             Measurement::Histogram(usize::MAX),
+            Measurement::MultihotCountVec(vec![true; 4]),
+            Measurement::MultihotCountVec(vec![false; 5]),
+            Measurement::Poplar1(BitString::from_bytes(&[0])),
         ] {
             assert!(vdaf.shard(&ctx(), &bad, &NONCE).is_err());
             assert!(vdaf.truth(&agg_param, [&bad].into_iter()).is_err());

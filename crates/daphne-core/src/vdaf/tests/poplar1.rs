@@ -445,9 +445,18 @@ fn secrets_are_not_printed() {
     each(|vdaf, key, agg_param, measurements| {
         let begun = begin(&vdaf, &key, &agg_param, &measurements[0]);
         let helper = answer(&vdaf, &key, &agg_param, &begun.report, &begun.init);
-        let text = format!("{:?} {helper:?} {:?}", begun.leader, measurements[0]);
-        let text = text.split(", message").next().unwrap();
-        assert_eq!(text, "LeaderState Ok(Continued { state: HelperState");
+        let leader = begun.leader.clone();
+        let leader = vdaf.leader_continued(&ctx(), leader, &agg_param, &begun.answer);
+        let text = format!("{:?} {helper:?} {:?} {leader:?}", begun.leader, begun.helper);
+        assert_eq!(
+            format!("{text} {:?} {agg_param:?}", measurements[0]),
+            format!(
+                "LeaderState Ok(HelperTransition) HelperState Ok(LeaderTransition) Measurement \
+                 AggregationParam {{ level: {:?}, prefix_count: {} }}",
+                agg_param.level(),
+                agg_param.prefix_count()
+            )
+        );
     });
 }
 
