@@ -8,11 +8,11 @@ use std::{
 };
 
 use daphne_core::{hpke::HpkeConfig, time::Time};
-use e2e::World;
+use e2e::{World, server::random};
 use janus_collector::{AuthenticationToken, ExponentialBackoff};
-use janus_core::hpke::{HpkeKeypair, HpkePrivateKey};
+use janus_core::hpke::{self, HpkeApplicationInfo, HpkeKeypair, HpkePrivateKey, Label};
 use janus_messages::{self as theirs, query_type::QueryType};
-use prio::vdaf;
+use prio::{codec::Encode as _, vdaf};
 use serde_json::{Value, json};
 use url::Url;
 
@@ -91,6 +91,37 @@ pub fn upload<V: vdaf::Client<16>>(
         }
         Ok(())
     })
+}
+
+/// A report of one measurement with the extension that taskprov demands, made of Janus' parts: its client has no
+/// extensions.
+pub fn janus_report_for_taskprov<V: vdaf::Client<16>>(
+    world: &World,
+    vdaf: &V,
+    measurement: &V::Measurement,
+    time: Time,
+) -> Vec<u8> {
+    let id: [u8; 16] = random();
+    let time = theirs::Time::from_seconds_since_epoch(time.as_seconds());
+    let metadata = theirs::ReportMetadata::new(id.into(), time);
+    let (public_share, input_shares) = vdaf.shard(measurement, &id).expect("a measurement");
+    let public_share = public_share.get_encoded().expect("a small share");
+    let task_id = (*world.task_id.as_bytes()).into();
+    let aad = theirs::InputShareAad::new(task_id, metadata.clone(), public_share.clone());
+    let aad = aad.get_encoded().expect("a small share");
+    let seal = |role, keys: &HpkeConfig, share: &V::InputShare| {
+        let taskprov = theirs::Extension::new(theirs::ExtensionType::Taskprov, Vec::new());
+        let share = share.get_encoded().expect("a small share");
+        let plaintext = theirs::PlaintextInputShare::new(vec![taskprov], share);
+        let plaintext = plaintext.get_encoded().expect("a small share");
+        let info = HpkeApplicationInfo::new(&Label::InputShare, &theirs::Role::Client, &role);
+        hpke::seal(&config(keys), &info, &plaintext, &aad).expect("a key")
+    };
+    let [leader, helper] = input_shares.as_slice() else { panic!("two aggregators") };
+    let leader = seal(theirs::Role::Leader, world.leader_keys.config(), leader);
+    let helper = seal(theirs::Role::Helper, &world.reporter.helper_hpke_config, helper);
+    let report = theirs::Report::new(metadata, public_share, leader, helper);
+    report.get_encoded().expect("a small report")
 }
 
 /// Janus' collector of a leader's task.

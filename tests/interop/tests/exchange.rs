@@ -6,14 +6,16 @@ use daphne_core::{
     batch::BatchMode::{self, LeaderSelected, TimeInterval},
     hpke::HpkeKem,
     ids::HpkeConfigId,
+    taskprov::PeerPolicy,
     vdaf::VdafConfig,
     wire::v09,
 };
-use e2e::{Server, World, server::random};
+use e2e::{Client, Peer, Server, World, server::random};
 use interop::{
     Leader,
     peers::{
-        collect, divviup_upload, janus_client, janus_client_with_key, janus_collector, upload,
+        collect, divviup_upload, janus_client, janus_client_with_key, janus_collector,
+        janus_report_for_taskprov, upload,
     },
 };
 use janus_core::vdaf::new_prio3_sum_vec_field64_multiproof_hmacsha256_aes128;
@@ -21,6 +23,7 @@ use janus_messages::{
     self as theirs, FixedSizeQuery, Query, problem_type::DapProblemType, query_type,
 };
 use prio::{
+    codec::Decode as _,
     field::Field64,
     flp::gadgets::{Mul, ParallelSum},
     idpf::IdpfInput,
@@ -314,6 +317,34 @@ fn reports_open_whichever_of_the_helpers_keys_a_client_has() {
     let collector = janus_collector(&leader, vdaf);
     let done = collect(&collector, buckets(leader.world(), 0, 1), &()).expect("a collection");
     assert_eq!((done.report_count(), *done.aggregate_result()), (6, 6));
+}
+
+#[test]
+fn a_task_that_its_leader_brings_counts_the_reports_with_the_extension() {
+    let peer = Peer::new(server(), PeerPolicy::default());
+    let leader = Leader::start(peer.task(server(), TimeInterval, |spec| {
+        spec.vdaf = VdafConfig::Prio3Count;
+        spec.min_batch_size = 3;
+    }));
+    let (world, vdaf) = (leader.world(), Prio3::new_count(2).expect("a VDAF"));
+    let time = world.time(0);
+    let header = world.taskprov.as_ref().expect("a task that its leader brings");
+    assert!(theirs::taskprov::TaskConfig::get_decoded(header).is_ok());
+
+    let http = Client::new(leader.url().as_str().trim_end_matches('/'));
+    let path = format!("/tasks/{}/reports", world.task_id);
+    for measurement in [true, true, false] {
+        let report = janus_report_for_taskprov(world, &vdaf, &measurement, time);
+        let headers = [("content-type", theirs::Report::MEDIA_TYPE)];
+        assert_eq!(http.ask("PUT", &path, &headers, Some(&report)).status, 200);
+    }
+    // Without the extension a report is none of this task.
+    let client = janus_client_with_key(&leader, vdaf.clone(), server().hpke_config());
+    upload(&client.expect("a key"), &[true], time).expect("the leader takes it");
+
+    let collector = janus_collector(&leader, vdaf);
+    let done = collect(&collector, buckets(world, 0, 1), &()).expect("a collection");
+    assert_eq!((done.report_count(), *done.aggregate_result()), (3, 2));
 }
 
 #[test]

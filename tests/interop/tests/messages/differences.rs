@@ -60,6 +60,18 @@ pub const DIFFERENCES: &[Difference] = &[
         reader: Reader::Ours,
         explains: has_an_unknown_extension,
     },
+    Difference {
+        name: "parameters of a task that are unknown",
+        reason: "the header is well-formed, so the answer is to opt out, with `invalidTask`",
+        reader: Reader::Ours,
+        explains: has_unknown_parameters,
+    },
+    Difference {
+        name: "a URL with invisible characters",
+        reason: "none has any, and what is shown to people should have none",
+        reader: Reader::Theirs,
+        explains: has_an_odd_url,
+    },
 ];
 
 fn has_no_items(name: &str, bytes: &[u8]) -> bool {
@@ -146,4 +158,22 @@ fn has_an_unknown_extension(name: &str, bytes: &[u8]) -> bool {
         }
         _ => false,
     }
+}
+
+fn has_unknown_parameters(name: &str, bytes: &[u8]) -> bool {
+    name == "TaskConfig"
+        && v09::TaskConfig::decode(bytes).is_ok_and(|m| {
+            let v09::TaskVdafConfig { dp_mechanism, vdaf } = m.vdaf_config;
+            matches!(m.query_config.query, v09::TaskQuery::Unknown { .. })
+                || matches!(dp_mechanism, v09::DpMechanism::Unknown { mechanism: 0, .. })
+                || matches!(vdaf, v09::TaskVdaf::Unknown { .. })
+        })
+}
+
+fn has_an_odd_url(name: &str, bytes: &[u8]) -> bool {
+    let odd = |url: &theirs::Url| !url.to_string().bytes().all(|b| b.is_ascii_graphic());
+    name == "TaskConfig"
+        && theirs::taskprov::TaskConfig::get_decoded(bytes).is_ok_and(|m| {
+            odd(m.leader_aggregator_endpoint()) || odd(m.helper_aggregator_endpoint())
+        })
 }

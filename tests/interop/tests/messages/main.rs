@@ -85,6 +85,7 @@ fn their_codec(name: &str) -> Reencode {
         "AggregateShareReq" => either!(AggregateShareReq),
         "AggregateShare" => Box::new(read::<theirs::AggregateShare>),
         "AggregateShareAad" => either!(AggregateShareAad),
+        "TaskConfig" => Box::new(read::<theirs::taskprov::TaskConfig>),
         other => panic!("say which of their messages is {other}"),
     }
 }

@@ -34,6 +34,7 @@ pub struct Fields {
     codes: [u16; 3],
     config_ids: [u8; 2],
     blobs: [Vec<u8>; 6],
+    /// Not empty.
     public_key: Vec<u8>,
     extensions: Vec<(bool, Vec<u8>)>,
     choice: usize,
@@ -129,6 +130,8 @@ fn same<T: PartialEq + Debug>(name: &str, left: &T, right: &T) -> Result<(), Tes
     Ok(())
 }
 
+mod task_config;
+
 /// Decodes bytes as the type of `_example`.
 fn read_as<T: Decode>(_example: &T, bytes: &[u8]) -> T {
     T::get_decoded(bytes).expect("they read what we write")
@@ -144,6 +147,7 @@ pub fn agree(f: &Fields) -> Result<Encodings, TestCaseError> {
     aggregate(f, &mut out)?;
     in_mode::<TimeInterval>(f, &mut out)?;
     in_mode::<FixedSize>(f, &mut out)?;
+    task_config::agree(f, &mut out)?;
     Ok(out)
 }
 

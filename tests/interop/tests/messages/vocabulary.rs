@@ -40,6 +40,7 @@ fn types_and_titles_of_refusals_are_theirs() {
         (AbortKind::UnauthorizedRequest, DapProblemType::UnauthorizedRequest),
         (AbortKind::StepMismatch, DapProblemType::StepMismatch),
         (AbortKind::BatchOverlap, DapProblemType::BatchOverlap),
+        (AbortKind::InvalidTask, DapProblemType::InvalidTask),
     ] {
         let document = problem(&Abort::new(ours, ""), Some(DapVersion::V09), None);
         assert_eq!(document.type_, theirs.type_uri());
