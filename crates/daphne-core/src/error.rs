@@ -142,6 +142,7 @@ impl AbortKind {
         Self::UnsupportedMediaType,
         Self::BodyTooLarge,
         Self::BadRequest,
+        Self::InvalidTask,
         Self::BodyTooSlow,
         Self::PlainHttp,
         Self::InvalidTask,
