@@ -114,7 +114,7 @@ pub enum AbortKind {
     BodyTooLarge,
     /// Anything else the peer did wrong outside of DAP, such as malformed JSON to the admin API.
     BadRequest,
-    /// We opt out of the task that the leader brought along. taskprov-07 §2.
+    /// We opt out of the task that the leader brought along. taskprov-07 §4.4.
     InvalidTask,
     /// The body did not arrive in time.
     BodyTooSlow,
@@ -142,9 +142,9 @@ impl AbortKind {
         Self::UnsupportedMediaType,
         Self::BodyTooLarge,
         Self::BadRequest,
+        Self::InvalidTask,
         Self::BodyTooSlow,
         Self::PlainHttp,
-        Self::InvalidTask,
     ];
 }
 

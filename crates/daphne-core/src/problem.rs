@@ -143,7 +143,7 @@ mod tests {
         assert_eq!(problem(&abort, None, None).type_, "about:blank");
     }
 
-    /// DAP-09 §8.3 registers the types of §3.2; DAP-18 those of its §3.6.
+    /// DAP-09 §8.3 registers the types of §3.2, DAP-18 those of its §3.6; taskprov-07 §4.8 adds one.
     #[test]
     fn every_type_that_is_sent_is_registered() {
         const BOTH: &[&str] = &[
@@ -152,6 +152,7 @@ mod tests {
             "batchOverlap",
             "invalidBatchSize",
             "invalidMessage",
+            "invalidTask",
             "stepMismatch",
             "unrecognizedAggregationJob",
             "unrecognizedTask",

@@ -31,10 +31,7 @@ pub fn check_https(request: &Request) -> Result<(), Abort> {
     }
     let visitor = request.headers().get("CF-Visitor").ok().flatten();
     match visitor.and_then(|text| serde_json::from_str::<Visitor>(&text).ok()) {
-        Some(visitor) if visitor.scheme == "http" => Err(Abort::new(
-            AbortKind::PlainHttp,
-            "the credentials of this request are to be replaced",
-        )),
+        Some(visitor) if visitor.scheme == "http" => Err(Abort::new(AbortKind::PlainHttp, "")),
         _ => Ok(()),
     }
 }

@@ -496,6 +496,11 @@ fn no_refusal_repeats_what_was_sent() {
             ("GET", format!("/admin/tasks?{MARK}={MARK}")),
             ("GET", format!("/admin/tasks?after={MARK}&limit={MARK}")),
             ("DELETE", format!("/admin/tasks/{task}?{MARK}={MARK}")),
+            ("POST", "/admin/taskprov_peers".to_owned()),
+            ("DELETE", format!("/admin/taskprov_peers?{MARK}={MARK}")),
+            ("PATCH", format!("/admin/taskprov_peers?leader={MARK}")),
+            ("PATCH", format!("/admin/hpke_keys/{MARK}")),
+            ("DELETE", format!("/admin/hpke_keys/{MARK}?{MARK}")),
         ] {
             for media_type in [MARK, JOB_INIT, JOB_CONTINUE, SHARE_REQ, "application/json"] {
                 let headers = [
@@ -510,7 +515,7 @@ fn no_refusal_repeats_what_was_sent() {
                     ("x-forwarded-host", MARK),
                     ("cf-visitor", MARK),
                 ];
-                let body = matches!(method, "PUT" | "POST").then_some(json.as_bytes());
+                let body = matches!(method, "PUT" | "POST" | "PATCH").then_some(json.as_bytes());
                 let answer = world.client.ask(method, &path, &headers, body);
                 assert!((400..500).contains(&answer.status), "{method} {path}: {}", answer.status);
                 let all = format!("{:?} {}", answer.headers, answer.text()).to_lowercase();

@@ -67,7 +67,7 @@ fn only_the_operators_token_opens() {
     assert_eq!(shown(&body), None);
     let answer = server().admin_ask("PUT", PATH, Some("{}"));
     answer.refused_without_type(405);
-    assert_eq!(answer.header("allow"), "GET, POST, PATCH, DELETE");
+    assert_eq!(answer.header("allow"), "GET, HEAD, POST, PATCH, DELETE");
 }
 
 #[test]
