@@ -1,13 +1,14 @@
 //! Poplar1: jobs of two rounds, several aggregation parameters over one batch, and the heavy hitters that they find.
 
-use std::sync::OnceLock;
+use std::{collections::BTreeMap, num::NonZeroU64, sync::OnceLock};
 
 use daphne_core::{
     batch::BatchMode::{self, LeaderSelected, TimeInterval},
+    collect::heavy_hitters::{HeavyHitters, Progress},
     error::ReportError,
     ids::BatchId,
     message::{BatchSelector, PartialBatchSelector, VerifyRespResult},
-    vdaf::{AggregateResult, Measurement, VdafConfig},
+    vdaf::{Measurement, VdafConfig},
     wire::v09,
 };
 use e2e::{
@@ -61,14 +62,16 @@ fn thousand_strings() -> Vec<String> {
 
 #[test]
 fn the_heavy_hitters_among_a_thousand_strings_are_found() {
-    const THRESHOLD: u128 = 50;
+    const THRESHOLD: u64 = 50;
     let mut world = poplar(server(), TimeInterval, 16, 2);
     let strings = thousand_strings();
     let reports = reports(&world, &strings.iter().map(String::as_str).collect::<Vec<_>>());
     let (batch, selector) = batch(&world);
-    let mut prefixes = vec!["0".to_owned(), "1".to_owned()];
-    let mut found = Vec::new();
-    while !prefixes.is_empty() {
+    let threshold = NonZeroU64::new(THRESHOLD).expect("it is not 0");
+    let mut search = HeavyHitters::new(&world.leader.vdaf, threshold, 1).expect("a search");
+    let found = loop {
+        let prefixes: Vec<String> =
+            search.question().prefixes().iter().map(ToString::to_string).collect();
         world.ask_for(&prefixes.iter().map(String::as_str).collect::<Vec<_>>());
         let mut books = Books::default();
         for reports in reports.chunks(500) {
@@ -77,19 +80,16 @@ fn the_heavy_hitters_among_a_thousand_strings_are_found() {
         let request = world.share_request(selector, &books);
         let answer = until_final(|| world.post_share(&request));
         world.assert_true(selector, &books, &answer);
-        let AggregateResult::Vector(counts) = world.result(selector, &books, &answer) else {
-            panic!("counts of prefixes")
-        };
-        let heavy = prefixes.iter().zip(counts).filter(|(_, n)| *n >= THRESHOLD).map(|(p, _)| p);
-        let (done, open): (Vec<_>, Vec<_>) = heavy.partition(|p| p.len() == 16);
-        found.extend(done.into_iter().cloned());
-        prefixes = open.into_iter().flat_map(|p| [format!("{p}0"), format!("{p}1")]).collect();
-    }
-    let frequent =
-        |s: &&String| strings.iter().filter(|other| other == s).count() as u128 >= THRESHOLD;
-    let mut truth: Vec<String> = strings.iter().filter(frequent).cloned().collect();
-    truth.sort();
-    truth.dedup();
+        match search.answer(&world.result(selector, &books, &answer)).expect("a result") {
+            Progress::Next(next) => search = *next,
+            Progress::Done(found) => break found,
+        }
+    };
+    let mut truth: BTreeMap<String, u128> = BTreeMap::new();
+    strings.iter().for_each(|string| *truth.entry(string.clone()).or_default() += 1);
+    truth.retain(|_, n| *n >= u128::from(THRESHOLD));
+    let found: BTreeMap<String, u128> =
+        found.into_iter().map(|(string, n)| (string.to_string(), n)).collect();
     assert_eq!(found, truth);
     assert!(found.len() >= 4, "{found:?}");
 }
