@@ -49,7 +49,7 @@ pub struct WaitingReport {
     pub report_id: ReportId,
     /// Its time.
     pub time: Time,
-    /// The encoded [`HelperState`](crate::vdaf::HelperState).
+    /// The encoded [`HelperState`].
     #[serde(with = "b64::serde_b64")]
     pub state: Vec<u8>,
 }
