@@ -5,7 +5,7 @@
 //! A claim also says which reports were refused without asking their owners, being far off in time: later, when they
 //! are less so, a repeat of the job is to be answered alike.
 //!
-//! It also keeps the jobs of VDAFs of several rounds between these ([`steps`]).
+//! It also keeps the jobs of VDAFs of several rounds between these (`steps.rs`).
 
 mod steps;
 
