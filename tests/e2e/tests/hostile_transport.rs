@@ -101,7 +101,7 @@ fn an_endless_body_is_read_up_to_the_limit_only() {
     let world = world();
     let bearer = format!("Bearer {}", world.token);
     for ((method, path, media_type), limit) in
-        with_bodies(&world).into_iter().zip([8 << 20, 8 << 20, 64 << 10])
+        with_bodies(&world).into_iter().zip([8 << 20, 8 << 20, 256 << 10])
     {
         let headers = [("authorization", bearer.as_str()), ("content-type", media_type)];
         let mut connection = Connection::to(&world.client);

@@ -235,7 +235,7 @@ fn a_body_over_the_limit_is_refused_and_nothing_stored() {
     for (method, path, media_type, limit) in [
         ("PUT", world.job_path(&id), JOB_INIT, 8 << 20),
         ("POST", world.job_path(&id), JOB_CONTINUE, 8 << 20),
-        ("POST", world.shares_path(), SHARE_REQ, 64 << 10),
+        ("POST", world.shares_path(), SHARE_REQ, 256 << 10),
     ] {
         let headers = [("authorization", bearer.as_str()), ("content-type", media_type)];
         let large = vec![0; limit + 1];

@@ -8,6 +8,7 @@ use daphne_core::{
         Objects,
         message::{LedgerRequest, LedgerResponse},
     },
+    vdaf::AGG_PARAM_BYTES_MAX,
     version::Message,
     wire::v09,
 };
@@ -18,14 +19,16 @@ use worker::{Request, Response};
 use super::{VERSION, leaders_task, read_message};
 use crate::{app::RequestContext, log::Outcome, respond, router::Found};
 
-/// The request has a fixed size but for its aggregation parameter.
-const REQUEST_BYTES_MAX: usize = 64 << 10;
+/// The request has a fixed size but for its aggregation parameter, and whatever a job could be aggregated for can be
+/// collected.
+const REQUEST_BYTES_MAX: usize = 256 << 10;
+const _: () = assert!(AGG_PARAM_BYTES_MAX + 1_024 < REQUEST_BYTES_MAX);
 
 /// Collects a batch, once. The same request again is answered with the same bytes.
 ///
 /// # Errors
-/// The leader's, in the order of DAP-09 §4.6.5: `batchInvalid`, `invalidBatchSize`, `batchQueriedTooManyTimes`,
-/// `batchOverlap`, `batchMismatch`; none of them uses the batch up.
+/// The leader's, in this order: `batchInvalid` for boundaries, `batchOverlap`, `batchQueriedTooManyTimes`,
+/// `invalidBatchSize`, `batchMismatch` (DAP-09 §4.6.5); none of them uses the batch up.
 pub async fn post(
     context: &RequestContext<'_>,
     request: &mut Request,

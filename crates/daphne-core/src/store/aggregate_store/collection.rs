@@ -123,6 +123,7 @@ pub(super) fn jobs_in(
         })?;
     }
     let index = Recent::new(meta.fingerprint_key);
+    let fingerprint = index.fingerprints(param);
     // Ids that two slices may hold: those of slices that yield.
     let mut contested: BTreeMap<ReportId, BTreeSet<AggregationJobId>> = BTreeMap::new();
     let mut found = Vec::new();
@@ -146,8 +147,7 @@ pub(super) fn jobs_in(
                 job.checksum.merge(&slice.checksum);
                 job.yields |= slice.yields;
                 for id in report_ids(ids) {
-                    let fingerprint = index.fingerprint(param, &id);
-                    job.fingerprint_sum = job.fingerprint_sum.wrapping_add(fingerprint);
+                    job.fingerprint_sum = job.fingerprint_sum.wrapping_add(fingerprint(&id));
                     if slice.yields {
                         contested.entry(id).or_default();
                     }

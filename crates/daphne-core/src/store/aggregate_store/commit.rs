@@ -232,8 +232,8 @@ fn kept_under(
     param: &[u8],
     ids: &BTreeSet<ReportId>,
 ) -> StoreResult<BTreeSet<ReportId>> {
-    let fingerprint = |id: &ReportId| live.recent.fingerprint(param, id);
-    let mut asked: Vec<u64> = ids.iter().map(fingerprint).collect();
+    let fingerprint = live.recent.fingerprints(param);
+    let mut asked: Vec<u64> = ids.iter().map(&fingerprint).collect();
     asked.sort_unstable();
     let held = pack::present(tables, live, meta, &asked)?;
     let mut kept: BTreeSet<ReportId> =

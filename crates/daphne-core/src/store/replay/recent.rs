@@ -2,12 +2,16 @@
 
 use std::{hash::Hasher, ops::Range};
 
+use sha2::{Digest, Sha256};
 use siphasher::sip::SipHasher13;
 
 use crate::ids::{AggregationJobId, ReportId};
 
 /// Fingerprints kept apart from the others, so that one insertion does not move the whole megabyte: 32 KiB.
 const NEWEST_MAX: usize = 4_096;
+
+/// Longest aggregation parameter that stands for itself.
+const NAME_MAX: usize = 64;
 
 /// What a fingerprint is of. A job's id and a report's id may be equal bytes.
 const REPORT: u8 = 0;
@@ -41,7 +45,13 @@ impl Recent {
 
     /// The fingerprint of a report under an aggregation parameter.
     pub fn fingerprint(&self, param: &[u8], id: &ReportId) -> u64 {
-        self.hash(REPORT, id.as_bytes(), param)
+        self.fingerprints(param)(id)
+    }
+
+    /// The fingerprints of reports under an aggregation parameter, which is looked at once.
+    pub fn fingerprints(&self, param: &[u8]) -> impl Fn(&ReportId) -> u64 + '_ {
+        let name = name(param);
+        move |id| self.hash(REPORT, id.as_bytes(), &name)
     }
 
     /// The fingerprint of a report at a level of Poplar1's tree, whatever else its aggregation parameter says.
@@ -56,7 +66,7 @@ impl Recent {
 
     /// Adds reports under an aggregation parameter: ids of 16 bytes, back to back.
     pub fn insert_all(&mut self, param: &[u8], ids: &[u8]) {
-        self.insert_ids(REPORT, param, ids);
+        self.insert_ids(REPORT, &name(param), ids);
     }
 
     /// Adds reports at a level: ids of 16 bytes, back to back.
@@ -144,6 +154,11 @@ impl Recent {
     }
 }
 
+/// What stands for an aggregation parameter in fingerprints. A long one would be hashed again for each report.
+fn name(param: &[u8]) -> Vec<u8> {
+    if param.len() <= NAME_MAX { param.to_vec() } else { Sha256::digest(param).to_vec() }
+}
+
 /// Merges `new`, sorted, into the sorted `all[start..]`, from the back and in place.
 fn merge(all: &mut Vec<u64>, start: usize, new: &[u64]) {
     let mut old: Range<usize> = start..all.len();
@@ -184,6 +199,16 @@ mod tests {
             assert!(!recent.contains(recent.fingerprint(b"p", &id)));
         }
         assert!(!recent.contains(recent.fingerprint(b"", &report(10_000))));
+    }
+
+    #[test]
+    fn long_parameters_are_told_apart() {
+        let mut recent = Recent::new([1; 16]);
+        let (long, other) =
+            ([vec![7; 1_000], vec![1]].concat(), [vec![7; 1_000], vec![2]].concat());
+        recent.insert_all(&long, &ids(0..3));
+        let found = |param: &[u8]| recent.contains(recent.fingerprint(param, &report(2)));
+        assert!(found(&long) && !found(&other) && !found(&long[..1_000]));
     }
 
     #[test]
