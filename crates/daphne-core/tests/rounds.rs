@@ -48,6 +48,7 @@ struct World {
     keys: HpkeKeyring,
     leader_keys: HpkeKeypair,
     collector_keys: HpkeKeypair,
+    now: u64,
 }
 
 /// What the leader counts of the one batch.
@@ -104,6 +105,7 @@ impl World {
             keys: HpkeKeyring::new(vec![key(3, 3)]),
             leader_keys: key(4, 4),
             collector_keys: key(7, 7),
+            now: NOW,
         }
     }
 
@@ -181,6 +183,7 @@ impl World {
             task: &self.task,
             job: AggregationJobId::new([job; 16]),
             shard_key: ShardKey::new([5; 16]),
+            now: Time::from_seconds(self.now),
             request: &v09::AggregationJobContinueReq::decode(body)?.into(),
             digest: Sha256::digest(body).into(),
         };
@@ -525,4 +528,45 @@ fn a_parameter_of_too_much_work_is_refused_before_it_is_done() {
             other => panic!("expected a refusal, got {other:?}"),
         }
     }
+}
+
+#[test]
+fn a_report_that_waited_too_long_is_dropped() {
+    for shape in SHAPES {
+        let mut w = World::new(shape);
+        let param = w.param(&["0", "1"]);
+        let reports = w.reports(&STRINGS[..2]);
+        let continuation = w.first_round(1, &param, &reports);
+        w.now = NOW + 14 * 86_400;
+        let answers = w.post(1, continuation.request()).unwrap();
+        // What knows that it was aggregated before may be forgotten soon.
+        assert_eq!(codes(&answers), [Some(ReportError::ReportDropped); 2]);
+        assert_eq!(w.held(), BTreeMap::new());
+        w.now = NOW;
+        assert_eq!(w.post(1, continuation.request()).unwrap(), answers);
+    }
+}
+
+#[test]
+fn a_batch_takes_only_reports_that_it_counted_itself() {
+    let w = World::new(SHAPES[2]);
+    let (a, b) = (w.reports(&STRINGS[..3]), w.report(9, STRINGS[3]));
+    let param = w.param(&["0", "1"]);
+    let mut books = Books::default();
+    w.book(&mut books, &param, w.run(1, &param, &a));
+    w.collect(&param, &books).unwrap();
+    // Another batch counts another report under the same parameter.
+    let begun = w.begin(&param, std::slice::from_ref(&b));
+    let mut init = v09::AggregationJobInitReq::decode(begun.request()).unwrap();
+    init.part_batch_selector = v09::PartialBatchSelector::FixedSize(BatchId::new([7; 32]));
+    let answer = encode(&w.put(2, &init.encode().unwrap()).unwrap());
+    let LeaderStep::Continued(next) = w.leader().proceed_v09(begun, &answer).unwrap() else {
+        panic!("continued")
+    };
+    assert_eq!(codes(&w.post(2, next.request()).unwrap()), [None]);
+    // It is none of the first batch's at the next level.
+    let below = w.param(&["00", "11"]);
+    let outcome = w.run(3, &below, &[a, vec![b]].concat());
+    let late: Vec<_> = outcome.refused.iter().map(|(id, e)| (id.as_bytes()[0], *e)).collect();
+    assert_eq!(late, [(9, ReportError::BatchCollected)]);
 }

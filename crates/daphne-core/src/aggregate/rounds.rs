@@ -129,6 +129,8 @@ pub struct Continuation<'a> {
     pub job: AggregationJobId,
     /// The secret that spreads the task's reports over its shards.
     pub shard_key: ShardKey,
+    /// The clock.
+    pub now: Time,
     /// The request.
     pub request: &'a AggregationJobContinue<'a>,
     /// SHA-256 of its body.
@@ -149,7 +151,7 @@ pub async fn continue_job(
     objects: &impl Objects,
     continuation: &Continuation<'_>,
 ) -> Result<Vec<VerifyResp>, Error> {
-    let Continuation { task, job, shard_key, request, digest } = *continuation;
+    let Continuation { task, job, shard_key, request, digest, now } = *continuation;
     if task.vdaf.rounds() == 1 {
         return Err(no_further_round(objects, continuation).await);
     }
@@ -169,7 +171,7 @@ pub async fn continue_job(
             JobStoreResponse::StepMismatch if request.step == 0 => return Err(step_0()),
             refused => return Err(refusal(&refused)),
         };
-    let continued = ContinuedJob::new(task, &state, request)?;
+    let continued = ContinuedJob::new(task, now, &state, request)?;
     let identity = JobIdentity {
         job,
         // What is committed is bound to all that led to it.
@@ -260,6 +262,7 @@ fn decode(answer: &[u8]) -> Result<Vec<VerifyResp>, Error> {
 /// The reports of a continuation, each with what it waited with.
 struct ContinuedJob<'a> {
     task: &'a Task,
+    now: Time,
     encoded_param: Vec<u8>,
     agg_param: AggregationParam,
     reports: Vec<ContinuedReport<'a>>,
@@ -277,6 +280,7 @@ impl<'a> ContinuedJob<'a> {
     /// Joins what the leader sends with what was kept. The job store has seen that the reports wait.
     fn new(
         task: &'a Task,
+        now: Time,
         kept: &[u8],
         request: &AggregationJobContinue<'a>,
     ) -> Result<Self, Internal> {
@@ -299,7 +303,7 @@ impl<'a> ContinuedJob<'a> {
             let payload = continued.payload;
             reports.push(ContinuedReport { report_id, time, bucket, state, payload });
         }
-        Ok(Self { task, encoded_param, agg_param, reports })
+        Ok(Self { task, now, encoded_param, agg_param, reports })
     }
 }
 
@@ -328,7 +332,10 @@ impl Step for ContinuedJob<'_> {
         let ContinuedReport { report_id, time, bucket, .. } = *report;
         match self.task.vdaf.helper_continued(&context, state, &self.agg_param, payload) {
             Ok(output) => {
-                let (proposal, verified) = (None, Ok(None));
+                // A report that waited must not outlast what protects it against replays.
+                let oldest = self.now.saturating_sub(self.task.parameters.report_expiry_age);
+                let proposal = (time < oldest).then_some(ReportError::ReportDropped);
+                let verified = Ok(None);
                 let owned = OwnedReport { report_id, time, bucket, proposal, verified };
                 (Examined::Owned(owned), Some(output))
             }

@@ -71,6 +71,7 @@ pub async fn post(
         task: &task,
         job,
         shard_key: shard_key(context, &task)?,
+        now: context.now,
         request: &v09::AggregationJobContinueReq::decode(&body)?.into(),
         digest: Sha256::digest(&body).into(),
     };

@@ -74,7 +74,7 @@ pub async fn opt_in(
     let leader = advertised.leader_aggregator_endpoint;
     let token = credentials::dap_token(request);
     let RequestContext { env, config, now, .. } = *context;
-    let peer = match config.check_leader(env, leader, token.as_deref(), now).await? {
+    let peer = match config.check_leader_afresh(env, leader, token.as_deref(), now).await? {
         LeaderCheck::Leader(peer) => peer,
         LeaderCheck::Unauthorized => return Err(credentials::unauthorized().into()),
         LeaderCheck::UnknownPeer => {

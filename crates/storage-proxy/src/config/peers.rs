@@ -100,6 +100,26 @@ impl Config {
         Ok(check)
     }
 
+    /// As [`Config::check_leader`], and a leader is checked with its peer as it is now, not as a copy has it: what is made
+    /// of a peer stays with the task for ever.
+    ///
+    /// # Errors
+    /// Ours.
+    pub async fn check_leader_afresh(
+        &self,
+        env: &Env,
+        endpoint: &[u8],
+        token: Option<&str>,
+        now: Time,
+    ) -> Result<LeaderCheck, Internal> {
+        match self.check_leader(env, endpoint, token, now).await? {
+            LeaderCheck::Leader(_) => {
+                Ok(check(&self.refreshed_peers(env, now).await?, endpoint, token))
+            }
+            refused => Ok(refused),
+        }
+    }
+
     /// All peers as an operator is shown them, by ascending endpoint.
     ///
     /// # Errors

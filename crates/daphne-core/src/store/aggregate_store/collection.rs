@@ -379,7 +379,7 @@ fn strike_out_what_counts(
             .collect();
         let (mut head, mut ids) = (holder.head, holder.ids);
         for n in &slices {
-            ids = strike_out(&mut head, &ids, *n, &counted)?;
+            ids = strike_out(meta.field, &mut head, &ids, *n, &counted)?;
         }
         if !slices.is_empty() {
             tables.put_slices(holder.table, &head, Some(&ids))?;

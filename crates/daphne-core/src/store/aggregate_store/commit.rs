@@ -1,12 +1,13 @@
 //! Recording a job, or saying why not.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     AggregateTables, JobHead, JobRow, Limits, Live, RecordedJob, Refused, Response, SliceHead,
     StoreError, StoreMeta, StoreResult, ids_by_slice, pack, report_ids, sealed_buckets, strike_out,
 };
 use crate::{
+    batch::BatchBucket,
     ids::{AggregationJobId, ReportId},
     store::{
         message::{Commit, RequestDigest, Slice},
@@ -31,11 +32,11 @@ pub(super) fn commit_job<T: AggregateTables>(
     }
     // A repeat is answered from the row, and nothing else is looked at.
     let live_now = pack::load(tables, live, meta)?;
-    let scopes = Scope::of(meta, &commit.param);
-    let mut asked: Vec<u64> = scopes
-        .iter()
-        .flat_map(|scope| {
-            all_ids(&commit.slices).map(|id| scope.fingerprint(live_now, &commit.param, &id))
+    let is_tree = meta.field.level(&commit.param).is_some();
+    let mut asked: Vec<u64> = all_ids(&commit.slices)
+        .map(|id| match is_tree {
+            true => live_now.recent.fingerprint_anyhow(&id),
+            false => live_now.recent.fingerprint(&commit.param, &id),
         })
         .collect();
     asked.push(live_now.recent.fingerprint_job(&commit.job));
@@ -68,11 +69,8 @@ pub(super) fn commit_job<T: AggregateTables>(
         return not_now(Response::Collected(collected));
     }
     let mut suspects: Vec<(Scope, BTreeSet<ReportId>)> = Vec::new();
-    for scope in scopes {
-        let is_held = |id: &ReportId| {
-            held.binary_search(&scope.fingerprint(live_now, &commit.param, id)).is_ok()
-        };
-        let ids: BTreeSet<ReportId> = all_ids(&commit.slices).filter(is_held).collect();
+    for scope in Scope::of(meta, &commit.param) {
+        let ids = scope.held(tables, live_now, meta, &commit, &held)?;
         if !ids.is_empty() {
             suspects.push((scope, ids));
         }
@@ -91,7 +89,7 @@ pub(super) fn commit_job<T: AggregateTables>(
     }
     let row = job_row(commit, (u64::from(generation) << 32) | u64::from(live.rows))?;
     tables.insert_job(generation, &row)?;
-    live.add(meta.field, &row.head, &row.ids);
+    live.add(meta.field, &row.head, &row.ids)?;
     let refused = row.recorded.refused;
     let full = live.is_full(limits);
     if full {
@@ -174,10 +172,31 @@ impl Scope {
         }
     }
 
-    fn fingerprint(self, live: &Live, param: &[u8], id: &ReportId) -> u64 {
+    /// The reports that were aggregated in this scope, as the index has it. `held` is what it has of those that were asked
+    /// about first: most reports are new, whatever the number of levels.
+    fn held(
+        self,
+        tables: &mut impl AggregateTables,
+        live: &Live,
+        meta: &StoreMeta,
+        commit: &Commit,
+        held: &[u64],
+    ) -> StoreResult<BTreeSet<ReportId>> {
+        let has = |found: &[u64], fingerprint: u64| found.binary_search(&fingerprint).is_ok();
+        let ids = all_ids(&commit.slices);
         match self {
-            Self::Param => live.recent.fingerprint(param, id),
-            Self::Level(level) => live.recent.fingerprint_at(level, id),
+            Self::Param => {
+                Ok(ids.filter(|id| has(held, live.recent.fingerprint(&commit.param, id))).collect())
+            }
+            Self::Level(level) => {
+                let known: Vec<ReportId> =
+                    ids.filter(|id| has(held, live.recent.fingerprint_anyhow(id))).collect();
+                let fingerprint = |id: &ReportId| live.recent.fingerprint_at(level, id);
+                let mut asked: Vec<u64> = known.iter().map(fingerprint).collect();
+                asked.sort_unstable();
+                let found = pack::present(tables, live, meta, &asked)?;
+                Ok(known.into_iter().filter(|id| has(&found, fingerprint(id))).collect())
+            }
         }
     }
 
@@ -201,56 +220,74 @@ fn collected(
     meta: &StoreMeta,
     commit: &Commit,
 ) -> StoreResult<Vec<ReportId>> {
-    let mut out = Vec::new();
+    let mut out = BTreeSet::new();
+    let mut wanted: BTreeMap<Batch, BTreeSet<ReportId>> = BTreeMap::new();
     for slice in &commit.slices {
-        let sealed: Vec<Vec<u8>> = tables
-            .sealed_near(&slice.bucket)?
-            .into_iter()
-            .filter(|s| s.range.contains(&slice.bucket))
-            .map(|s| s.param)
-            .collect();
-        if sealed.contains(&commit.param) {
-            out.extend(report_ids(&slice.ids));
-            continue;
+        let sealed = tables.sealed_near(&slice.bucket)?;
+        for sealed in sealed.into_iter().filter(|s| s.range.contains(&slice.bucket)) {
+            if sealed.param == commit.param {
+                out.extend(report_ids(&slice.ids));
+            } else {
+                wanted.insert((sealed.param, slice.bucket), report_ids(&slice.ids).collect());
+            }
         }
-        let ids: BTreeSet<ReportId> = report_ids(&slice.ids).collect();
-        let mut missing = BTreeSet::new();
-        for param in &sealed {
-            let kept = kept_under(tables, live, meta, param, &ids)?;
-            missing.extend(ids.difference(&kept).copied());
-        }
-        out.extend(missing);
     }
-    Ok(out)
+    let counted = counted(tables, live, meta, &wanted)?;
+    for (batch, ids) in &wanted {
+        match counted.get(batch) {
+            Some(counted) => out.extend(ids.difference(counted).copied()),
+            None => out.extend(ids.iter().copied()),
+        }
+    }
+    Ok(out.into_iter().collect())
 }
 
-/// Which of these reports count under another aggregation parameter.
-fn kept_under(
+/// A batch bucket under an aggregation parameter.
+type Batch = (Vec<u8>, BatchBucket);
+
+/// Which of the reports that are wanted of each batch count there. Reads the rows once, whatever the number of batches.
+fn counted(
     tables: &mut impl AggregateTables,
     live: &Live,
     meta: &StoreMeta,
-    param: &[u8],
-    ids: &BTreeSet<ReportId>,
-) -> StoreResult<BTreeSet<ReportId>> {
-    let fingerprint = live.recent.fingerprints(param);
-    let mut asked: Vec<u64> = ids.iter().map(&fingerprint).collect();
-    asked.sort_unstable();
-    let held = pack::present(tables, live, meta, &asked)?;
-    let mut kept: BTreeSet<ReportId> =
-        ids.iter().filter(|id| held.binary_search(&fingerprint(id)).is_ok()).copied().collect();
-    let mut alive = BTreeSet::new();
-    let mut excluded = BTreeSet::new();
-    for holder in holders(tables, meta, |head| head.param == param, &kept)? {
-        for (slice, id) in holder.hits {
-            match holder.head.slices.get(slice) {
-                Some(s) if !s.excluded => alive.insert(id),
-                _ => excluded.insert(id),
-            };
-        }
+    wanted: &BTreeMap<Batch, BTreeSet<ReportId>>,
+) -> StoreResult<BTreeMap<Batch, BTreeSet<ReportId>>> {
+    let mut counted: BTreeMap<Batch, BTreeSet<ReportId>> = BTreeMap::new();
+    for ((param, bucket), ids) in wanted {
+        let fingerprint: Box<dyn Fn(&ReportId) -> u64> = match meta.field.level(param) {
+            Some(_) => Box::new(live.recent.fingerprints_in(param, bucket)),
+            None => Box::new(live.recent.fingerprints(param)),
+        };
+        let mut asked: Vec<u64> = ids.iter().map(&fingerprint).collect();
+        asked.sort_unstable();
+        let held = pack::present(tables, live, meta, &asked)?;
+        let held = ids.iter().filter(|id| held.binary_search(&fingerprint(id)).is_ok());
+        counted.insert((param.clone(), *bucket), held.copied().collect());
     }
     // What is in no row was packed, and only what counts is packed.
-    kept.retain(|id| alive.contains(id) || !excluded.contains(id));
-    Ok(kept)
+    let (mut alive, mut left_out) = (BTreeMap::new(), BTreeMap::new());
+    for table in meta.job_tables() {
+        tables.each_job_ids(table, &mut |head, ids| {
+            for (slice, mine) in ids_by_slice(&head.slices, ids)? {
+                let batch = (head.param.clone(), slice.bucket);
+                let Some(suspects) = counted.get(&batch) else { continue };
+                let found = |ids| report_ids(ids).filter(|id| suspects.contains(id)).collect();
+                let here: Vec<ReportId> = found(mine);
+                let fate = if slice.excluded { &mut left_out } else { &mut alive };
+                fate.entry(batch.clone()).or_insert_with(BTreeSet::new).extend(here);
+                let struck: Vec<ReportId> = found(&slice.struck);
+                left_out.entry(batch).or_insert_with(BTreeSet::new).extend(struck);
+            }
+            Ok(())
+        })?;
+    }
+    for (batch, ids) in &mut counted {
+        let (alive, left_out) = (alive.get(batch), left_out.get(batch));
+        ids.retain(|id| {
+            alive.is_some_and(|a| a.contains(id)) || !left_out.is_some_and(|l| l.contains(id))
+        });
+    }
+    Ok(counted)
 }
 
 /// A job that holds some of the reports asked about.
@@ -356,7 +393,7 @@ fn take_over(
         for n in slices {
             match head.slices.get_mut(n) {
                 Some(slice) if slice.excluded => {
-                    ids = strike_out(&mut head, &ids, n, suspects)?;
+                    ids = strike_out(meta.field, &mut head, &ids, n, suspects)?;
                 }
                 Some(slice) => slice.yields = true,
                 None => {}
@@ -386,6 +423,7 @@ fn job_row(commit: Commit, seq: u64) -> StoreResult<JobRow> {
             share_len: u32::try_from(slice.share.len()).map_err(|_| malformed())?,
             excluded: false,
             yields: false,
+            struck: Vec::new(),
         });
         ids.extend_from_slice(&slice.ids);
         shares.extend_from_slice(&slice.share);

@@ -133,6 +133,10 @@ pub struct SliceHead {
     /// The leader deleted its job, and a later job took over some of its reports. A collection decides which of
     /// the two counts.
     pub yields: bool,
+    /// Of an excluded slice of a task whose batches are queried several times: the reports that others took over, 16 bytes
+    /// each. They never counted here, and must not be taken for reports of this batch.
+    #[serde(with = "crate::b64::serde_b64")]
+    pub struck: Vec<u8>,
 }
 
 /// What is known about a job without reading its ids and its shares.
@@ -423,6 +427,7 @@ fn shares_by_slice<'a>(
 
 /// Strikes `ids` out of the slice number `slice` of a job. Returns what is left of the job's ids.
 fn strike_out(
+    field: FieldKind,
     head: &mut JobHead,
     ids: &[u8],
     slice: usize,
@@ -439,7 +444,11 @@ fn strike_out(
             }
         }
     }
+    let is_remembered = field.level(&head.param).is_some();
     if let Some(s) = head.slices.get_mut(slice) {
+        if is_remembered {
+            s.struck.extend(struck.iter().flat_map(|id| *id.as_bytes()));
+        }
         s.report_count = s.report_count.saturating_sub(struck.len() as u32);
         struck.iter().for_each(|id| s.checksum.remove(id));
     }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     AggregateTables, Epoch, Generation, JobHead, JobRow, Live, RecordedJob, SliceHead, StoreError,
-    StoreMeta, StoreResult, collection, is_sealed, report_ids, shares_by_slice,
+    StoreMeta, StoreResult, collection, ids_by_slice, is_sealed, report_ids, shares_by_slice,
 };
 use crate::{
     batch::BatchBucket,
@@ -36,6 +36,9 @@ pub struct Limits {
     pub pressure_share_bytes: u64,
 }
 
+/// Fingerprints in one statement: what is bound to it must stay far below SQLite's 2 MB.
+const ASKED_AT_ONCE: usize = 8_192;
+
 impl Limits {
     /// What a deployment has.
     pub const DEFAULT: Self = Self {
@@ -53,14 +56,21 @@ impl Live {
     }
 
     /// Takes note of a job in the newest generation.
-    pub(super) fn add(&mut self, field: FieldKind, head: &JobHead, ids: &[u8]) {
+    pub(super) fn add(&mut self, field: FieldKind, head: &JobHead, ids: &[u8]) -> StoreResult<()> {
         self.recent.insert_job(&head.job);
-        self.recent.insert_all(&head.param, ids);
-        if let Some(level) = field.level(&head.param) {
-            self.recent.insert_all_at(level, ids);
+        match field.level(&head.param) {
+            None => self.recent.insert_all(&head.param, ids),
+            Some(level) => {
+                self.recent.insert_all_anyhow(ids);
+                self.recent.insert_all_at(level, ids);
+                for (slice, mine) in ids_by_slice(&head.slices, ids)? {
+                    self.recent.insert_all_in(&head.param, &slice.bucket, mine);
+                }
+            }
         }
         self.rows += 1;
         self.share_bytes += head.slices.iter().map(|s| u64::from(s.share_len)).sum::<u64>();
+        Ok(())
     }
 
     pub(super) fn is_full(&self, limits: &Limits) -> bool {
@@ -80,8 +90,7 @@ pub(super) fn load<'a>(
         let mut loaded = Live::new(meta.fingerprint_key);
         if let Some(generation) = meta.epochs.last().and_then(|e| e.generations.last()) {
             tables.each_job_ids(generation.table, &mut |head, ids| {
-                loaded.add(meta.field, &head, ids);
-                Ok(())
+                loaded.add(meta.field, &head, ids)
             })?;
         }
         *live = Some(loaded);
@@ -98,7 +107,9 @@ pub(super) fn present(
 ) -> StoreResult<Vec<u64>> {
     let mut found: Vec<u64> = asked.iter().copied().filter(|f| live.recent.contains(*f)).collect();
     for epoch in &meta.epochs {
-        found.extend(epoch.runs.present(tables, asked)?);
+        for some in asked.chunks(ASKED_AT_ONCE) {
+            found.extend(epoch.runs.present(tables, some)?);
+        }
     }
     found.sort_unstable();
     found.dedup();
@@ -253,7 +264,7 @@ pub(super) fn fates(
         let must_stay = head.slices.iter().any(|slice| {
             let is_frozen = meta.frozen.as_ref().is_some_and(|f| f.range.contains(&slice.bucket));
             let names_free_ids = slice.excluded && slice.report_count > 0;
-            is_frozen || slice.yields || names_free_ids
+            is_frozen || slice.yields || names_free_ids || !slice.struck.is_empty()
         });
         if must_stay {
             fates.staying.insert(head.job);
@@ -262,14 +273,17 @@ pub(super) fn fates(
         params.insert(head.param);
         Ok(())
     })?;
-    let mut contested: BTreeSet<(Vec<u8>, ReportId)> = BTreeSet::new();
-    for param in &params {
-        let ids = collection::ids_where(tables, meta, param, |_, s| !s.excluded && s.yields)?;
-        contested.extend(ids.into_iter().map(|id| (param.clone(), id)));
+    let mut contested: BTreeMap<Vec<u8>, BTreeSet<ReportId>> = BTreeMap::new();
+    for param in params {
+        let ids = collection::ids_where(tables, meta, &param, |_, s| !s.excluded && s.yields)?;
+        if !ids.is_empty() {
+            contested.insert(param, ids);
+        }
     }
     if !contested.is_empty() {
         tables.each_job_ids(table, &mut |head, ids| {
-            if report_ids(ids).any(|id| contested.contains(&(head.param.clone(), id))) {
+            let rivals = contested.get(&head.param);
+            if rivals.is_some_and(|rivals| report_ids(ids).any(|id| rivals.contains(&id))) {
                 fates.staying.insert(head.job);
             }
             Ok(())

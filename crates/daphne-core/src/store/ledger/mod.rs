@@ -323,8 +323,10 @@ where
         if !placement.has_time_groups() {
             let stores = whole_task_stores(placement.shards);
             let answers = self.call_all(objects, &stores, |_| StoreAction::Purge).await?;
-            let gone = answers.iter().all(|a| *a == Some(AggregateStoreResponse::Done));
-            return Ok(if gone { LedgerResponse::Done } else { LedgerResponse::Busy });
+            if !answers.iter().all(|a| *a == Some(AggregateStoreResponse::Done)) {
+                return Ok(LedgerResponse::Busy);
+            }
+            return purge_job_stores(objects, placement).await;
         }
         let mut stores = self.db.transaction(|t| t.registered(0, u64::MAX))?;
         stores.truncate(PURGED_AT_ONCE);
@@ -340,11 +342,7 @@ where
         if !left.is_empty() {
             return Ok(LedgerResponse::Busy);
         }
-        let calls = (0..placement.shards)
-            .map(|shard| objects.job_store(placement, shard, JobStoreRequest::Purge));
-        let answers: Vec<_> = stream::iter(calls).buffered(PARALLEL_CALLS).collect().await;
-        let gone = answers.iter().all(|a| *a == Ok(JobStoreResponse::Done));
-        Ok(if gone { LedgerResponse::Done } else { LedgerResponse::Busy })
+        purge_job_stores(objects, placement).await
     }
 
     /// Rolls back the pending attempt. Returns whether none is left.
@@ -495,4 +493,16 @@ fn released(
     out.sort_unstable();
     out.dedup();
     Ok(out)
+}
+
+/// Has the job stores of a task forget everything; also those that never knew anything.
+async fn purge_job_stores(
+    objects: &impl Objects,
+    placement: &Placement,
+) -> StoreResult<LedgerResponse> {
+    let calls = (0..placement.shards)
+        .map(|shard| objects.job_store(placement, shard, JobStoreRequest::Purge));
+    let answers: Vec<_> = stream::iter(calls).buffered(PARALLEL_CALLS).collect().await;
+    let gone = answers.iter().all(|a| *a == Ok(JobStoreResponse::Done));
+    Ok(if gone { LedgerResponse::Done } else { LedgerResponse::Busy })
 }

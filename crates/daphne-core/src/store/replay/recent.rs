@@ -5,7 +5,10 @@ use std::{hash::Hasher, ops::Range};
 use sha2::{Digest, Sha256};
 use siphasher::sip::SipHasher13;
 
-use crate::ids::{AggregationJobId, ReportId};
+use crate::{
+    batch::BatchBucket,
+    ids::{AggregationJobId, ReportId},
+};
 
 /// Fingerprints kept apart from the others, so that one insertion does not move the whole megabyte: 32 KiB.
 const NEWEST_MAX: usize = 4_096;
@@ -18,6 +21,10 @@ const REPORT: u8 = 0;
 const JOB: u8 = 1;
 /// A report at a level, whatever the rest of the aggregation parameter.
 const REPORT_AT: u8 = 2;
+/// A report under a parameter and in a batch bucket.
+const REPORT_IN: u8 = 3;
+/// A report, whatever it was aggregated for.
+const REPORT_ANYHOW: u8 = 4;
 
 /// Fingerprints of the reports and jobs whose rows came after the last flush, 8 bytes each.
 ///
@@ -59,6 +66,21 @@ impl Recent {
         self.hash(REPORT_AT, id.as_bytes(), &level.to_be_bytes())
     }
 
+    /// The fingerprints of reports under an aggregation parameter, and in a batch bucket.
+    pub fn fingerprints_in(
+        &self,
+        param: &[u8],
+        bucket: &BatchBucket,
+    ) -> impl Fn(&ReportId) -> u64 + '_ {
+        let name = name_in(param, bucket);
+        move |id| self.hash(REPORT_IN, id.as_bytes(), &name)
+    }
+
+    /// The fingerprint of a report that was aggregated at some level.
+    pub fn fingerprint_anyhow(&self, id: &ReportId) -> u64 {
+        self.hash(REPORT_ANYHOW, id.as_bytes(), &[])
+    }
+
     /// The fingerprint of a job.
     pub fn fingerprint_job(&self, job: &AggregationJobId) -> u64 {
         self.hash(JOB, job.as_bytes(), &[])
@@ -72,6 +94,16 @@ impl Recent {
     /// Adds reports at a level: ids of 16 bytes, back to back.
     pub fn insert_all_at(&mut self, level: u16, ids: &[u8]) {
         self.insert_ids(REPORT_AT, &level.to_be_bytes(), ids);
+    }
+
+    /// Adds reports under an aggregation parameter and in a batch bucket.
+    pub fn insert_all_in(&mut self, param: &[u8], bucket: &BatchBucket, ids: &[u8]) {
+        self.insert_ids(REPORT_IN, &name_in(param, bucket), ids);
+    }
+
+    /// Adds reports, whatever they were aggregated for.
+    pub fn insert_all_anyhow(&mut self, ids: &[u8]) {
+        self.insert_ids(REPORT_ANYHOW, &[], ids);
     }
 
     fn insert_ids(&mut self, domain: u8, of: &[u8], ids: &[u8]) {
@@ -157,6 +189,11 @@ impl Recent {
 /// What stands for an aggregation parameter in fingerprints. A long one would be hashed again for each report.
 fn name(param: &[u8]) -> Vec<u8> {
     if param.len() <= NAME_MAX { param.to_vec() } else { Sha256::digest(param).to_vec() }
+}
+
+fn name_in(param: &[u8], bucket: &BatchBucket) -> Vec<u8> {
+    // All buckets of a task are of one length.
+    [bucket.to_key(), name(param)].concat()
 }
 
 /// Merges `new`, sorted, into the sorted `all[start..]`, from the back and in place.
