@@ -124,7 +124,7 @@ fn saved_task(folder: &TempDir, options: &[&str]) -> String {
 
 #[test]
 fn a_bad_command_line_is_one_line() {
-    fails(&["task", "add", "--vdaf", "poplar1"], 2, "poplar1");
+    fails(&["task", "add", "--vdaf", "poplar2"], 2, "poplar2");
     fails(&["task", "add"], 2, "--vdaf");
     fails(&["frobnicate"], 2, "frobnicate");
     fails(&["drive", "--task", "t.json"], 2, "--reports");
