@@ -9,7 +9,7 @@ use std::{ffi::OsString, num::NonZeroU64, path::PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use daphne_core::{ids::TaskId, store::config_store::PURGE_AFTER_MAX_S, vdaf::POPLAR1_BITS_MAX};
 
-pub use hpke::{FirstState, HpkeCommand, KemName, KeyIdArg};
+pub use hpke::{FirstState, HpkeCommand, HpkePolicyArgs, KemName, KeyIdArg};
 pub use peer::{
     EndpointArg, PeerAddArgs, PeerCommand, PeerSecretArgs, PeerSetArgs, PeerTokenCommand,
     PolicyArgs, TokenArgs,
@@ -61,7 +61,7 @@ pub enum Command {
     /// Creates, lists, shows and deletes tasks
     #[command(subcommand)]
     Task(TaskCommand),
-    /// Makes, imports, lists and retires the helper's HPKE keys
+    /// Makes, imports, lists, rotates and retires the helper's HPKE keys
     #[command(subcommand)]
     Hpke(HpkeCommand),
     /// Adds, lists, changes and removes leaders that bring their tasks along (taskprov)

@@ -159,6 +159,8 @@ const fn version_of(route: Route) -> Option<DapVersion> {
         | Route::AdminTaskStatus
         | Route::AdminHpkeKeys
         | Route::AdminHpkeKey
+        | Route::AdminHpkeRotation
+        | Route::AdminHpkePolicy
         | Route::AdminPeers => None,
         #[cfg(feature = "test-routes")]
         Route::Test => None,
@@ -216,6 +218,8 @@ async fn dispatch(
             | Route::AdminTaskStatus
             | Route::AdminHpkeKeys
             | Route::AdminHpkeKey
+            | Route::AdminHpkeRotation
+            | Route::AdminHpkePolicy
             | Route::AdminPeers,
             _,
         ) => admin::handle(&context, &mut request, &found).await,

@@ -25,6 +25,10 @@ pub enum Route {
     AdminHpkeKey,
     /// All peers that may bring tasks along.
     AdminPeers,
+    /// Rotations of the HPKE keys.
+    AdminHpkeRotation,
+    /// The schedule by which HPKE keys come and go.
+    AdminHpkePolicy,
     /// Whatever tests need.
     #[cfg(feature = "test-routes")]
     Test,
@@ -64,6 +68,8 @@ impl Routes {
             ("/admin/hpke_keys", Route::AdminHpkeKeys),
             ("/admin/hpke_keys/{key}", Route::AdminHpkeKey),
             ("/admin/taskprov_peers", Route::AdminPeers),
+            ("/admin/hpke_rotation", Route::AdminHpkeRotation),
+            ("/admin/hpke_policy", Route::AdminHpkePolicy),
             #[cfg(feature = "test-routes")]
             ("/internal/test/{job}", Route::Test),
         ] {
@@ -99,6 +105,8 @@ impl Route {
             Self::AdminPeers => "GET, HEAD, POST, PATCH, DELETE",
             Self::AdminTask => "GET, HEAD, DELETE",
             Self::AdminHpkeKey => "PATCH, DELETE",
+            Self::AdminHpkeRotation => "POST",
+            Self::AdminHpkePolicy => "GET, HEAD, PUT",
             Self::AdminTaskStatus => "GET, HEAD",
             #[cfg(feature = "test-routes")]
             Self::Test => "GET, POST",
@@ -123,6 +131,8 @@ impl Route {
             Self::AdminHpkeKeys => "admin_hpke_keys",
             Self::AdminHpkeKey => "admin_hpke_key",
             Self::AdminPeers => "admin_taskprov_peers",
+            Self::AdminHpkeRotation => "admin_hpke_rotation",
+            Self::AdminHpkePolicy => "admin_hpke_policy",
             #[cfg(feature = "test-routes")]
             Self::Test => "test",
         }

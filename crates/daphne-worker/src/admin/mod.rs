@@ -11,10 +11,15 @@
 //! | `POST /admin/hpke_keys` | `{"id", "kem", "state"}`, all optional, to make one; `{"config", "private_key"[, "state", "pinned"]}` to import one | 201, or 200 if it was imported before: `KeyInfo` |
 //! | `PATCH /admin/hpke_keys/{id}` | `{"state": "active"}`, `{"state": "expired"}` or `{"pinned": bool}` | 200: `KeyInfo` |
 //! | `DELETE /admin/hpke_keys/{id}[?force=true]` | | 200: `KeyInfo`; the private key is destroyed |
+//! | `POST /admin/hpke_rotation` | `{}` | 200: `KeyInfo` of the key that is published now in place of the others |
+//! | `GET /admin/hpke_policy` | | 200: `{"policy": Policy or null, "next_change": seconds or null}` |
+//! | `PUT /admin/hpke_policy` | `{"policy": Policy or null}` | 200, as above |
 //! | `GET /admin/taskprov_peers` | | 200: `{"peers": [PeerView, ..]}`, by endpoint |
 //! | `POST /admin/taskprov_peers` | `PeerSpec` | 201, or 200 if it exists with these parameters: `PeerView` |
 //! | `PATCH /admin/taskprov_peers` | `PeerChange` | 200: `PeerView` |
 //! | `DELETE /admin/taskprov_peers?endpoint=URL` | | 204 |
+//!
+//! Where a change of keys would do harm it is refused (409), unless its body has `"force": true`.
 
 mod keys;
 mod peers;
@@ -56,6 +61,9 @@ pub async fn handle(
         (Route::AdminHpkeKeys, Method::Post) => keys::create(context, request).await,
         (Route::AdminHpkeKeys, _) => keys::list(context).await,
         (Route::AdminHpkeKey, Method::Delete) => keys::destroy(context, request, &found.key).await,
+        (Route::AdminHpkeRotation, _) => keys::rotate(context, request).await,
+        (Route::AdminHpkePolicy, Method::Put) => keys::set_policy(context, request).await,
+        (Route::AdminHpkePolicy, _) => keys::show_policy(context).await,
         (Route::AdminHpkeKey, _) => keys::change(context, request, &found.key).await,
         (Route::AdminPeers, _) => peers::handle(context, request).await,
         _ => Err(Abort::new(AbortKind::NotFound, "").into()),
