@@ -157,6 +157,9 @@ const fn version_of(route: Route) -> Option<DapVersion> {
         | Route::AdminTasks
         | Route::AdminTask
         | Route::AdminTaskStatus
+        | Route::AdminLeaderTokens
+        | Route::AdminSecrets
+        | Route::AdminReseal
         | Route::AdminHpkeKeys
         | Route::AdminHpkeKey
         | Route::AdminHpkeRotation
@@ -216,6 +219,9 @@ async fn dispatch(
             Route::AdminTasks
             | Route::AdminTask
             | Route::AdminTaskStatus
+            | Route::AdminLeaderTokens
+            | Route::AdminSecrets
+            | Route::AdminReseal
             | Route::AdminHpkeKeys
             | Route::AdminHpkeKey
             | Route::AdminHpkeRotation

@@ -19,6 +19,12 @@ pub enum Route {
     AdminTask,
     /// How one task is doing.
     AdminTaskStatus,
+    /// Tokens of a task's leader.
+    AdminLeaderTokens,
+    /// What is sealed with which root key.
+    AdminSecrets,
+    /// Seals it with the newest.
+    AdminReseal,
     /// All HPKE keys.
     AdminHpkeKeys,
     /// One HPKE key.
@@ -65,6 +71,9 @@ impl Routes {
             ("/admin/tasks", Route::AdminTasks),
             ("/admin/tasks/{task}", Route::AdminTask),
             ("/admin/tasks/{task}/status", Route::AdminTaskStatus),
+            ("/admin/tasks/{task}/leader_tokens", Route::AdminLeaderTokens),
+            ("/admin/secrets", Route::AdminSecrets),
+            ("/admin/secrets/reseal", Route::AdminReseal),
             ("/admin/hpke_keys", Route::AdminHpkeKeys),
             ("/admin/hpke_keys/{key}", Route::AdminHpkeKey),
             ("/admin/taskprov_peers", Route::AdminPeers),
@@ -105,9 +114,10 @@ impl Route {
             Self::AdminPeers => "GET, HEAD, POST, PATCH, DELETE",
             Self::AdminTask => "GET, HEAD, DELETE",
             Self::AdminHpkeKey => "PATCH, DELETE",
-            Self::AdminHpkeRotation => "POST",
+            Self::AdminHpkeRotation | Self::AdminReseal => "POST",
+            Self::AdminLeaderTokens => "GET, HEAD, POST, DELETE",
             Self::AdminHpkePolicy => "GET, HEAD, PUT",
-            Self::AdminTaskStatus => "GET, HEAD",
+            Self::AdminTaskStatus | Self::AdminSecrets => "GET, HEAD",
             #[cfg(feature = "test-routes")]
             Self::Test => "GET, POST",
         }
@@ -128,6 +138,9 @@ impl Route {
             Self::AdminTasks => "admin_tasks",
             Self::AdminTask => "admin_task",
             Self::AdminTaskStatus => "admin_task_status",
+            Self::AdminLeaderTokens => "admin_leader_tokens",
+            Self::AdminSecrets => "admin_secrets",
+            Self::AdminReseal => "admin_reseal",
             Self::AdminHpkeKeys => "admin_hpke_keys",
             Self::AdminHpkeKey => "admin_hpke_key",
             Self::AdminPeers => "admin_taskprov_peers",

@@ -100,6 +100,11 @@ impl ObjectRequest for ConfigRequest {
             Self::CreateTask { .. } => Idempotence::Idempotent,
             // A deleted task stays deleted. A repeat says that it did not exist, which the operator can bear.
             Self::DeleteTask { .. } => Idempotence::Idempotent,
+            // A token that is there is not added again, nor one that is gone removed: a repeat of that says so, which the
+            // operator can bear.
+            Self::Tokens(_) => Idempotence::Idempotent,
+            // What is sealed with the newest root key stays so.
+            Self::Secrets(_) => Idempotence::Idempotent,
             Self::Keys(request) => match request {
                 // It only reads.
                 KeyRequest::ReadPolicy => Idempotence::Idempotent,

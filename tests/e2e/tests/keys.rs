@@ -5,18 +5,19 @@ use std::collections::BTreeMap;
 use dapctl::http::ClientError;
 use daphne_core::{
     b64,
-    batch::BatchMode::TimeInterval,
+    batch::BatchMode::{LeaderSelected, TimeInterval},
     codec::Writer,
     error::ReportError,
     hpke::{HpkeConfig, HpkeConfigList, HpkeKem, HpkeKeypair},
-    ids::HpkeConfigId,
+    ids::{BatchId, HpkeConfigId, TaskId},
     message::PartialBatchSelector,
+    seal::TokenHash,
     store::config_store::keys::{KeyState, Policy},
     time::Duration,
 };
 use e2e::{
     Books, Server, World,
-    server::{HPKE_KEY_ID, random},
+    server::{HPKE_KEY_ID, random, random_token},
 };
 use p256::{
     ecdsa::{DerSignature, VerifyingKey, signature::Verifier as _},
@@ -284,14 +285,117 @@ fn the_list_is_signed_if_there_is_a_signing_key() {
 }
 
 #[test]
+fn a_leaders_tokens_overlap_while_one_takes_over_from_the_other() {
+    let server = Server::start();
+    let admin = server.admin();
+    let mut world = World::new(&server, LeaderSelected, |_| {});
+    let task = world.task_id;
+    let works = |world: &mut World, token: &str| {
+        world.token = token.to_owned();
+        let batch = PartialBatchSelector::LeaderSelected(BatchId::new(random()));
+        world.put(&world.job(batch, &world.sums(&[1, 2], world.time(0)))).status
+    };
+    let (old, new) = (world.token.clone(), random_token());
+    assert_eq!((works(&mut world, &old), works(&mut world, &new)), (200, 403));
+    let name = |token: &str| TokenHash::of(token).name();
+    assert_eq!(admin.leader_tokens(&task).unwrap().unwrap(), [name(&old)]);
+    refused(admin.remove_leader_token(&task, &name(&old)), 409, "add its successor first");
+    // By the token, and by its hash, which is already there.
+    let path = format!("/admin/tasks/{task}/leader_tokens");
+    let body = format!("{{\"leader_token\":\"{new}\"}}");
+    let answer = server.admin_ask("POST", &path, Some(&body));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let hash = serde_json::to_value(TokenHash::of(&new)).unwrap();
+    let hash = hash.as_str().unwrap();
+    let tokens = admin.add_leader_token(&task, None, Some(hash)).unwrap().unwrap();
+    assert_eq!(tokens, [name(&old), name(&new)]);
+    assert_eq!((works(&mut world, &old), works(&mut world, &new)), (200, 200));
+    let body = format!("{{\"leader_token\":\"{old}\"}}");
+    assert_eq!(server.admin_ask("DELETE", &path, Some(&body)).status, 200);
+    // At once in this isolate, which knows what it did.
+    assert_eq!((works(&mut world, &old), works(&mut world, &new)), (403, 200));
+    refused(admin.remove_leader_token(&task, &name(&old)), 409, "no such leader token");
+    // A repeat of the task's creation, which has the old token, is one, and does not bring it back.
+    assert!(!admin.create_task(&world.spec).unwrap().created);
+    assert_eq!((works(&mut world, &old), works(&mut world, &new)), (403, 200));
+    for body in [
+        "{}".to_owned(),
+        "{\"leader_token\":\"short\"}".to_owned(),
+        format!("{{\"leader_token\":\"{new}\",\"leader_token_hash\":\"{hash}\"}}"),
+        "{\"leader_token_hash\":\"AAAA\"}".to_owned(),
+    ] {
+        let answer = server.admin_ask("POST", &path, Some(&body));
+        answer.refused_without_type(400);
+        assert!(!answer.text().contains(&new), "{}", answer.text());
+    }
+    let unknown = TaskId::new(random());
+    assert_eq!(admin.leader_tokens(&unknown).unwrap(), None);
+    assert_eq!(admin.add_leader_token(&unknown, None, Some(hash)).unwrap(), None);
+}
+
+#[test]
+fn everything_is_sealed_anew_and_the_old_root_key_goes() {
+    let mut server = Server::start();
+    let admin = server.admin();
+    let imported = keypair(0);
+    admin.import_hpke_key(&imported, true, false).unwrap();
+    let old = World::new(&server, TimeInterval, |_| {});
+    let second = format!("2={}", b64::encode(&random::<32>()));
+    let both = format!("{},{second}", server.secret("ROOT_KEYS"));
+    server.set_secret("ROOT_KEYS", &both);
+    let mut world = World::new(&server, TimeInterval, |_| {});
+    let needed =
+        |kind: &str, of: &[(u32, u64)]| (kind.to_owned(), BTreeMap::from_iter(of.to_vec()));
+    let status = admin.secrets_status().unwrap();
+    let before = [
+        needed("hpke_keys", &[(1, 2)]),
+        needed("shard_keys", &[(1, 1), (2, 1)]),
+        needed("verify_keys", &[(1, 1), (2, 1)]),
+    ];
+    assert_eq!(status.needed, BTreeMap::from(before));
+    assert_eq!((status.configured, status.newest, status.resealed), (vec![1, 2], 2, 0));
+    assert_eq!(admin.reseal_secrets().unwrap().resealed, 3);
+    let again = admin.reseal_secrets().unwrap();
+    assert_eq!(again.resealed, 0);
+    let after = [
+        needed("hpke_keys", &[(2, 2)]),
+        needed("shard_keys", &[(1, 1), (2, 1)]),
+        needed("verify_keys", &[(2, 2)]),
+    ];
+    assert_eq!(again.needed, BTreeMap::from(after));
+    // What was sealed anew is still the same.
+    old.aggregate(TIMED, &old.sums(&[1, 2], old.time(0)), &mut Books::default());
+    // Its reports are spread with the old root key for as long as it lives.
+    assert!(admin.delete_task(&old.task_id, None).unwrap());
+    let gone = admin.secrets_status().unwrap();
+    assert!(gone.needed.values().all(|versions| versions.keys().eq([&2])), "{gone:?}");
+    server.set_secret("ROOT_KEYS", &second);
+    assert_eq!(server.client().get("/healthz").status, 200);
+    for config in [server.hpke_config(), imported.config()] {
+        world.reporter.helper_hpke_config = config.clone();
+        let mut books = Books::default();
+        let bucket = u64::from(config.id.0);
+        world.aggregate(TIMED, &world.sums(&[3, 4], world.time(bucket)), &mut books);
+        world.collect(world.interval(bucket, 1), &books);
+    }
+    assert_eq!(admin.secrets_status().unwrap().configured, [2]);
+}
+
+#[test]
 fn key_material_is_for_operators_only() {
     let server = Server::start();
+    let task = TaskId::new(random());
     for (method, path) in [
         ("PATCH", "/admin/hpke_keys/7".to_owned()),
         ("DELETE", "/admin/hpke_keys/7?force=true".to_owned()),
         ("POST", "/admin/hpke_rotation".to_owned()),
         ("GET", "/admin/hpke_policy".to_owned()),
         ("PUT", "/admin/hpke_policy".to_owned()),
+        ("GET", "/admin/secrets".to_owned()),
+        ("POST", "/admin/secrets/reseal".to_owned()),
+        ("GET", format!("/admin/tasks/{task}/leader_tokens")),
+        ("POST", format!("/admin/tasks/{task}/leader_tokens")),
+        ("DELETE", format!("/admin/tasks/{task}/leader_tokens")),
     ] {
         let body = (method != "GET").then_some(b"{}".as_slice());
         server.client().ask(method, &path, &[], body).refused_without_type(403);

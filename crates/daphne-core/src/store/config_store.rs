@@ -9,16 +9,20 @@
 
 pub mod keys;
 pub mod peers;
+pub mod secrets;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+pub mod tokens;
 
 use serde::{Deserialize, Serialize};
 
 use self::{
     keys::{Advanced, KeyRequest, KeyResponse, KeySettings, SealedKeypair, StoredHpkeKey},
     peers::{PeerRequest, PeerResponse, PeerTables},
+    secrets::{SecretsPage, SecretsRequest},
+    tokens::{TokenRefusal, TokenRequest},
 };
 use super::{
     CallError, Database, Objects, StoreResult,
@@ -212,6 +216,10 @@ pub enum ConfigRequest {
     Keys(KeyRequest),
     /// About peers that may bring tasks along.
     Peers(PeerRequest),
+    /// Change the tokens of a task's leader.
+    Tokens(TokenRequest),
+    /// Look at what is sealed, and seal it anew.
+    Secrets(SecretsRequest),
 }
 
 /// What the `ConfigStore` answers.
@@ -235,6 +243,10 @@ pub enum ConfigResponse {
     Keys(KeyResponse),
     /// About peers that may bring tasks along.
     Peers(PeerResponse),
+    /// The tokens are as they are, for this reason.
+    TokensRefused(TokenRefusal),
+    /// What is sealed with which root keys.
+    Secrets(SecretsPage),
 }
 
 /// The outcome of a request, for the host.
@@ -341,6 +353,10 @@ fn respond(
         ConfigRequest::ListHpkeKeys => Ok(ConfigResponse::HpkeKeys(keys::listed(t)?)),
         ConfigRequest::Keys(request) => {
             keys::respond(t, request, sealer, now).map(ConfigResponse::Keys)
+        }
+        ConfigRequest::Tokens(request) => tokens::respond(t, &request),
+        ConfigRequest::Secrets(request) => {
+            secrets::respond(t, request, sealer).map(ConfigResponse::Secrets)
         }
         ConfigRequest::Peers(request) => peers::respond(t, request).map(ConfigResponse::Peers),
     }
