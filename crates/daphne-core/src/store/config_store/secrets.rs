@@ -24,7 +24,7 @@ use crate::{
 /// Records in a page.
 const PAGE: u32 = 100;
 
-/// Kinds of records that depend on root keys. A kind that is added here gets an arm in [`page_of`].
+/// Kinds of records that depend on root keys. A kind that is added here gets an arm in `page_of`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SecretKind {
