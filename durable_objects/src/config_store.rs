@@ -1,5 +1,5 @@
 //! [`ConfigStore`]: the truth about tasks, HPKE keys and peers. One row each; secrets in them are sealed. One row more for a
-//! task whose end is known, until its objects have forgotten it.
+//! task whose end is known, until its objects have forgotten it, and one for all keys together.
 
 mod peers;
 
@@ -8,18 +8,20 @@ use std::cell::Cell;
 use daphne_core::{
     hpke::{HpkeKem, HpkeKeypair},
     ids::{HpkeConfigId, TaskId},
+    seal::RootKeys,
     store::{
         StoreError, StoreResult,
         config_store::{
-            self, ConfigRequest, ConfigResponse, ConfigTables, Purge, TaskEntry,
-            keys::{KeySource, SealedKeypair, StoredHpkeKey},
+            self, ConfigRequest, ConfigResponse, ConfigTables, Purge, Sealer, TaskEntry,
+            keys::{KeySettings, SealedKeypair, StoredHpkeKey},
         },
     },
     time::Time,
 };
 use storage_proxy::{config, objects::ObjectCaller, random};
 use worker::{
-    DurableObject, Env, Request, Response, Result, SqlStorageValue, State, durable_object,
+    DurableObject, Env, Request, Response, Result, SqlStorageValue, State, console_error,
+    durable_object,
 };
 use zeroize::Zeroizing;
 
@@ -61,6 +63,7 @@ impl DurableObject for ConfigStore {
 
     async fn alarm(&self) -> Result<Response> {
         self.alarm.rang();
+        self.advance_keys().await.map_err(|e| worker::Error::RustError(e.to_string()))?;
         let done = match config_store::alarm(&self.database, &self.objects, now()).await {
             Ok(wake) => self.alarm.follow(wake, false, || {}).await,
             Err(error) => Err(error),
@@ -72,6 +75,18 @@ impl DurableObject for ConfigStore {
 }
 
 impl ConfigStore {
+    /// What becomes of keys by themselves, Workers should know before they ask.
+    async fn advance_keys(&self) -> StoreResult<()> {
+        let (changed, failed) = config_store::advance_keys(&self.database, &self.maker, now())?;
+        if let Some(why) = failed {
+            console_error!("no HPKE key could be made, though one is due: {why}");
+        }
+        if let Some(records) = changed {
+            config::keys::publish(&self.maker.0, &records).await;
+        }
+        Ok(())
+    }
+
     async fn answer(&self, request: ConfigRequest) -> StoreResult<ConfigResponse> {
         let handled = config_store::handle(&self.database, request, &self.maker, now())?;
         let mut wake = handled.wake;
@@ -84,16 +99,28 @@ impl ConfigStore {
     }
 }
 
-/// Makes key pairs, and seals them with the deployment's root keys.
+/// Makes key pairs, and seals them with the deployment's root keys. These are read when they are needed: to parse them
+/// once for a life in memory would keep them there for nothing.
 struct Maker(Env);
 
-impl KeySource for Maker {
+impl Maker {
+    fn root_keys(&self) -> StoreResult<RootKeys> {
+        config::root_keys(&self.0).map_err(StoreError)
+    }
+}
+
+impl Sealer for Maker {
     fn make(&self, id: HpkeConfigId, kem: HpkeKem) -> StoreResult<SealedKeypair> {
-        let root_keys = config::root_keys(&self.0).map_err(StoreError)?;
+        let root_keys = self.root_keys()?;
         let ikm: Zeroizing<[u8; 64]> = Zeroizing::new(random::bytes());
         let keypair =
             HpkeKeypair::derive(id, kem, ikm.as_slice()).map_err(|e| StoreError(e.to_string()))?;
         Ok(SealedKeypair::seal(&keypair, &root_keys, random::bytes()))
+    }
+
+    fn reseal(&self, label: &str, sealed: &[u8]) -> StoreResult<Option<Vec<u8>>> {
+        // What does not open stays as it is, and is counted as such.
+        Ok(self.root_keys()?.reseal(label, sealed, random::bytes()).unwrap_or(None))
     }
 }
 
@@ -104,6 +131,7 @@ impl Tables for ConfigSql {
         // A NULL record is a deleted task.
         "CREATE TABLE IF NOT EXISTS task (id BLOB PRIMARY KEY, identity BLOB, record BLOB) WITHOUT ROWID",
         "CREATE TABLE IF NOT EXISTS hpke (n INTEGER PRIMARY KEY, id INTEGER, record BLOB)",
+        "CREATE TABLE IF NOT EXISTS setting (name TEXT PRIMARY KEY, v BLOB) WITHOUT ROWID",
         "CREATE TABLE IF NOT EXISTS purge (task BLOB PRIMARY KEY, at BLOB, v BLOB) WITHOUT ROWID",
         "CREATE INDEX IF NOT EXISTS purge_at ON purge (at)",
         peers::SCHEMA,
@@ -160,6 +188,21 @@ impl ConfigTables for ConfigSql {
             "INSERT OR REPLACE INTO hpke VALUES ((SELECT n FROM hpke WHERE id = ?), ?, ?)",
             vec![id.clone(), id, blob(&record)],
         )
+    }
+
+    fn key_settings(&mut self) -> StoreResult<KeySettings> {
+        let stored =
+            self.0.first("SELECT v FROM setting WHERE name = 'keys'", vec![], |mut row| {
+                serde_json::from_slice(&row.blob()?)
+                    .map_err(|e| StoreError(format!("the settings of keys are malformed: {e}")))
+            })?;
+        Ok(stored.unwrap_or_default())
+    }
+
+    fn put_key_settings(&mut self, settings: &KeySettings) -> StoreResult<()> {
+        let v = serde_json::to_vec(settings)
+            .map_err(|e| StoreError(format!("settings cannot be written: {e}")))?;
+        self.0.run("INSERT OR REPLACE INTO setting VALUES ('keys', ?)", vec![blob(&v)])
     }
 
     fn purge(&mut self, id: &TaskId) -> StoreResult<Option<Purge>> {

@@ -15,6 +15,7 @@ const COLLECT = `${STORE}/ledger/collect.rs`;
 const JOBS = `${STORE}/job_store.rs`;
 const STEPS = `${STORE}/job_store/steps.rs`;
 const WORKER = "crates/daphne-core/src/aggregate/commit.rs";
+const HELPER = "crates/daphne-core/src/aggregate/helper.rs";
 
 const SEEDS = 200_000;
 const simulated = (name, says, edits, seeds = SEEDS) => ({ name, says, edits, noticed_by: "simulation", seeds });
@@ -399,6 +400,9 @@ export const MUTANTS = [
       "            if meta.frozen.is_some() {\n                return Ok(Forgotten::NotYet);",
       "            if meta.frozen.is_some() && false {\n                return Ok(Forgotten::NotYet);",
     ),
+  ]),
+  tested("an-expired-key-opens-anything", "Reports may be sealed to a key for ever, and it is destroyed all the same.", ["helper"], [
+    edit(HELPER, "|until| share.metadata.time > until", "|until| false && share.metadata.time > until"),
   ]),
   tested("claims-forgotten-too-early", "A job store forgets which bodies its jobs have before their reports are too old.", ["retention"], [
     edit(JOBS, "if forget_at > now {", "if forget_at > now && false {"),

@@ -2,6 +2,7 @@
 
 mod hpke;
 mod peer;
+mod secrets;
 mod vdaf;
 
 use std::{ffi::OsString, num::NonZeroU64, path::PathBuf};
@@ -9,11 +10,12 @@ use std::{ffi::OsString, num::NonZeroU64, path::PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use daphne_core::{ids::TaskId, store::config_store::PURGE_AFTER_MAX_S, vdaf::POPLAR1_BITS_MAX};
 
-pub use hpke::{FirstState, HpkeCommand, KemName, KeyIdArg};
+pub use hpke::{FirstState, HpkeCommand, HpkePolicyArgs, KemName, KeyIdArg};
 pub use peer::{
     EndpointArg, PeerAddArgs, PeerCommand, PeerSecretArgs, PeerSetArgs, PeerTokenCommand,
     PolicyArgs, TokenArgs,
 };
+pub use secrets::{SecretsCommand, TokenCommand};
 
 use crate::{Failure, helper_client::AuthHeader, output::Format};
 
@@ -61,12 +63,15 @@ pub enum Command {
     /// Creates, lists, shows and deletes tasks
     #[command(subcommand)]
     Task(TaskCommand),
-    /// Makes, imports, lists and retires the helper's HPKE keys
+    /// Makes, imports, lists, rotates and retires the helper's HPKE keys
     #[command(subcommand)]
     Hpke(HpkeCommand),
     /// Adds, lists, changes and removes leaders that bring their tasks along (taskprov)
     #[command(subcommand)]
     Peer(PeerCommand),
+    /// Tells which root keys are needed, and seals everything with the newest
+    #[command(subcommand)]
+    Secrets(SecretsCommand),
     /// Makes reports, and prints what other clients need to make some
     #[command(subcommand)]
     Report(ReportCommand),
@@ -99,6 +104,9 @@ pub enum TaskCommand {
         after_help = "Example:\n  dapctl task rm AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
     )]
     Rm(TaskRmArgs),
+    /// Adds, removes and lists the tokens that a task's leader may present
+    #[command(subcommand)]
+    Token(TokenCommand),
 }
 
 /// Which task goes, and when its data does.

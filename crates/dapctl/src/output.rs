@@ -7,10 +7,13 @@ use std::{
 };
 
 use clap::ValueEnum;
+use daphne_core::time::Time;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::Failure;
 
+/// The end of the year 9999, in days since 1970.
+const DAYS_MAX: u64 = 2_932_897;
 /// Longest text of a peer that is shown, in characters.
 const CLEAN_CHARS_MAX: usize = 300;
 /// Without a terminal, progress is a line no more often than this.
@@ -40,6 +43,26 @@ pub fn clean(text: &str) -> String {
         out.push('…');
     }
     out
+}
+
+/// A time as people write it, in UTC.
+pub fn utc(time: Time) -> String {
+    let (days, s) = (time.as_seconds() / 86_400, time.as_seconds() % 86_400);
+    if days >= DAYS_MAX {
+        return "in the far future".to_owned();
+    }
+    // Years begin in March, so that the day that comes and goes is their last; eras are of 400 years.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_of_year = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_of_year + 2) / 5 + 1;
+    let month = if month_of_year < 10 { month_of_year + 3 } else { month_of_year - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (hour, minute, second) = (s / 3_600, s / 60 % 60, s % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
 }
 
 /// An error's text as one line.
@@ -145,6 +168,24 @@ mod tests {
         let long = clean(&"x".repeat(10_000));
         assert_eq!(long.chars().count(), CLEAN_CHARS_MAX + 1);
         assert_eq!(clean(&"x".repeat(CLEAN_CHARS_MAX)).chars().count(), CLEAN_CHARS_MAX);
+    }
+
+    #[test]
+    fn times_are_dates() {
+        for (s, text) in [
+            (0, "1970-01-01 00:00:00 UTC"),
+            (951_782_399, "2000-02-28 23:59:59 UTC"),
+            (951_782_400, "2000-02-29 00:00:00 UTC"),
+            (951_868_800, "2000-03-01 00:00:00 UTC"),
+            (1_700_000_000, "2023-11-14 22:13:20 UTC"),
+            (4_107_542_399, "2100-02-28 23:59:59 UTC"),
+            (4_107_542_400, "2100-03-01 00:00:00 UTC"),
+            (253_402_300_799, "9999-12-31 23:59:59 UTC"),
+            (253_402_300_800, "in the far future"),
+            (u64::MAX, "in the far future"),
+        ] {
+            assert_eq!(utc(Time::from_seconds(s)), text, "{s}");
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::{
 };
 
 mod provider;
+pub mod signature;
 #[cfg(test)]
 mod tests;
 

@@ -127,12 +127,40 @@ impl RootKeys {
             .map_err(|_| UnsealError::Broken)
     }
 
+    /// What was sealed under an older root, sealed under the newest; `None` if it is already. `nonce` as for
+    /// [`RootKeys::seal`].
+    ///
+    /// # Errors
+    /// [`UnsealError`], as for [`RootKeys::open`].
+    pub fn reseal(
+        &self,
+        label: &str,
+        sealed: &[u8],
+        nonce: [u8; NONCE_LEN],
+    ) -> Result<Option<Vec<u8>>, UnsealError> {
+        if sealed_version(sealed) == Some(self.newest) {
+            return Ok(None);
+        }
+        let plaintext = self.open(label, sealed)?;
+        Ok(Some(self.seal(label, &plaintext, nonce)))
+    }
+
+    /// All versions, ascending.
+    pub fn versions(&self) -> impl Iterator<Item = u32> {
+        self.roots.keys().copied()
+    }
+
     /// The key, of 16 bytes, that spreads a task's reports over its storage objects, or `None` without that
     /// root. Clients choose report ids, and without the key cannot aim them at one object.
     pub fn shard_key(&self, version: u32, task_id: &TaskId) -> Option<[u8; 16]> {
         let root = self.roots.get(&version)?;
         Some(hkdf(&*root.shard, task_id.as_bytes(), SHARD_KEY))
     }
+}
+
+/// The version of the root key under which something was sealed; `None` if it was not.
+pub fn sealed_version(sealed: &[u8]) -> Option<u32> {
+    sealed.first_chunk().map(|version| u32::from_be_bytes(*version))
 }
 
 impl Root {
@@ -271,6 +299,24 @@ mod tests {
             assert!(both.open("hpke 7", &changed).is_err(), "{bit}");
         }
         assert_eq!(*old.open("", &old.seal("", b"", [0; 12])).unwrap(), b"");
+    }
+
+    #[test]
+    fn what_is_sealed_again_is_the_same_under_the_newest_root() {
+        let old = keys(&format!("1={ONE}"));
+        let both = keys(&format!("1={ONE},2={TWO}"));
+        let new = keys(&format!("2={TWO}"));
+        let sealed = old.seal("label", b"secret", [5; 12]);
+        assert_eq!(sealed_version(&sealed), Some(1));
+        assert_eq!(old.reseal("label", &sealed, [6; 12]), Ok(None));
+        let anew = both.reseal("label", &sealed, [6; 12]).unwrap().unwrap();
+        assert_eq!(sealed_version(&anew), Some(2));
+        assert_eq!(*new.open("label", &anew).unwrap(), b"secret");
+        assert_eq!(both.reseal("label", &anew, [7; 12]), Ok(None));
+        assert_eq!(both.reseal("other", &sealed, [6; 12]), Err(UnsealError::Broken));
+        assert_eq!(new.reseal("label", &sealed, [6; 12]), Err(UnsealError::UnknownVersion(1)));
+        assert_eq!(both.versions().collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(sealed_version(b""), None);
     }
 
     #[test]

@@ -332,7 +332,7 @@ impl TaskSpec {
 ///
 /// # Errors
 /// The operator's fault: one sentence that says what to change.
-pub(crate) fn leader_token_hash(
+pub fn leader_token_hash(
     token: Option<&str>,
     hash: Option<TokenHash>,
 ) -> Result<TokenHash, TaskError> {
@@ -420,6 +420,6 @@ pub enum OpenTaskError {
     Broken,
 }
 
-fn seal_label(task: &TaskId) -> String {
+pub(crate) fn seal_label(task: &TaskId) -> String {
     format!("verify key of task {task}")
 }

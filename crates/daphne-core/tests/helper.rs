@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use daphne_core::{
     aggregate::{
         commit::{self, JobIdentity},
-        helper::{HelperJob, HpkeKeyring},
+        helper::{HelperJob, HpkeKeyring, RingKey},
         leader::{LeaderJob, LeaderOutcome, LeaderTask},
     },
     batch::{BatchBucket, BatchMode},
@@ -298,6 +298,28 @@ fn a_repeat_gets_the_same_answer_whatever_the_clock_says_meanwhile() {
         w.cluster.reset_stores();
         assert_eq!(w.put(1, job.request()).unwrap(), first, "after the stores forgot");
         assert_eq!(w.begin(1, &reports[..1]).report_count(), 1);
+    }
+}
+
+/// So that nothing needs the key when the last of them is too old.
+#[test]
+fn an_expired_key_opens_what_was_made_before_its_end() {
+    for shape in [WHOLE, GROUPS, SELECTED] {
+        let mut w = World::new(shape);
+        let keypair = w.keys.get(HpkeConfigId(3)).unwrap().clone();
+        let (accepts_until, active) = (Some(Time::from_seconds(NOW)), w.keys.clone());
+        let ring = HpkeKeyring::of(vec![RingKey { keypair, is_published: false, accepts_until }]);
+        let reports = [w.report_at(1, 1, NOW), w.report_at(2, 2, NOW + 1)];
+        let (taken, job) = (w.begin(1, &w.reports(&[3, 4])), w.begin(1, &reports));
+        let first = w.put(1, taken.request()).unwrap();
+        w.keys = ring;
+        w.now = NOW + 86_400;
+        assert_eq!(w.put(1, taken.request()).unwrap(), first, "a repeat");
+        let unknown = Some(ReportError::HpkeUnknownConfigId);
+        assert_eq!(codes(&w.put(2, job.request()).unwrap()), [None, unknown]);
+        // Who has heard nothing of the key's end yet, or of its return, answers a repeat alike.
+        w.keys = active;
+        assert_eq!(codes(&w.put(2, job.request()).unwrap()), [None, unknown]);
     }
 }
 

@@ -4,6 +4,7 @@ use std::{cell::RefCell, panic::AssertUnwindSafe, rc::Rc};
 
 use daphne_core::{
     error::{Abort, AbortKind, Error, Internal},
+    hpke::signature::ListSigner,
     ids::TaskId,
     seal::TokenHash,
     time::Time,
@@ -14,7 +15,8 @@ use storage_proxy::config::{self, Config};
 use worker::{Date, Env, Method, Request, Response};
 
 use crate::{
-    admin, credentials, dap,
+    admin, credentials,
+    dap::{self, hpke_config::CachingSigner},
     log::{self, Outcome},
     respond,
     router::{Found, Route, Routes},
@@ -22,6 +24,8 @@ use crate::{
 
 /// Secret with the tokens of the admin API.
 pub const ADMIN_TOKENS: &str = "ADMIN_TOKENS";
+/// Secret, optional, with the key that signs the list of HPKE configurations.
+pub const HPKE_CONFIG_SIGNING_KEY: &str = "HPKE_CONFIG_SIGNING_KEY";
 const ADMIN_TOKEN_LEN_MIN: usize = 16;
 
 /// What an isolate keeps between requests.
@@ -33,6 +37,9 @@ pub struct App {
 struct Secrets {
     config: Config,
     admin_tokens: Vec<TokenHash>,
+    signer: Option<CachingSigner>,
+    /// What is wrong with an optional secret. The rest works without it.
+    complaint: Option<String>,
 }
 
 /// A request's surroundings.
@@ -43,6 +50,8 @@ pub struct RequestContext<'a> {
     pub config: &'a Config,
     /// Hashes of the tokens of the admin API.
     pub admin_tokens: &'a [TokenHash],
+    /// Signs the list of HPKE configurations, if that is configured.
+    pub signer: Option<&'a CachingSigner>,
     /// The clock, read once per request.
     pub now: Time,
 }
@@ -80,9 +89,20 @@ impl Secrets {
                 "{ADMIN_TOKENS} must be tokens of at least {ADMIN_TOKEN_LEN_MIN} characters, separated by commas"
             ));
         }
+        let (signer, complaint) = match env.secret(HPKE_CONFIG_SIGNING_KEY) {
+            Err(_) => (None, None),
+            Ok(pem) => match ListSigner::from_pem(&pem.to_string()) {
+                Ok(signer) => (Some(CachingSigner::new(signer)), None),
+                Err(e) => {
+                    (None, Some(format!("{HPKE_CONFIG_SIGNING_KEY}: {e}; nothing is signed")))
+                }
+            },
+        };
         Ok(Self {
             config: Config::new(root_keys),
             admin_tokens: tokens.into_iter().map(TokenHash::of).collect(),
+            signer,
+            complaint,
         })
     }
 }
@@ -137,8 +157,13 @@ const fn version_of(route: Route) -> Option<DapVersion> {
         | Route::AdminTasks
         | Route::AdminTask
         | Route::AdminTaskStatus
+        | Route::AdminLeaderTokens
+        | Route::AdminSecrets
+        | Route::AdminReseal
         | Route::AdminHpkeKeys
         | Route::AdminHpkeKey
+        | Route::AdminHpkeRotation
+        | Route::AdminHpkePolicy
         | Route::AdminPeers => None,
         #[cfg(feature = "test-routes")]
         Route::Test => None,
@@ -158,7 +183,11 @@ async fn dispatch(
     }
     credentials::check_https(&request)?;
     if found.route == Route::Health {
-        return respond::health(app.secrets.as_ref().err());
+        let wrong = match &app.secrets {
+            Ok(secrets) => secrets.complaint.as_ref(),
+            Err(wrong) => Some(wrong),
+        };
+        return respond::health(wrong);
     }
     let secrets = app
         .secrets
@@ -168,6 +197,7 @@ async fn dispatch(
         env,
         config: &secrets.config,
         admin_tokens: &secrets.admin_tokens,
+        signer: secrets.signer.as_ref(),
         now: Time::from_seconds(Date::now().as_millis() / 1_000),
     };
     match (found.route, request.method()) {
@@ -189,8 +219,13 @@ async fn dispatch(
             Route::AdminTasks
             | Route::AdminTask
             | Route::AdminTaskStatus
+            | Route::AdminLeaderTokens
+            | Route::AdminSecrets
+            | Route::AdminReseal
             | Route::AdminHpkeKeys
             | Route::AdminHpkeKey
+            | Route::AdminHpkeRotation
+            | Route::AdminHpkePolicy
             | Route::AdminPeers,
             _,
         ) => admin::handle(&context, &mut request, &found).await,

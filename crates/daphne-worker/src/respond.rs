@@ -110,12 +110,22 @@ fn retry_after_s(error: &Error) -> Option<u64> {
     }
 }
 
-/// Lets pages of any origin read our HPKE configurations, and caches keep them.
+/// Lets pages of any origin read our HPKE configurations with their signature, and caches keep them.
 ///
 /// # Errors
 /// Ours.
-pub fn public(mut response: Response, request: &Request) -> Result<Response, Error> {
+pub fn public(
+    mut response: Response,
+    signature: Option<(&str, String)>,
+    request: &Request,
+) -> Result<Response, Error> {
     let headers = response.headers_mut();
+    if let Some((name, value)) = signature {
+        headers
+            .set(name, &value)
+            .and_then(|()| headers.set("Access-Control-Expose-Headers", name))
+            .map_err(platform)?;
+    }
     headers
         .set("Cache-Control", &format!("max-age={}", LIST_MAX_AGE.as_seconds()))
         .and_then(|()| allow_origin(headers, request))
@@ -154,15 +164,15 @@ pub fn preflight(request: &Request) -> Result<Response, Error> {
     Ok(response)
 }
 
-/// Health: whether the deployment is configured. `missing` is for whoever deploys and holds no secret.
+/// Health: whether the deployment is configured. `wrong` is for whoever deploys and holds no secret.
 ///
 /// # Errors
 /// Ours.
-pub fn health(missing: Option<&String>) -> Result<Response, Error> {
-    match missing {
+pub fn health(wrong: Option<&String>) -> Result<Response, Error> {
+    match wrong {
         None => json(&serde_json::json!({ "status": "ok" }), 200),
-        Some(missing) => {
-            json(&serde_json::json!({ "status": "not configured", "detail": missing }), 503)
+        Some(wrong) => {
+            json(&serde_json::json!({ "status": "not configured", "detail": wrong }), 503)
         }
     }
 }

@@ -19,12 +19,22 @@ pub enum Route {
     AdminTask,
     /// How one task is doing.
     AdminTaskStatus,
+    /// Tokens of a task's leader.
+    AdminLeaderTokens,
+    /// What is sealed with which root key.
+    AdminSecrets,
+    /// Seals it with the newest.
+    AdminReseal,
     /// All HPKE keys.
     AdminHpkeKeys,
     /// One HPKE key.
     AdminHpkeKey,
     /// All peers that may bring tasks along.
     AdminPeers,
+    /// Rotations of the HPKE keys.
+    AdminHpkeRotation,
+    /// The schedule by which HPKE keys come and go.
+    AdminHpkePolicy,
     /// Whatever tests need.
     #[cfg(feature = "test-routes")]
     Test,
@@ -61,9 +71,14 @@ impl Routes {
             ("/admin/tasks", Route::AdminTasks),
             ("/admin/tasks/{task}", Route::AdminTask),
             ("/admin/tasks/{task}/status", Route::AdminTaskStatus),
+            ("/admin/tasks/{task}/leader_tokens", Route::AdminLeaderTokens),
+            ("/admin/secrets", Route::AdminSecrets),
+            ("/admin/secrets/reseal", Route::AdminReseal),
             ("/admin/hpke_keys", Route::AdminHpkeKeys),
             ("/admin/hpke_keys/{key}", Route::AdminHpkeKey),
             ("/admin/taskprov_peers", Route::AdminPeers),
+            ("/admin/hpke_rotation", Route::AdminHpkeRotation),
+            ("/admin/hpke_policy", Route::AdminHpkePolicy),
             #[cfg(feature = "test-routes")]
             ("/internal/test/{job}", Route::Test),
         ] {
@@ -99,7 +114,10 @@ impl Route {
             Self::AdminPeers => "GET, HEAD, POST, PATCH, DELETE",
             Self::AdminTask => "GET, HEAD, DELETE",
             Self::AdminHpkeKey => "PATCH, DELETE",
-            Self::AdminTaskStatus => "GET, HEAD",
+            Self::AdminHpkeRotation | Self::AdminReseal => "POST",
+            Self::AdminLeaderTokens => "GET, HEAD, POST, DELETE",
+            Self::AdminHpkePolicy => "GET, HEAD, PUT",
+            Self::AdminTaskStatus | Self::AdminSecrets => "GET, HEAD",
             #[cfg(feature = "test-routes")]
             Self::Test => "GET, POST",
         }
@@ -120,9 +138,14 @@ impl Route {
             Self::AdminTasks => "admin_tasks",
             Self::AdminTask => "admin_task",
             Self::AdminTaskStatus => "admin_task_status",
+            Self::AdminLeaderTokens => "admin_leader_tokens",
+            Self::AdminSecrets => "admin_secrets",
+            Self::AdminReseal => "admin_reseal",
             Self::AdminHpkeKeys => "admin_hpke_keys",
             Self::AdminHpkeKey => "admin_hpke_key",
             Self::AdminPeers => "admin_taskprov_peers",
+            Self::AdminHpkeRotation => "admin_hpke_rotation",
+            Self::AdminHpkePolicy => "admin_hpke_policy",
             #[cfg(feature = "test-routes")]
             Self::Test => "test",
         }

@@ -100,11 +100,23 @@ impl ObjectRequest for ConfigRequest {
             Self::CreateTask { .. } => Idempotence::Idempotent,
             // A deleted task stays deleted. A repeat says that it did not exist, which the operator can bear.
             Self::DeleteTask { .. } => Idempotence::Idempotent,
-            // A key knows the request that made it, an imported one is known by its public key, and a step that was
-            // taken is not taken again.
-            Self::Keys(
-                KeyRequest::Make { .. } | KeyRequest::Import { .. } | KeyRequest::Change { .. },
-            ) => Idempotence::Idempotent,
+            // A token that is there is not added again, nor one that is gone removed: a repeat of that says so, which the
+            // operator can bear.
+            Self::Tokens(_) => Idempotence::Idempotent,
+            // What is sealed with the newest root key stays so.
+            Self::Secrets(_) => Idempotence::Idempotent,
+            Self::Keys(request) => match request {
+                // It only reads.
+                KeyRequest::ReadPolicy => Idempotence::Idempotent,
+                // A key knows the request that made it, and an imported one is known by its public key.
+                KeyRequest::Make { .. } | KeyRequest::Import { .. } => Idempotence::Idempotent,
+                // A step that was taken is not taken again.
+                KeyRequest::Change { .. } => Idempotence::Idempotent,
+                // The request that rotated last is known.
+                KeyRequest::Rotate { .. } => Idempotence::Idempotent,
+                // What is set stays set.
+                KeyRequest::SetPolicy { .. } => Idempotence::Idempotent,
+            },
             // It only reads.
             Self::Peers(PeerRequest::List) => Idempotence::Idempotent,
             // What is stored already is told "stored".

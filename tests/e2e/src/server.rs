@@ -1,6 +1,7 @@
 //! One workerd with the test Worker, on state of its own.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
@@ -39,6 +40,7 @@ pub struct Server {
     client: Client,
     admin_token: String,
     hpke_config: HpkeConfig,
+    secrets: BTreeMap<&'static str, String>,
 }
 
 impl Default for Server {
@@ -55,14 +57,10 @@ impl Server {
     pub fn start() -> Self {
         let folder = tempfile::Builder::new().prefix("daphne-e2e-").tempdir().expect("a folder");
         let admin_token = random_token();
-        std::fs::write(
-            folder.path().join("env"),
-            format!(
-                "ROOT_KEYS=\"1={}\"\nADMIN_TOKENS=\"{admin_token}\"\n",
-                b64::encode(&random::<32>())
-            ),
-        )
-        .expect("the folder can be written");
+        let root_keys = format!("1={}", b64::encode(&random::<32>()));
+        let secrets =
+            BTreeMap::from([("ROOT_KEYS", root_keys), ("ADMIN_TOKENS", admin_token.clone())]);
+        write_secrets(folder.path(), &secrets);
         let janitor = Command::new("sh")
             .args(["-c", "cat >/dev/null; sleep 3; rm -rf -- \"$1\"", "janitor"])
             .arg(folder.path())
@@ -75,7 +73,7 @@ impl Server {
         let client = Client::new(&base);
         let admin = AdminClient::new(&base, &admin_token).expect("a URL and a token");
         let hpke_config = admin.add_hpke_key(Some(HPKE_KEY_ID), None).expect("an HPKE key");
-        Self { process: Some(process), folder, janitor, client, admin_token, hpke_config }
+        Self { process: Some(process), folder, janitor, client, admin_token, hpke_config, secrets }
     }
 
     /// A client that presents nothing.
@@ -96,6 +94,28 @@ impl Server {
     /// The HPKE configuration that was published first.
     pub fn hpke_config(&self) -> &HpkeConfig {
         &self.hpke_config
+    }
+
+    /// A secret of the deployment.
+    pub fn secret(&self, name: &str) -> &str {
+        self.secrets.get(name).map_or("", String::as_str)
+    }
+
+    /// Changes a secret, and restarts as a deploy does.
+    pub fn set_secret(&mut self, name: &'static str, value: &str) {
+        self.secrets.insert(name, value.to_owned());
+        write_secrets(self.folder.path(), &self.secrets);
+        self.restart();
+    }
+
+    /// Changes a secret to something with which the server does not become healthy. Stops it, and returns what it said.
+    pub fn refuses_secret(mut self, name: &'static str, value: &str) -> String {
+        self.stop();
+        self.secrets.insert(name, value.to_owned());
+        write_secrets(self.folder.path(), &self.secrets);
+        let folder = self.folder.path().to_owned();
+        let said = std::panic::catch_unwind(|| spawn(&folder, 0)).expect_err("it is unhealthy");
+        said.downcast_ref::<String>().cloned().unwrap_or_default()
     }
 
     /// Stops the server in good order, and starts it again on the same state and port.
@@ -177,6 +197,12 @@ impl Drop for Server {
         let _ = self.janitor.kill();
         let _ = self.janitor.wait();
     }
+}
+
+fn write_secrets(folder: &Path, secrets: &BTreeMap<&str, String>) {
+    let text: String =
+        secrets.iter().map(|(name, value)| format!("{name}=\"{value}\"\n")).collect();
+    std::fs::write(folder.join("env"), text).expect("the folder can be written");
 }
 
 fn signal(signal: &str, pid: &str) {

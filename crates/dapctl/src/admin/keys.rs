@@ -5,7 +5,8 @@ use daphne_core::{
     codec::Writer,
     hpke::{HpkeConfig, HpkeKem, HpkeKeypair},
     ids::HpkeConfigId,
-    store::config_store::keys::KeyInfo,
+    store::config_store::keys::{KeyInfo, Policy},
+    time::Time,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -22,6 +23,15 @@ pub struct ImportedKey {
     pub created: bool,
     /// The key.
     pub key: KeyInfo,
+}
+
+/// The schedule by which HPKE keys come and go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScheduledKeys {
+    /// The schedule, or `None` if it is off.
+    pub policy: Option<Policy>,
+    /// When keys change next, by the schedule or because an expired one is destroyed.
+    pub next_change: Option<Time>,
 }
 
 impl AdminClient {
@@ -46,42 +56,65 @@ impl AdminClient {
         id: Option<HpkeConfigId>,
         kem: Option<HpkeKem>,
     ) -> Result<HpkeConfig, ClientError> {
-        self.make_hpke_key(id, kem, true).map(|key| key.config)
+        self.make_hpke_key(id, kem, true, false).map(|key| key.config)
     }
 
-    /// Makes a new HPKE key, active or pending.
+    /// Makes a new HPKE key, active or pending; with `force` it is published even if clients may compare the list.
     ///
     /// # Errors
-    /// [`ClientError`]; status 409 if the id is taken.
+    /// [`ClientError`]; status 409, with a sentence, if the id is taken, or a key is pinned.
     pub fn make_hpke_key(
         &self,
         id: Option<HpkeConfigId>,
         kem: Option<HpkeKem>,
         active: bool,
+        force: bool,
     ) -> Result<KeyInfo, ClientError> {
-        #[derive(Serialize)]
-        struct NewKey {
-            #[serde(skip_serializing_if = "Option::is_none")]
-            id: Option<HpkeConfigId>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            kem: Option<HpkeKem>,
-            state: &'static str,
+        let mut body =
+            json!({ "state": if active { "active" } else { "pending" }, "force": force });
+        if let Some(id) = id {
+            body["id"] = json!(id);
         }
-        let state = if active { "active" } else { "pending" };
-        let body = serde_json::to_vec(&NewKey { id, kem, state })
-            .map_err(|_| ClientError::Protocol("the key cannot be written as JSON".into()))?;
-        json(&self.send(Method::POST, "admin/hpke_keys", Some(&body))?.expect(&[201], None)?)
+        if let Some(kem) = kem {
+            body["kem"] = json!(kem);
+        }
+        let body = body.to_string();
+        let answer = self.send(Method::POST, "admin/hpke_keys", Some(body.as_bytes()))?;
+        json(&answer.expect(&[201], None)?)
     }
 
     /// Gives the helper an HPKE key that was made elsewhere. `pinned` means active, too.
     ///
     /// # Errors
-    /// [`ClientError`]; status 409 if another key has the id.
+    /// [`ClientError`]; status 409, with a sentence, if another key has the id, or a key is pinned.
     pub fn import_hpke_key(
         &self,
         keypair: &HpkeKeypair,
         active: bool,
         pinned: bool,
+    ) -> Result<ImportedKey, ClientError> {
+        self.import(keypair, active, pinned, false)
+    }
+
+    /// As [`AdminClient::import_hpke_key`], even if clients may compare the list.
+    ///
+    /// # Errors
+    /// [`ClientError`]; status 409, with a sentence, if another key has the id.
+    pub fn force_import_hpke_key(
+        &self,
+        keypair: &HpkeKeypair,
+        active: bool,
+        pinned: bool,
+    ) -> Result<ImportedKey, ClientError> {
+        self.import(keypair, active, pinned, true)
+    }
+
+    fn import(
+        &self,
+        keypair: &HpkeKeypair,
+        active: bool,
+        pinned: bool,
+        force: bool,
     ) -> Result<ImportedKey, ClientError> {
         let unwritable = || ClientError::Protocol("the key cannot be written as JSON".into());
         let mut w = Writer::new();
@@ -91,6 +124,7 @@ impl AdminClient {
             "private_key": b64::encode(keypair.private_key()),
             "state": if active || pinned { "active" } else { "pending" },
             "pinned": pinned,
+            "force": force,
         });
         let body = Zeroizing::new(serde_json::to_vec(&body).map_err(|_| unwritable())?);
         let answer =
@@ -98,7 +132,7 @@ impl AdminClient {
         Ok(ImportedKey { created: answer.status == 201, key: json(&answer)? })
     }
 
-    /// Publishes a key, or publishes it no longer; with `force` even if no other is left.
+    /// Publishes a key, or publishes it no longer; with `force` even if a key is pinned, or no other is left.
     ///
     /// # Errors
     /// [`ClientError`]; status 404 or 409, with a sentence, if the key is not there or cannot be changed so.
@@ -116,13 +150,40 @@ impl AdminClient {
     ///
     /// # Errors
     /// [`ClientError`]; status 404 or 409, with a sentence, if the key is not there or cannot be pinned.
-    pub fn pin_hpke_key(
+    pub fn pin_hpke_key(&self, id: HpkeConfigId, pinned: bool) -> Result<KeyInfo, ClientError> {
+        self.patch_key(id, &json!({ "pinned": pinned }))
+    }
+
+    /// Publishes the next key, a pending one or else a new one, in place of those that are not pinned.
+    ///
+    /// # Errors
+    /// [`ClientError`]; status 409, with a sentence, if a key is pinned.
+    pub fn rotate_hpke_keys(&self, force: bool) -> Result<KeyInfo, ClientError> {
+        let body = json!({ "force": force }).to_string();
+        let answer = self.send(Method::POST, "admin/hpke_rotation", Some(body.as_bytes()))?;
+        json(&answer.expect(&[200], None)?)
+    }
+
+    /// The schedule by which keys come and go.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn hpke_policy(&self) -> Result<ScheduledKeys, ClientError> {
+        self.get("admin/hpke_policy")
+    }
+
+    /// Turns the schedule on or off; with `force` even if a key is pinned.
+    ///
+    /// # Errors
+    /// [`ClientError`]; status 400, with a sentence, if it cannot be kept; 409 if a key is pinned.
+    pub fn set_hpke_policy(
         &self,
-        id: HpkeConfigId,
-        pinned: bool,
+        policy: Option<&Policy>,
         force: bool,
-    ) -> Result<KeyInfo, ClientError> {
-        self.patch_key(id, &json!({ "pinned": pinned, "force": force }))
+    ) -> Result<ScheduledKeys, ClientError> {
+        let body = json!({ "policy": policy, "force": force }).to_string();
+        let answer = self.send(Method::PUT, "admin/hpke_policy", Some(body.as_bytes()))?;
+        json(&answer.expect(&[200], None)?)
     }
 
     fn patch_key(&self, id: HpkeConfigId, wish: &Value) -> Result<KeyInfo, ClientError> {

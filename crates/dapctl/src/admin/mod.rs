@@ -5,6 +5,9 @@ mod peers;
 pub use peers::AddedPeer;
 
 mod keys;
+mod secrets;
+
+pub use secrets::SecretsStatus;
 
 use daphne_core::{
     ids::TaskId,

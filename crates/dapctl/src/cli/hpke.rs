@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+use daphne_core::{hpke::HpkeKem, time::Duration};
 
 /// Commands about HPKE keys.
 #[derive(Debug, Subcommand)]
@@ -21,6 +22,9 @@ pub enum HpkeCommand {
         /// Whether its configuration is published at once
         #[arg(long, value_enum, default_value_t)]
         state: FirstState,
+        /// Publish it even if a key is pinned, whose clients may compare the whole list
+        #[arg(long)]
+        force: bool,
     },
     /// Gives the helper a key pair that was made elsewhere, which is checked first
     ///
@@ -38,14 +42,24 @@ pub enum HpkeCommand {
         /// Whether its configuration is published at once
         #[arg(long, value_enum, default_value_t)]
         state: FirstState,
+        /// Publish it even if a key is pinned, whose clients may compare the whole list
+        #[arg(long)]
+        force: bool,
     },
     /// Lists all keys: the published ones first, in the order of the published list
     #[command(after_help = "Example:\n  dapctl hpke list\n  dapctl --output json hpke list")]
     List,
     /// Publishes a key; it becomes the first of those that are not pinned
     #[command(after_help = "Example:\n  dapctl hpke activate 7")]
-    Activate(KeyIdArg),
-    /// Takes a key out of the published list; it opens reports for a while, and is destroyed when no job can need it
+    Activate {
+        /// The key.
+        #[command(flatten)]
+        key: KeyIdArg,
+        /// Even if a key is pinned, whose clients may compare the whole list
+        #[arg(long)]
+        force: bool,
+    },
+    /// Takes a key out of the published list; it opens reports made within a week, and is destroyed when none can come
     #[command(after_help = "Example:\n  dapctl hpke expire 7")]
     Expire {
         /// The key.
@@ -71,6 +85,55 @@ pub enum HpkeCommand {
     /// Lets a pinned key expire again
     #[command(after_help = "Example:\n  dapctl hpke unpin 0")]
     Unpin(KeyIdArg),
+    /// Publishes the next key, a pending one or else a new one; all that are not pinned expire
+    #[command(after_help = "Example:\n  dapctl hpke rotate")]
+    Rotate {
+        /// Even if a key is pinned, whose clients may compare the whole list
+        #[arg(long)]
+        force: bool,
+    },
+    /// Shows the schedule by which keys come and go, or changes it; without one, operators do it
+    #[command(after_help = "Example:\n  dapctl hpke policy\n  \
+        dapctl hpke policy --on --active-for 28d\n  dapctl hpke policy --off")]
+    Policy(HpkePolicyArgs),
+}
+
+/// A schedule. What is not given is as it was, or else as in --help.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct HpkePolicyArgs {
+    /// Follow the schedule from now on
+    #[arg(long, conflicts_with = "off")]
+    pub on: bool,
+    /// Follow none
+    #[arg(long)]
+    pub off: bool,
+    /// How long a key is known to the helper before clients see it, such as 90m [default: 1h]
+    #[arg(long, value_name = "TIME", value_parser = duration, requires = "on")]
+    pub pending_for: Option<Duration>,
+    /// How long a key is published, such as 28d [default: 84d]
+    #[arg(long, value_name = "TIME", value_parser = duration, requires = "on")]
+    pub active_for: Option<Duration>,
+    /// Reports made so much later may still be sealed to it [default: 7d]
+    #[arg(long, value_name = "TIME", value_parser = duration, requires = "on")]
+    pub expired_for: Option<Duration>,
+    /// Key encapsulation of the keys that come and go; those of another are left alone [default: x25519]
+    #[arg(long, value_enum, requires = "on")]
+    pub kem: Option<KemName>,
+    /// Even if a key is pinned, whose clients may compare the whole list
+    #[arg(long, requires = "on")]
+    pub force: bool,
+}
+
+/// A number of seconds, or of what `m`, `h` or `d` says.
+fn duration(text: &str) -> Result<Duration, String> {
+    let units = [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400)];
+    let unit = units.iter().find_map(|(unit, s)| Some((text.strip_suffix(unit)?, *s)));
+    let (number, s) = unit.unwrap_or((text, 1));
+    let number: Option<u64> = number.parse().ok().filter(|_| !number.starts_with('+'));
+    number
+        .and_then(|n| n.checked_mul(s))
+        .map(Duration::from_seconds)
+        .ok_or_else(|| "expected a number of seconds, or one followed by m, h or d".to_owned())
 }
 
 /// A key's id.
@@ -100,4 +163,30 @@ pub enum KemName {
     /// P-256
     #[value(alias = "P256HkdfSha256")]
     P256,
+}
+
+impl From<KemName> for HpkeKem {
+    fn from(name: KemName) -> Self {
+        match name {
+            KemName::X25519 => Self::X25519HkdfSha256,
+            KemName::P256 => Self::P256HkdfSha256,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_units() {
+        for (text, s) in
+            [("0", 0), ("90", 90), ("90s", 90), ("2m", 120), ("1h", 3_600), ("28d", 2_419_200)]
+        {
+            assert_eq!(duration(text), Ok(Duration::from_seconds(s)), "{text}");
+        }
+        for text in ["", "d", "1w", "-1", "+1", "1.5h", "1 d", "999999999999999999d"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
 }

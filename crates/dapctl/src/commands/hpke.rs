@@ -2,16 +2,17 @@
 
 use daphne_core::{
     b64,
-    hpke::HpkeKem,
     ids::HpkeConfigId,
-    store::config_store::keys::{KeyInfo, KeyState},
+    store::config_store::keys::{KeyInfo, KeyState, Policy},
 };
 use serde_json::json;
 
 use crate::{
     Failure,
-    cli::{Cli, FirstState, HpkeCommand, KemName, KeyIdArg},
-    key_file, output,
+    admin::AdminClient,
+    cli::{Cli, FirstState, HpkeCommand, HpkePolicyArgs, KeyIdArg},
+    key_file,
+    output::{self, utc},
 };
 
 pub(super) fn run(cli: &Cli, command: &HpkeCommand) -> Result<(), Failure> {
@@ -22,31 +23,64 @@ pub(super) fn run(cli: &Cli, command: &HpkeCommand) -> Result<(), Failure> {
             let text: Vec<String> = keys.iter().map(line).collect();
             return output::print(cli.output, &text.join("\n"), &json!({ "keys": keys }));
         }
-        HpkeCommand::Add { id, kem, state } => {
-            let kem = kem.map(|kem| match kem {
-                KemName::X25519 => HpkeKem::X25519HkdfSha256,
-                KemName::P256 => HpkeKem::P256HkdfSha256,
-            });
-            let active = *state == FirstState::Active;
-            ("added", admin.make_hpke_key(id.map(HpkeConfigId), kem, active)?)
+        HpkeCommand::Policy(args) => return policy(cli, &admin, args),
+        HpkeCommand::Add { id, kem, state, force } => {
+            let (id, kem) = (id.map(HpkeConfigId), kem.map(Into::into));
+            ("added", admin.make_hpke_key(id, kem, *state == FirstState::Active, *force)?)
         }
-        HpkeCommand::Import { file, pin, state } => {
+        HpkeCommand::Import { file, pin, state, force } => {
             let keypair = key_file::read(file)?;
             let active = *state == FirstState::Active;
-            let imported = admin.import_hpke_key(&keypair, active, *pin)?;
+            let imported = if *force {
+                admin.force_import_hpke_key(&keypair, active, *pin)?
+            } else {
+                admin.import_hpke_key(&keypair, active, *pin)?
+            };
             (if imported.created { "imported" } else { "is there already:" }, imported.key)
         }
-        HpkeCommand::Activate(key) => {
-            ("activated", admin.set_hpke_key_state(id(key), true, false)?)
+        HpkeCommand::Activate { key, force } => {
+            ("activated", admin.set_hpke_key_state(id(key), true, *force)?)
         }
         HpkeCommand::Expire { key, force } => {
             ("expired", admin.set_hpke_key_state(id(key), false, *force)?)
         }
         HpkeCommand::Rm { key, force } => ("destroyed", admin.destroy_hpke_key(id(key), *force)?),
-        HpkeCommand::Pin(key) => ("pinned", admin.pin_hpke_key(id(key), true, false)?),
-        HpkeCommand::Unpin(key) => ("unpinned", admin.pin_hpke_key(id(key), false, false)?),
+        HpkeCommand::Pin(key) => ("pinned", admin.pin_hpke_key(id(key), true)?),
+        HpkeCommand::Unpin(key) => ("unpinned", admin.pin_hpke_key(id(key), false)?),
+        HpkeCommand::Rotate { force } => ("published", admin.rotate_hpke_keys(*force)?),
     };
     output::print(cli.output, &format!("{verb} {}", line(&key)), &json!(key))
+}
+
+fn policy(cli: &Cli, admin: &AdminClient, args: &HpkePolicyArgs) -> Result<(), Failure> {
+    let scheduled = if args.off {
+        admin.set_hpke_policy(None, false)?
+    } else if args.on {
+        let was = admin.hpke_policy()?.policy.unwrap_or_default();
+        let policy = Policy {
+            pending_for: args.pending_for.unwrap_or(was.pending_for),
+            active_for: args.active_for.unwrap_or(was.active_for),
+            expired_for: args.expired_for.unwrap_or(was.expired_for),
+            kem: args.kem.map_or(was.kem, Into::into),
+        };
+        admin.set_hpke_policy(Some(&policy), args.force)?
+    } else {
+        admin.hpke_policy()?
+    };
+    let mut text = match scheduled.policy {
+        None => "off: keys come and go only by hand".to_owned(),
+        Some(Policy { pending_for, active_for, expired_for, kem }) => format!(
+            "on: {} keys are pending for {} s, active for {} s, and accept reports made up to {} s later",
+            json!(kem).as_str().unwrap_or_default(),
+            pending_for.as_seconds(),
+            active_for.as_seconds(),
+            expired_for.as_seconds()
+        ),
+    };
+    if let Some(at) = scheduled.next_change {
+        text += &format!("\nnext change of keys: {}", utc(at));
+    }
+    output::print(cli.output, &text, &json!(scheduled))
 }
 
 fn id(key: &KeyIdArg) -> HpkeConfigId {
@@ -63,9 +97,9 @@ fn line(key: &KeyInfo) -> String {
         KeyState::Active { pinned: None, .. } => "active".to_owned(),
         KeyState::Active { pinned: Some(_), .. } => "active, pinned".to_owned(),
         KeyState::Expired { accepts_until, destroyed_at } => format!(
-            "expired, accepts new reports until {}, destroyed at {}",
-            accepts_until.as_seconds(),
-            destroyed_at.as_seconds()
+            "expired, accepts reports made until {}, is destroyed at {}",
+            utc(accepts_until),
+            utc(destroyed_at)
         ),
         KeyState::Destroyed => "destroyed".to_owned(),
     };

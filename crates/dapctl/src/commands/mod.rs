@@ -4,7 +4,9 @@ mod drive;
 mod hpke;
 mod peer;
 mod report;
+mod secrets;
 mod task;
+mod token;
 
 use std::path::Path;
 
@@ -24,6 +26,7 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Task(command) => task::run(cli, command),
         Command::Hpke(command) => hpke::run(cli, command),
         Command::Peer(command) => peer::run(cli, command),
+        Command::Secrets(command) => secrets::run(cli, *command),
         Command::Report(command) => report::run(cli, command),
         Command::Drive(args) => drive::run(cli, args),
     }

@@ -49,10 +49,11 @@ pub(super) fn run(cli: &Cli, command: &TaskCommand) -> Result<(), Failure> {
             }
             output::print(cli.output, &format!("deleted {id}"), &json!({ "deleted": id }))
         }
+        TaskCommand::Token(command) => super::token::run(cli, command),
     }
 }
 
-fn unknown() -> Failure {
+pub(super) fn unknown() -> Failure {
     Failure::Wrong("no such task".into())
 }
 

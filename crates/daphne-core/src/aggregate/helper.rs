@@ -45,7 +45,7 @@ pub struct RingKey {
     pub keypair: HpkeKeypair,
     /// Whether clients are told of it.
     pub is_published: bool,
-    /// From then on, only reports that were aggregated before are accepted.
+    /// Reports that were made later are refused.
     pub accepts_until: Option<Time>,
 }
 
@@ -176,8 +176,8 @@ pub struct OwnedReport {
     pub time: Time,
     /// Where it belongs.
     pub bucket: BatchBucket,
-    /// The clock says that it should be refused. The owner records it, so that a repeat on the other side of the
-    /// boundary is answered alike.
+    /// The clock, or the end of its key, says that it should be refused. The owner records it, so that a repeat on the
+    /// other side of the boundary is answered alike.
     pub proposal: Option<ReportError>,
     /// The helper's ping-pong message, if it has any left to send; or why the report's bytes refuse it.
     pub verified: Result<Option<Vec<u8>>, ReportError>,
@@ -302,10 +302,11 @@ impl<'a> HelperJob<'a> {
         }
     }
 
-    /// What the clock says of the key.
+    /// What the key's end says. A report that was made before it is welcome for as long as it is not too old, with each
+    /// aggregation parameter; and when all of them are, nothing needs the key any more.
     fn key_proposal(&self, share: &ReportShare<'_>) -> Option<ReportError> {
         let key = self.keys.ring_key(share.encrypted_input_share.config_id)?;
-        let refuses = key.accepts_until.is_some_and(|until| self.now > until);
+        let refuses = key.accepts_until.is_some_and(|until| share.metadata.time > until);
         refuses.then_some(ReportError::HpkeUnknownConfigId)
     }
 

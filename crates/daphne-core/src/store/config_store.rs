@@ -9,14 +9,20 @@
 
 pub mod keys;
 pub mod peers;
+pub mod secrets;
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;
+pub mod tokens;
 
 use serde::{Deserialize, Serialize};
 
 use self::{
-    keys::{KeyRequest, KeyResponse, KeySource, StoredHpkeKey},
+    keys::{Advanced, KeyRequest, KeyResponse, KeySettings, SealedKeypair, StoredHpkeKey},
     peers::{PeerRequest, PeerResponse, PeerTables},
+    secrets::{SecretsPage, SecretsRequest},
+    tokens::{TokenRefusal, TokenRequest},
 };
 use super::{
     CallError, Database, Objects, StoreResult,
@@ -24,7 +30,8 @@ use super::{
     placement::Placement,
 };
 use crate::{
-    ids::TaskId,
+    hpke::HpkeKem,
+    ids::{HpkeConfigId, TaskId},
     time::{Duration, Time},
     vdaf::FieldKind,
 };
@@ -118,6 +125,16 @@ pub trait ConfigTables: PeerTables {
     /// # Errors
     /// The database's.
     fn put_hpke_key(&mut self, key: &StoredHpkeKey) -> StoreResult<()>;
+    /// What is kept about keys in general; the default if nothing was written.
+    ///
+    /// # Errors
+    /// The database's.
+    fn key_settings(&mut self) -> StoreResult<KeySettings>;
+    /// Writes it (1 row).
+    ///
+    /// # Errors
+    /// The database's.
+    fn put_key_settings(&mut self, settings: &KeySettings) -> StoreResult<()>;
     /// A task's purge, if one is to come. There is at most one.
     ///
     /// # Errors
@@ -143,6 +160,21 @@ pub trait ConfigTables: PeerTables {
     /// # Errors
     /// The database's.
     fn next_purge(&mut self) -> StoreResult<Option<Time>>;
+}
+
+/// Deals with secrets for the `ConfigStore`, which has neither randomness nor the root keys.
+pub trait Sealer {
+    /// A new key pair with that id, its private half sealed.
+    ///
+    /// # Errors
+    /// Ours: there is no root key to seal it with.
+    fn make(&self, id: HpkeConfigId, kem: HpkeKem) -> StoreResult<SealedKeypair>;
+
+    /// What was sealed under an older root key, sealed under the newest; `None` if it is already, or if it does not open.
+    ///
+    /// # Errors
+    /// Ours: there is no root key to seal it with.
+    fn reseal(&self, label: &str, sealed: &[u8]) -> StoreResult<Option<Vec<u8>>>;
 }
 
 /// A request to the `ConfigStore`.
@@ -184,6 +216,10 @@ pub enum ConfigRequest {
     Keys(KeyRequest),
     /// About peers that may bring tasks along.
     Peers(PeerRequest),
+    /// Change the tokens of a task's leader.
+    Tokens(TokenRequest),
+    /// Look at what is sealed, and seal it anew.
+    Secrets(SecretsRequest),
 }
 
 /// What the `ConfigStore` answers.
@@ -207,6 +243,10 @@ pub enum ConfigResponse {
     Keys(KeyResponse),
     /// About peers that may bring tasks along.
     Peers(PeerResponse),
+    /// The tokens are as they are, for this reason.
+    TokensRefused(TokenRefusal),
+    /// What is sealed with which root keys.
+    Secrets(SecretsPage),
 }
 
 /// The outcome of a request, for the host.
@@ -225,18 +265,22 @@ pub struct Handled {
 pub fn handle<D: Database>(
     db: &D,
     request: ConfigRequest,
-    source: &impl KeySource,
+    sealer: &impl Sealer,
     now: Time,
 ) -> StoreResult<Handled>
 where
     D::Tables: ConfigTables,
 {
     db.transaction(|t| {
-        let may_purge =
-            matches!(request, ConfigRequest::CreateTask { .. } | ConfigRequest::DeleteTask { .. });
-        let response = respond(t, request, source, now)?;
+        let sets_deadlines = matches!(
+            request,
+            ConfigRequest::CreateTask { .. }
+                | ConfigRequest::DeleteTask { .. }
+                | ConfigRequest::Keys(_)
+        );
+        let response = respond(t, request, sealer, now)?;
         // Also for a repeat: whoever handled the first may have been cut off before it set the alarm.
-        let wake = if may_purge { t.next_purge()? } else { None };
+        let wake = if sets_deadlines { next_deadline(t)? } else { None };
         Ok(Handled { response, wake })
     })
 }
@@ -250,13 +294,18 @@ pub fn next_wake<D: Database>(db: &D) -> StoreResult<Option<Time>>
 where
     D::Tables: ConfigTables,
 {
-    db.transaction(|t| t.next_purge())
+    db.transaction(next_deadline)
+}
+
+/// The object has one alarm, for the earliest of all.
+fn next_deadline(t: &mut impl ConfigTables) -> StoreResult<Option<Time>> {
+    Ok(t.next_purge()?.into_iter().chain(keys::next_deadline(t)?).min())
 }
 
 fn respond(
     t: &mut impl ConfigTables,
     request: ConfigRequest,
-    source: &impl KeySource,
+    sealer: &impl Sealer,
     now: Time,
 ) -> StoreResult<ConfigResponse> {
     match request {
@@ -267,6 +316,7 @@ fn respond(
         ConfigRequest::CreateTask { id, identity, record, objects, expiration } => {
             match t.task(&id)? {
                 None => {
+                    keys::note_retention(t, objects.placement.retention)?;
                     t.put_task(&id, &TaskEntry { identity, record: Some(record.clone()) })?;
                     if let Some(expiration) = expiration {
                         let at = objects.end(expiration);
@@ -302,10 +352,34 @@ fn respond(
         }
         ConfigRequest::ListHpkeKeys => Ok(ConfigResponse::HpkeKeys(keys::listed(t)?)),
         ConfigRequest::Keys(request) => {
-            keys::respond(t, request, source, now).map(ConfigResponse::Keys)
+            keys::respond(t, request, sealer, now).map(ConfigResponse::Keys)
+        }
+        ConfigRequest::Tokens(request) => tokens::respond(t, &request),
+        ConfigRequest::Secrets(request) => {
+            secrets::respond(t, request, sealer).map(ConfigResponse::Secrets)
         }
         ConfigRequest::Peers(request) => peers::respond(t, request).map(ConfigResponse::Peers),
     }
+}
+
+/// Brings the keys to where they should be by now: to be called when [`alarm`] is, before it. It may be cut off anywhere
+/// and called at any time. Returns JSON of all keys, as [`ConfigResponse::HpkeKeys`] has them, if they are not what they
+/// were; and what failed, for the log.
+///
+/// # Errors
+/// The database's; call it again.
+pub fn advance_keys<D: Database>(
+    db: &D,
+    sealer: &impl Sealer,
+    now: Time,
+) -> StoreResult<(Option<Vec<u8>>, Option<String>)>
+where
+    D::Tables: ConfigTables,
+{
+    db.transaction(|t| {
+        let Advanced { changed, failed } = keys::advance(t, sealer, now)?;
+        Ok((if changed { Some(keys::listed(t)?) } else { None }, failed))
+    })
 }
 
 /// Does the purges that are due, a few in one run, and ends the tasks that have expired. Returns when to call again.

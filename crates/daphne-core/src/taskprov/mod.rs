@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 
 pub use advertise::advertise;
 pub use opt_in::opt_in;
+pub(crate) use peer::seal_label;
 pub use peer::{
     LEADER_TOKENS_MAX, OpenPeerError, Peer, PeerChange, PeerParameters, PeerPolicy, PeerSpec,
     PeerToken, PeerView, StoredPeer,

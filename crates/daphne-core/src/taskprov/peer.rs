@@ -370,6 +370,6 @@ pub enum OpenPeerError {
     Broken,
 }
 
-fn seal_label(endpoint: &str) -> String {
+pub(crate) fn seal_label(endpoint: &str) -> String {
     format!("verify_key_init of peer {endpoint}")
 }

@@ -15,7 +15,11 @@ use crate::{
         AggregateTables, Claim, Database, JobTables, LedgerTables, RecordedJob, SteppedJob,
         SteppedJobBody, StoreError, StoreResult, VisitJob, VisitJobIds, VisitMerged,
         aggregate_store::{JobHead, JobRow, SealedRange, StoreMeta},
-        config_store::{ConfigTables, Purge, TaskEntry, keys::StoredHpkeKey, peers::PeerTables},
+        config_store::{
+            ConfigTables, Purge, TaskEntry,
+            keys::{KeySettings, StoredHpkeKey},
+            peers::PeerTables,
+        },
         ledger::{CollectionRow, LedgerMeta, Pending},
         message::{Content, RequestDigest},
         placement::{Group, StoreId},
@@ -474,6 +478,7 @@ impl JobTables for MemoryJobTables {
 pub struct MemoryConfigTables {
     tasks: BTreeMap<TaskId, TaskEntry>,
     keys: Vec<StoredHpkeKey>,
+    key_settings: KeySettings,
     purges: BTreeMap<TaskId, Purge>,
     peers: BTreeMap<String, Vec<u8>>,
 }
@@ -527,6 +532,15 @@ impl ConfigTables for MemoryConfigTables {
             Some(known) => *known = key.clone(),
             None => self.keys.push(key.clone()),
         }
+        Ok(())
+    }
+
+    fn key_settings(&mut self) -> StoreResult<KeySettings> {
+        Ok(self.key_settings.clone())
+    }
+
+    fn put_key_settings(&mut self, settings: &KeySettings) -> StoreResult<()> {
+        self.key_settings = settings.clone();
         Ok(())
     }
 

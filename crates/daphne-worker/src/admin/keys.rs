@@ -6,7 +6,7 @@ use daphne_core::{
     error::{Abort, AbortKind, Error},
     hpke::{HpkeConfig, HpkeKem, HpkeKeypair},
     ids::HpkeConfigId,
-    store::config_store::keys::{KeyChange, KeyRefusal},
+    store::config_store::keys::{KeyChange, KeyRefusal, Policy},
 };
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::json;
@@ -41,6 +41,8 @@ struct NewKey {
     /// A key to import is pinned at once.
     #[serde(default)]
     pinned: bool,
+    #[serde(default)]
+    force: bool,
 }
 
 /// How a key begins.
@@ -77,7 +79,7 @@ pub async fn create(
     request: &mut Request,
 ) -> Result<Response, Error> {
     let new: NewKey = read_json(request).await?;
-    let NewKey { id, kem, config, private_key, state, pinned } = new;
+    let NewKey { id, kem, config, private_key, state, pinned, force } = new;
     let (store, env, now) = (context.config, context.env, context.now);
     let active = state == FirstState::Active;
     respond_with(match (config, private_key) {
@@ -89,7 +91,7 @@ pub async fn create(
             if pinned {
                 return Err(bad("only an imported key can be pinned at once"));
             }
-            store.make_hpke_key(env, id, kem, active, now).await?
+            store.make_hpke_key(env, (id, kem), active, force, now).await?
         }
         (Some(config), Some(private_key)) => {
             if id.is_some() || kem.is_some() {
@@ -100,7 +102,7 @@ pub async fn create(
             }
             let keypair =
                 HpkeKeypair::from_parts(config, private_key).map_err(|e| bad(e.to_string()))?;
-            store.import_hpke_key(env, &keypair, active, pinned, now).await?
+            store.import_hpke_key(env, &keypair, (active, pinned), force, now).await?
         }
         _ => return Err(bad("a key to import has both config and private_key")),
     })
@@ -156,6 +158,47 @@ pub async fn destroy(
     respond_with(context.config.change_hpke_key(context.env, id, to, force, context.now).await?)
 }
 
+/// What an operator sends to do something to all keys.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rotation {
+    #[serde(default)]
+    force: bool,
+}
+
+pub async fn rotate(
+    context: &RequestContext<'_>,
+    request: &mut Request,
+) -> Result<Response, Error> {
+    let Rotation { force } = read_json(request).await?;
+    respond_with(context.config.rotate_hpke_keys(context.env, force, context.now).await?)
+}
+
+pub async fn show_policy(context: &RequestContext<'_>) -> Result<Response, Error> {
+    respond::json(&context.config.hpke_policy(context.env).await?, 200)
+}
+
+/// What an operator sends to turn the schedule on or off.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewPolicy {
+    policy: Option<Policy>,
+    #[serde(default)]
+    force: bool,
+}
+
+pub async fn set_policy(
+    context: &RequestContext<'_>,
+    request: &mut Request,
+) -> Result<Response, Error> {
+    let NewPolicy { policy, force } = read_json(request).await?;
+    let (env, now) = (context.env, context.now);
+    match context.config.set_hpke_policy(env, policy.as_ref(), force, now).await? {
+        Ok(scheduled) => respond::json(&scheduled, 200),
+        Err(why) => Err(refuse(why)),
+    }
+}
+
 fn key_id(text: &str) -> Result<HpkeConfigId, Error> {
     text.parse().map(HpkeConfigId).map_err(|_| bad("the key id is a number from 0 to 255"))
 }
@@ -163,12 +206,15 @@ fn key_id(text: &str) -> Result<HpkeConfigId, Error> {
 fn respond_with(changed: ChangedKey) -> Result<Response, Error> {
     match changed {
         ChangedKey::Key(info, is_new) => respond::json(&info, if is_new { 201 } else { 200 }),
-        ChangedKey::Refused(why) => {
-            let kind = match why {
-                KeyRefusal::NoSuchKey => AbortKind::NotFound,
-                _ => AbortKind::Conflict,
-            };
-            Err(Abort::new(kind, why.to_string()).into())
-        }
+        ChangedKey::Refused(why) => Err(refuse(why)),
     }
+}
+
+fn refuse(why: KeyRefusal) -> Error {
+    let kind = match why {
+        KeyRefusal::NoSuchKey => AbortKind::NotFound,
+        KeyRefusal::Policy(_) => AbortKind::BadRequest,
+        _ => AbortKind::Conflict,
+    };
+    Abort::new(kind, why.to_string()).into()
 }

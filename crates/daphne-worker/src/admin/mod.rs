@@ -7,18 +7,30 @@
 //! | `GET /admin/tasks/{id}` | | 200: `TaskParameters` |
 //! | `GET /admin/tasks/{id}/status` | | 200: `LedgerStatus` |
 //! | `DELETE /admin/tasks/{id}[?purge_after=SECONDS]` | | 204; the id is never used again |
+//! | `GET /admin/tasks/{id}/leader_tokens` | | 200: `{"leader_tokens": [{"name"}, ..]}` |
+//! | `POST /admin/tasks/{id}/leader_tokens` | `{"leader_token"}` or `{"leader_token_hash"}` | 200, as above |
+//! | `DELETE /admin/tasks/{id}/leader_tokens` | the same, or `{"name"}` | 200, as above |
+//! | `GET /admin/secrets[?after=NEXT]` | | 200: how many secrets need which root key, in pages: `{"needed": {kind: {version: n}}, "configured", "newest", "resealed", "next"}` |
+//! | `POST /admin/secrets/reseal` | `{"after": NEXT}`, optional | 200, as above, after the page was sealed with the newest |
 //! | `GET /admin/hpke_keys` | | 200: `{"keys": [KeyInfo, ..]}`, published ones first, as they are published |
 //! | `POST /admin/hpke_keys` | `{"id", "kem", "state"}`, all optional, to make one; `{"config", "private_key"[, "state", "pinned"]}` to import one | 201, or 200 if it was imported before: `KeyInfo` |
 //! | `PATCH /admin/hpke_keys/{id}` | `{"state": "active"}`, `{"state": "expired"}` or `{"pinned": bool}` | 200: `KeyInfo` |
 //! | `DELETE /admin/hpke_keys/{id}[?force=true]` | | 200: `KeyInfo`; the private key is destroyed |
+//! | `POST /admin/hpke_rotation` | `{}` | 200: `KeyInfo` of the key that is published now in place of the others |
+//! | `GET /admin/hpke_policy` | | 200: `{"policy": Policy or null, "next_change": seconds or null}` |
+//! | `PUT /admin/hpke_policy` | `{"policy": Policy or null}` | 200, as above |
 //! | `GET /admin/taskprov_peers` | | 200: `{"peers": [PeerView, ..]}`, by endpoint |
 //! | `POST /admin/taskprov_peers` | `PeerSpec` | 201, or 200 if it exists with these parameters: `PeerView` |
 //! | `PATCH /admin/taskprov_peers` | `PeerChange` | 200: `PeerView` |
 //! | `DELETE /admin/taskprov_peers?endpoint=URL` | | 204 |
+//!
+//! Where a change of keys would do harm it is refused (409), unless its body has `"force": true`.
 
 mod keys;
 mod peers;
+mod secrets;
 mod tasks;
+mod tokens;
 
 use daphne_core::{
     error::{Abort, AbortKind, Error},
@@ -53,9 +65,22 @@ pub async fn handle(
         }
         (Route::AdminTask, _) => tasks::show_task(context, task_id(&found.task)?).await,
         (Route::AdminTaskStatus, _) => tasks::show_status(context, task_id(&found.task)?).await,
+        (Route::AdminLeaderTokens, method) => {
+            let id = task_id(&found.task)?;
+            match method {
+                Method::Post => tokens::add(context, request, id).await,
+                Method::Delete => tokens::remove(context, request, id).await,
+                _ => tokens::list(context, id).await,
+            }
+        }
+        (Route::AdminSecrets, _) => secrets::look(context, request).await,
+        (Route::AdminReseal, _) => secrets::reseal(context, request).await,
         (Route::AdminHpkeKeys, Method::Post) => keys::create(context, request).await,
         (Route::AdminHpkeKeys, _) => keys::list(context).await,
         (Route::AdminHpkeKey, Method::Delete) => keys::destroy(context, request, &found.key).await,
+        (Route::AdminHpkeRotation, _) => keys::rotate(context, request).await,
+        (Route::AdminHpkePolicy, Method::Put) => keys::set_policy(context, request).await,
+        (Route::AdminHpkePolicy, _) => keys::show_policy(context).await,
         (Route::AdminHpkeKey, _) => keys::change(context, request, &found.key).await,
         (Route::AdminPeers, _) => peers::handle(context, request).await,
         _ => Err(Abort::new(AbortKind::NotFound, "").into()),

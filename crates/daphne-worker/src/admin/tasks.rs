@@ -103,6 +103,6 @@ pub async fn delete_task(
     }
 }
 
-fn no_such_task() -> Error {
+pub fn no_such_task() -> Error {
     Abort::new(AbortKind::NotFound, "there is no such task").into()
 }

@@ -1,9 +1,14 @@
 //! `GET /v09/hpke_config`: our HPKE configurations. DAP-09 §4.4.1.
 
+use std::cell::RefCell;
+
 use daphne_core::{
     codec::Writer,
     error::{Abort, AbortKind, Error, Internal},
-    hpke::HpkeConfigList,
+    hpke::{
+        HpkeConfigList,
+        signature::{self, ListSigner},
+    },
     version::Message,
 };
 use worker::{Request, Response};
@@ -11,8 +16,30 @@ use worker::{Request, Response};
 use super::{VERSION, known_task, task_id};
 use crate::{app::RequestContext, respond};
 
-/// Answers with all configurations, newest first; the same with and without a task id, which must be known if it is
-/// given.
+/// Signs the list, and remembers the last signature: the list rarely changes, and signing takes a millisecond.
+#[derive(Debug)]
+pub struct CachingSigner {
+    signer: ListSigner,
+    last: RefCell<(Vec<u8>, String)>,
+}
+
+impl CachingSigner {
+    /// A signer that has signed nothing yet.
+    pub fn new(signer: ListSigner) -> Self {
+        Self { signer, last: RefCell::default() }
+    }
+
+    fn sign(&self, list: &[u8]) -> String {
+        let mut last = self.last.borrow_mut();
+        if last.0 != list || last.1.is_empty() {
+            *last = (list.to_vec(), self.signer.sign(list));
+        }
+        last.1.clone()
+    }
+}
+
+/// Answers with the published configurations, in the order of [`daphne_core::store::config_store::keys::sort`]; the same
+/// bytes with and without a task id, which must be known if it is given.
 ///
 /// # Errors
 /// `unrecognizedTask`, or ours if there is no key yet.
@@ -30,7 +57,9 @@ pub async fn get(context: &RequestContext<'_>, request: &Request) -> Result<Resp
     let mut w = Writer::new();
     list.write(&mut w);
     let body = w.finish().map_err(|e| Internal::Broken(e.to_string()))?;
-    respond::public(respond::message(VERSION, Message::HpkeConfigList, body)?, request)
+    let signature = context.signer.map(|signer| (signature::HEADER, signer.sign(&body)));
+    let response = respond::message(VERSION, Message::HpkeConfigList, body)?;
+    respond::public(response, signature, request)
 }
 
 /// The task id of the request, if it has one, as it was written.

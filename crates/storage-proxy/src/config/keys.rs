@@ -10,12 +10,13 @@ use daphne_core::{
     store::config_store::{
         ConfigRequest, ConfigResponse,
         keys::{
-            self, KeyChange, KeyInfo, KeyRefusal, KeyRequest, KeyResponse, SealedKeypair,
+            self, KeyChange, KeyInfo, KeyRefusal, KeyRequest, KeyResponse, Policy, SealedKeypair,
             StoredHpkeKey,
         },
     },
     time::Time,
 };
+use serde::Serialize;
 use worker::Env;
 
 use super::{Cached, Config, ask, broken, kv, unexpected};
@@ -88,7 +89,7 @@ impl Config {
         let ring = self.keep_keyring(records.clone(), now)?;
         // A deployment that is being set up makes its first key any moment now.
         if is_news && ring.published().next().is_some() {
-            kv::put(env, KV_KEY, &records).await;
+            publish(env, &records).await;
         }
         Ok(ring)
     }
@@ -111,23 +112,23 @@ impl Config {
         Ok(ring)
     }
 
-    /// Makes an HPKE key with this id, or a free one.
+    /// Makes an HPKE key with this id, or a free one. With `force` it is published even if clients may compare the list.
     ///
     /// # Errors
     /// Ours: the outcome is unknown.
     pub async fn make_hpke_key(
         &self,
         env: &Env,
-        id: Option<HpkeConfigId>,
-        kem: HpkeKem,
+        (id, kem): (Option<HpkeConfigId>, HpkeKem),
         active: bool,
+        force: bool,
         now: Time,
     ) -> Result<ChangedKey, Internal> {
-        let request = KeyRequest::Make { request: random::bytes(), id, kem: kem.code(), active };
-        self.change_keys(env, request, now).await
+        let (request, kem) = (random::bytes(), kem.code());
+        self.change_keys(env, KeyRequest::Make { request, id, kem, active, force }, now).await
     }
 
-    /// Takes an HPKE key that was made elsewhere.
+    /// Takes an HPKE key that was made elsewhere. With `force` it is published even if clients may compare the list.
     ///
     /// # Errors
     /// Ours: the outcome is unknown, and the same key may be imported again.
@@ -135,13 +136,13 @@ impl Config {
         &self,
         env: &Env,
         keypair: &HpkeKeypair,
-        active: bool,
-        pinned: bool,
+        (active, pinned): (bool, bool),
+        force: bool,
         now: Time,
     ) -> Result<ChangedKey, Internal> {
         let sealed = SealedKeypair::seal(keypair, &self.root_keys, random::bytes());
         let keypair = serde_json::to_vec(&sealed).map_err(|e| broken("an HPKE key", e))?;
-        self.change_keys(env, KeyRequest::Import { keypair, active, pinned }, now).await
+        self.change_keys(env, KeyRequest::Import { keypair, active, pinned, force }, now).await
     }
 
     /// Changes an HPKE key, with `force` although it does harm.
@@ -157,6 +158,54 @@ impl Config {
         now: Time,
     ) -> Result<ChangedKey, Internal> {
         self.change_keys(env, KeyRequest::Change { id, to, force }, now).await
+    }
+
+    /// Publishes the next HPKE key in place of those that are not pinned.
+    ///
+    /// # Errors
+    /// Ours: the outcome is unknown.
+    pub async fn rotate_hpke_keys(
+        &self,
+        env: &Env,
+        force: bool,
+        now: Time,
+    ) -> Result<ChangedKey, Internal> {
+        let request = random::bytes();
+        self.change_keys(env, KeyRequest::Rotate { request, force }, now).await
+    }
+
+    /// The schedule by which HPKE keys come and go, and when they do so next.
+    ///
+    /// # Errors
+    /// Ours.
+    pub async fn hpke_policy(&self, env: &Env) -> Result<ScheduledKeys, Internal> {
+        match ask(env, &ConfigRequest::Keys(KeyRequest::ReadPolicy)).await? {
+            ConfigResponse::Keys(KeyResponse::Policy { policy, next }) => scheduled(policy, next),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Turns the schedule on or off. With `force` even if clients may compare the list.
+    ///
+    /// # Errors
+    /// Ours: the outcome is unknown, and the same may be tried again.
+    pub async fn set_hpke_policy(
+        &self,
+        env: &Env,
+        policy: Option<&Policy>,
+        force: bool,
+        now: Time,
+    ) -> Result<Result<ScheduledKeys, KeyRefusal>, Internal> {
+        let policy = policy.map(serde_json::to_vec).transpose().map_err(|e| broken("it", e))?;
+        let request = KeyRequest::SetPolicy { policy: policy.map(Into::into), force };
+        match ask(env, &ConfigRequest::Keys(request)).await? {
+            ConfigResponse::Keys(KeyResponse::Policy { policy, next }) => {
+                let _ = self.refresh_keyring(env, now).await;
+                scheduled(policy, next).map(Ok)
+            }
+            ConfigResponse::Keys(KeyResponse::Refused(why)) => Ok(Err(why)),
+            other => Err(unexpected(&other)),
+        }
     }
 
     async fn change_keys(
@@ -177,6 +226,31 @@ impl Config {
             other => Err(unexpected(&other)),
         }
     }
+}
+
+/// The schedule by which keys come and go.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ScheduledKeys {
+    /// The schedule, or `None` if it is off.
+    pub policy: Option<Policy>,
+    /// When keys change next, by the schedule or because an expired one is destroyed.
+    pub next_change: Option<Time>,
+}
+
+fn scheduled(
+    policy: Option<serde_bytes::ByteBuf>,
+    next_change: Option<Time>,
+) -> Result<ScheduledKeys, Internal> {
+    let policy = policy
+        .map(|policy| serde_json::from_slice(&policy))
+        .transpose()
+        .map_err(|e| broken("the schedule of keys", e))?;
+    Ok(ScheduledKeys { policy, next_change })
+}
+
+/// Gives Workers the keys as they are now: what they copied before would otherwise be good for an hour.
+pub async fn publish(env: &Env, records: &[u8]) {
+    kv::put(env, KV_KEY, records).await;
 }
 
 async fn stored_keys(env: &Env) -> Result<Vec<u8>, Internal> {

@@ -8,7 +8,8 @@
 pub mod keys;
 mod kv;
 pub mod peers;
-mod tasks;
+mod secrets;
+pub mod tasks;
 
 use std::{
     cell::{Cell, RefCell},
@@ -100,6 +101,8 @@ fn unexpected(answer: &ConfigResponse) -> Internal {
         ConfigResponse::HpkeKeys(_) => "keys",
         ConfigResponse::Keys(_) => "a change of keys",
         ConfigResponse::Peers(_) => "something about peers",
+        ConfigResponse::TokensRefused(_) => "a refusal of tokens",
+        ConfigResponse::Secrets(_) => "secrets",
     };
     Internal::Broken(format!("the config store answered with {kind}"))
 }

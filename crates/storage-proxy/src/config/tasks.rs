@@ -5,7 +5,11 @@ use std::rc::Rc;
 use daphne_core::{
     error::Internal,
     ids::TaskId,
-    store::config_store::{ConfigRequest, ConfigResponse},
+    seal::TokenHash,
+    store::config_store::{
+        ConfigRequest, ConfigResponse,
+        tokens::{TokenChange, TokenRefusal, TokenRequest},
+    },
     task::{StoredTask, Task, TaskParameters},
     time::{Duration as Lifetime, Time},
 };
@@ -51,12 +55,18 @@ impl Config {
         };
         let task = self.open_task(&record)?;
         kv::put(env, &task_key(id), &record).await;
-        // A deletion that came between reading and copying would be undone for as long as the copy lives.
-        if stored_task(env, id).await?.is_none() {
-            kv::delete(env, &task_key(id)).await;
-            return Ok(None);
+        // A change that came between reading and copying would be undone for as long as the copy lives.
+        match stored_task(env, id).await? {
+            Some(same) if same == record => Ok(Some(task)),
+            Some(newer) => {
+                kv::put(env, &task_key(id), &newer).await;
+                self.open_task(&newer).map(Some)
+            }
+            None => {
+                kv::delete(env, &task_key(id)).await;
+                Ok(None)
+            }
         }
-        Ok(Some(task))
     }
 
     fn open_task(&self, record: &[u8]) -> Result<Task, Internal> {
@@ -168,6 +178,43 @@ impl Config {
         Ok(existed)
     }
 
+    /// Hashes of the tokens that a task's leader may present, as the `ConfigStore` has them; `None` if there is no such
+    /// task.
+    ///
+    /// # Errors
+    /// Ours.
+    pub async fn leader_tokens(
+        &self,
+        env: &Env,
+        id: &TaskId,
+    ) -> Result<Option<Vec<TokenHash>>, Internal> {
+        stored_task(env, id).await?.map(|record| token_hashes(&record)).transpose()
+    }
+
+    /// Changes the tokens that a task's leader may present. Other isolates may act on the old ones for [`super::FRESH_FOR_S`]
+    /// and as long as KV takes to agree.
+    ///
+    /// # Errors
+    /// Ours: the outcome is unknown, and the same may be tried again.
+    pub async fn change_leader_tokens(
+        &self,
+        env: &Env,
+        task: TaskId,
+        change: TokenChange,
+    ) -> Result<ChangedTokens, Internal> {
+        let request = ConfigRequest::Tokens(TokenRequest { task, change });
+        match ask(env, &request).await? {
+            ConfigResponse::Task(record) => {
+                kv::put(env, &task_key(&task), &record).await;
+                self.tasks.borrow_mut().remove(&task);
+                token_hashes(&record).map(ChangedTokens::Now)
+            }
+            ConfigResponse::TokensRefused(why) => Ok(ChangedTokens::Refused(why)),
+            ConfigResponse::NotFound => Ok(ChangedTokens::NoSuchTask),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Parameters of tasks by ascending id, at most `limit`, after `after`.
     ///
     /// # Errors
@@ -190,6 +237,23 @@ impl Config {
             other => Err(unexpected(&other)),
         }
     }
+}
+
+/// What became of a change of a leader's tokens.
+#[derive(Debug)]
+pub enum ChangedTokens {
+    /// Hashes of the tokens that the leader may present now.
+    Now(Vec<TokenHash>),
+    /// Nothing was changed.
+    Refused(TokenRefusal),
+    /// There is no such task.
+    NoSuchTask,
+}
+
+fn token_hashes(record: &[u8]) -> Result<Vec<TokenHash>, Internal> {
+    serde_json::from_slice::<StoredTask>(record)
+        .map(|stored| stored.leader_token_hashes)
+        .map_err(|e| broken("a stored task", e))
 }
 
 fn task_key(id: &TaskId) -> String {

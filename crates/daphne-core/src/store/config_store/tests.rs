@@ -6,8 +6,8 @@ use futures::executor::block_on;
 
 use super::{
     ConfigRequest, ConfigResponse, ConfigTables, GO_ON_AFTER, Handled, PURGE_AFTER_MAX_S,
-    PURGES_MAX, Purge, TASK_END_GRACE, TRY_AGAIN_AFTER, TaskObjects, WORKERS_FORGET_AFTER, alarm,
-    handle, next_wake,
+    PURGES_MAX, Purge, TASK_END_GRACE, TRY_AGAIN_AFTER, TaskObjects, WORKERS_FORGET_AFTER,
+    advance_keys, alarm, handle, next_wake,
 };
 use crate::{
     batch::BatchMode,
@@ -15,7 +15,7 @@ use crate::{
     ids::{HpkeConfigId, TaskId},
     store::{
         CallError, Database, Objects, StoreResult,
-        config_store::keys::{KeySource, SealedKeypair},
+        config_store::{Sealer, keys::SealedKeypair},
         message::{
             AggregateStoreRequest, AggregateStoreResponse, JobStoreRequest, JobStoreResponse,
             LedgerRequest, LedgerResponse,
@@ -85,9 +85,13 @@ impl Objects for Ledgers {
 /// Nobody asks for keys here.
 struct NoKeys;
 
-impl KeySource for NoKeys {
+impl Sealer for NoKeys {
     fn make(&self, _: HpkeConfigId, _: HpkeKem) -> StoreResult<SealedKeypair> {
         panic!("no key is made")
+    }
+
+    fn reseal(&self, _: &str, _: &[u8]) -> StoreResult<Option<Vec<u8>>> {
+        panic!("nothing is sealed anew")
     }
 }
 
@@ -139,6 +143,7 @@ impl Config {
 
     /// Runs the alarm; answers which tasks it purged, and when it is to run next, in seconds from now.
     fn alarm(&self) -> (Vec<u8>, Option<u64>) {
+        assert_eq!(advance_keys(&self.db, &NoKeys, self.now()), Ok((None, None)));
         let wake = block_on(alarm(&self.db, &self.ledgers, self.now())).unwrap();
         assert_eq!(wake, next_wake(&self.db).unwrap());
         let wake = wake.map(|at| at.as_seconds().saturating_sub(self.clock.get()));

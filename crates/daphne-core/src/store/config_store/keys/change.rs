@@ -2,34 +2,23 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{KeyState, LIST_MAX_AGE, SealedKeypair, StoredHpkeKey, sort};
+use super::{
+    KeySettings, KeyState, Policy, PolicyError, SealedKeypair, StoredHpkeKey, expired,
+    policy::{self, EXPIRED_FOR_DEFAULT},
+    retention, sort,
+};
 use crate::{
     hpke::HpkeKem,
     ids::HpkeConfigId,
-    store::{StoreError, StoreResult, config_store::ConfigTables},
-    task::REPORT_EXPIRY_AGE_MAX,
+    store::{
+        StoreError, StoreResult,
+        config_store::{ConfigTables, Sealer},
+    },
     time::{Duration, Time},
 };
 
-/// Expired keys accept new reports for this long, unless the schedule says otherwise.
-pub const EXPIRED_FOR_DEFAULT: Duration = Duration::from_seconds(7 * 86_400);
-
-/// How long after the last new report a key may be needed, beyond the longest retention of a task: its report may be made
-/// a day later by the client's clock; a day after its retention no Worker asks for it any more; clocks are off by up to
-/// a day; and a Worker may know an older list for two hours.
-const REPEATS_MARGIN: Duration = Duration::from_seconds(4 * 86_400);
-
 /// The id of a destroyed key is given to no other for as long as Workers may know the old one.
 const ID_RESTS_FOR: Duration = Duration::from_seconds(2 * 3_600);
-
-/// Makes keys for the `ConfigStore`, which has neither randomness nor the root keys.
-pub trait KeySource {
-    /// A new key pair with that id, its private half sealed.
-    ///
-    /// # Errors
-    /// Ours: there is no root key to seal it with.
-    fn make(&self, id: HpkeConfigId, kem: HpkeKem) -> StoreResult<SealedKeypair>;
-}
 
 /// What an operator wants of keys. Each may be sent again: what is as it should be is left as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +33,8 @@ pub enum KeyRequest {
         kem: u16,
         /// Publish it at once.
         active: bool,
+        /// Although clients may compare the list.
+        force: bool,
     },
     /// Take a key that was made elsewhere.
     Import {
@@ -54,6 +45,8 @@ pub enum KeyRequest {
         active: bool,
         /// Pin it at once.
         pinned: bool,
+        /// Although clients may compare the list.
+        force: bool,
     },
     /// Change a key.
     Change {
@@ -62,6 +55,22 @@ pub enum KeyRequest {
         /// To what.
         to: KeyChange,
         /// Although it does harm.
+        force: bool,
+    },
+    /// Publish another key, the next pending one or else a new one, in place of those that are not pinned.
+    Rotate {
+        /// Names this request: the same again rotates no further.
+        request: [u8; 16],
+        /// Although clients may compare the list.
+        force: bool,
+    },
+    /// Read the schedule.
+    ReadPolicy,
+    /// Turn the schedule on or off.
+    SetPolicy {
+        /// JSON of a [`Policy`], or nothing.
+        policy: Option<serde_bytes::ByteBuf>,
+        /// Although clients may compare the list.
         force: bool,
     },
 }
@@ -91,6 +100,13 @@ pub enum KeyResponse {
         record: Vec<u8>,
         /// It is new.
         is_new: bool,
+    },
+    /// The schedule as it is now.
+    Policy {
+        /// JSON of a [`Policy`], or nothing if the schedule is off.
+        policy: Option<serde_bytes::ByteBuf>,
+        /// When keys change next, if nobody changes anything before.
+        next: Option<Time>,
     },
     /// Nothing was changed.
     Refused(KeyRefusal),
@@ -137,10 +153,19 @@ pub enum KeyRefusal {
         "this HPKE key is pending, and somebody may have its configuration; expire it first, or force it if nobody has"
     )]
     DestroyPending,
+    /// The list is compared.
+    #[error(
+        "an HPKE key is pinned, and clients that have it built in may compare the whole list, to which this adds a \
+         key; force it if no client does, or unpin that key first"
+    )]
+    ListIsPinned,
+    /// The schedule cannot be kept.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// Reports may need it.
     #[error(
-        "this HPKE key may be needed until {} (seconds since 1970): a job with a report sealed to it may be \
-         repeated; it is destroyed by itself then, or force it now, at the price of such reports",
+        "this HPKE key may be needed until {} (seconds since 1970): reports sealed to it are accepted, and jobs with them \
+         may be repeated; it is destroyed by itself then, or force it now, at the price of such reports",
         .0.as_seconds()
     )]
     StillNeeded(Time),
@@ -148,37 +173,91 @@ pub enum KeyRefusal {
 
 type Outcome<T> = StoreResult<Result<T, KeyRefusal>>;
 
-/// Carries out an operator's request.
+/// Carries out an operator's request, and then what is due.
 pub fn respond(
     t: &mut impl ConfigTables,
     request: KeyRequest,
-    source: &impl KeySource,
+    sealer: &impl Sealer,
     now: Time,
 ) -> StoreResult<KeyResponse> {
     let outcome = match request {
-        KeyRequest::Make { request, id, kem, active } => {
-            make(t, request, id, HpkeKem::from_code(kem), active, source, now)?
+        KeyRequest::ReadPolicy => return read_policy(t),
+        KeyRequest::SetPolicy { policy, force } => match set_policy(t, policy, force)? {
+            Ok(()) => {
+                policy::advance(t, sealer, now)?;
+                return read_policy(t);
+            }
+            Err(refusal) => Err(refusal),
+        },
+        KeyRequest::Make { request, id, kem, active, force } => {
+            let kem = HpkeKem::from_code(kem);
+            make(t, request, id, kem, active, force, sealer, now)?
         }
-        KeyRequest::Import { keypair, active, pinned } => import(t, &keypair, active, pinned, now)?,
+        KeyRequest::Import { keypair, active, pinned, force } => {
+            import(t, &keypair, active, pinned, force, now)?
+        }
         KeyRequest::Change { id, to, force } => change(t, id, to, force, now)?.map(|k| (k, false)),
+        KeyRequest::Rotate { request, force } => {
+            rotate(t, request, force, sealer, now)?.map(|k| (k, false))
+        }
     };
-    Ok(match outcome {
-        Ok((key, is_new)) => KeyResponse::Key { record: to_json(&key)?, is_new },
-        Err(refusal) => KeyResponse::Refused(refusal),
-    })
+    let (key, is_new) = match outcome {
+        Ok(done) => done,
+        Err(refusal) => return Ok(KeyResponse::Refused(refusal)),
+    };
+    // A forced change may have left nothing for clients, where the schedule promises that something is.
+    policy::advance(t, sealer, now)?;
+    Ok(KeyResponse::Key { record: to_json(&key)?, is_new })
+}
+
+fn read_policy(t: &mut impl ConfigTables) -> StoreResult<KeyResponse> {
+    let policy = t.key_settings()?.policy;
+    let policy = policy.map(|policy| to_json(&policy)).transpose()?.map(Into::into);
+    Ok(KeyResponse::Policy { policy, next: policy::next_deadline(t)? })
+}
+
+fn set_policy(
+    t: &mut impl ConfigTables,
+    policy: Option<serde_bytes::ByteBuf>,
+    force: bool,
+) -> Outcome<()> {
+    let policy: Option<Policy> =
+        policy
+            .map(|policy| serde_json::from_slice(&policy))
+            .transpose()
+            .map_err(|e| StoreError(format!("a schedule is malformed: {e}")))?;
+    if let Some(policy) = policy {
+        if let Err(why) = policy.check(retention::longest(t)?) {
+            return Ok(Err(why.into()));
+        }
+        if !force && list_is_pinned(t)? {
+            return Ok(Err(KeyRefusal::ListIsPinned));
+        }
+    }
+    let settings = t.key_settings()?;
+    if settings.policy != policy {
+        t.put_key_settings(&KeySettings { policy, ..settings })?;
+    }
+    Ok(Ok(()))
+}
+
+fn list_is_pinned(t: &mut impl ConfigTables) -> StoreResult<bool> {
+    Ok(t.hpke_keys()?.iter().any(|key| key.state.is_pinned()))
 }
 
 fn to_json(value: &impl Serialize) -> StoreResult<Vec<u8>> {
     serde_json::to_vec(value).map_err(|e| StoreError(format!("a key cannot be written: {e}")))
 }
 
+#[allow(clippy::too_many_arguments, reason = "they are what the request says")]
 fn make(
     t: &mut impl ConfigTables,
     request: [u8; 16],
     id: Option<HpkeConfigId>,
     kem: HpkeKem,
     active: bool,
-    source: &impl KeySource,
+    force: bool,
+    sealer: &impl Sealer,
     now: Time,
 ) -> Outcome<(StoredHpkeKey, bool)> {
     let keys = t.hpke_keys()?;
@@ -195,7 +274,10 @@ fn make(
     if let Some(refusal) = occupied(t, id, now)? {
         return Ok(Err(refusal));
     }
-    let key = insert(t, source.make(id, kem)?, active, request.to_vec(), now)?;
+    if active && !force && list_is_pinned(t)? {
+        return Ok(Err(KeyRefusal::ListIsPinned));
+    }
+    let key = insert(t, sealer.make(id, kem)?, active, request.to_vec(), now)?;
     Ok(Ok((key, true)))
 }
 
@@ -204,6 +286,7 @@ fn import(
     keypair: &[u8],
     active: bool,
     pinned: bool,
+    force: bool,
     now: Time,
 ) -> Outcome<(StoredHpkeKey, bool)> {
     let keypair: SealedKeypair = serde_json::from_slice(keypair)
@@ -220,12 +303,47 @@ fn import(
             }
         }
     }
+    if (active || pinned) && !force && list_is_pinned(t)? {
+        return Ok(Err(KeyRefusal::ListIsPinned));
+    }
     let key = insert(t, keypair, active || pinned, Vec::new(), now)?;
     let key = if pinned { change(t, id, KeyChange::Pin, false, now)? } else { Ok(key) };
     Ok(key.map(|key| (key, true)))
 }
 
-fn insert(
+fn rotate(
+    t: &mut impl ConfigTables,
+    request: [u8; 16],
+    force: bool,
+    sealer: &impl Sealer,
+    now: Time,
+) -> Outcome<StoredHpkeKey> {
+    let settings = t.key_settings()?;
+    let Policy { kem, expired_for, .. } = settings.policy.unwrap_or_default();
+    if settings.last_rotation == request {
+        let mut keys = t.hpke_keys()?;
+        sort(&mut keys);
+        let newest = |key: &StoredHpkeKey| key.config.kem == kem && !key.state.is_pinned();
+        return Ok(keys.into_iter().find(newest).ok_or(KeyRefusal::NoSuchKey));
+    }
+    if !force && list_is_pinned(t)? {
+        return Ok(Err(KeyRefusal::ListIsPinned));
+    }
+    let id = match policy::next_pending(&t.hpke_keys()?, kem) {
+        Some(key) => key.config.id,
+        None => match free_id(t, now)? {
+            None => return Ok(Err(KeyRefusal::NoFreeId)),
+            Some(id) => insert(t, sealer.make(id, kem)?, false, Vec::new(), now)?.config.id,
+        },
+    };
+    policy::promote(t, id, kem, expired_for, now)?;
+    let settings = t.key_settings()?;
+    t.put_key_settings(&KeySettings { last_rotation: request.to_vec(), ..settings })?;
+    let key = t.hpke_keys()?.into_iter().find(|key| key.config.id == id);
+    Ok(key.ok_or(KeyRefusal::NoSuchKey))
+}
+
+pub(super) fn insert(
     t: &mut impl ConfigTables,
     keypair: SealedKeypair,
     active: bool,
@@ -244,7 +362,7 @@ fn insert(
 }
 
 /// Counts activations and pins.
-fn next_number(t: &mut impl ConfigTables) -> StoreResult<u64> {
+pub(super) fn next_number(t: &mut impl ConfigTables) -> StoreResult<u64> {
     let last = t.hpke_keys()?.into_iter().map(|key| match key.state {
         KeyState::Active { activated, pinned } => activated.max(pinned.unwrap_or(0)),
         _ => 0,
@@ -253,7 +371,7 @@ fn next_number(t: &mut impl ConfigTables) -> StoreResult<u64> {
 }
 
 /// A free id: one that no key had, from the one made last upwards, or else the one whose key was destroyed first.
-fn free_id(t: &mut impl ConfigTables, now: Time) -> StoreResult<Option<HpkeConfigId>> {
+pub(super) fn free_id(t: &mut impl ConfigTables, now: Time) -> StoreResult<Option<HpkeConfigId>> {
     let keys = t.hpke_keys()?;
     let is_new = |id: &HpkeConfigId| keys.iter().all(|key| key.config.id != *id);
     let first = keys.last().map_or(0, |key| key.config.id.0.wrapping_add(1));
@@ -286,28 +404,30 @@ fn change(
     force: bool,
     now: Time,
 ) -> Outcome<StoredHpkeKey> {
-    let mut keys = t.hpke_keys()?;
-    sort(&mut keys);
+    let keys = t.hpke_keys()?;
     let actives = keys.iter().filter(|key| key.state.is_active()).count();
     let Some(mut key) = keys.into_iter().find(|key| key.config.id == id) else {
         return Ok(Err(KeyRefusal::NoSuchKey));
     };
     let state = match (to, key.state) {
-        (KeyChange::Destroy, KeyState::Destroyed) => key.state,
+        (KeyChange::Destroy, KeyState::Destroyed) => return Ok(Ok(key)),
         (_, KeyState::Destroyed) => return Ok(Err(KeyRefusal::IsDestroyed)),
 
-        (KeyChange::Activate, KeyState::Active { .. }) => key.state,
+        (KeyChange::Activate, KeyState::Active { .. }) => return Ok(Ok(key)),
+        (KeyChange::Activate, _) if !force && list_is_pinned(t)? => {
+            return Ok(Err(KeyRefusal::ListIsPinned));
+        }
         (KeyChange::Activate, _) => KeyState::Active { activated: next_number(t)?, pinned: None },
 
         (KeyChange::Pin, KeyState::Active { activated, pinned: None }) => {
             KeyState::Active { activated, pinned: Some(next_number(t)?) }
         }
-        (KeyChange::Pin, KeyState::Active { .. }) => key.state,
+        (KeyChange::Pin, KeyState::Active { .. }) => return Ok(Ok(key)),
         (KeyChange::Pin, _) => return Ok(Err(KeyRefusal::PinNeedsActive)),
-        (KeyChange::Unpin, KeyState::Active { activated, .. }) => {
+        (KeyChange::Unpin, KeyState::Active { activated, pinned: Some(_) }) => {
             KeyState::Active { activated, pinned: None }
         }
-        (KeyChange::Unpin, state) => state,
+        (KeyChange::Unpin, _) => return Ok(Ok(key)),
 
         (KeyChange::Expire, KeyState::Active { pinned: Some(_), .. }) => {
             return Ok(Err(KeyRefusal::IsPinned));
@@ -315,8 +435,12 @@ fn change(
         (KeyChange::Expire, KeyState::Active { .. }) if actives == 1 && !force => {
             return Ok(Err(KeyRefusal::LastActive));
         }
-        (KeyChange::Expire, KeyState::Expired { .. }) => key.state,
-        (KeyChange::Expire, _) => expired(now, EXPIRED_FOR_DEFAULT),
+        (KeyChange::Expire, KeyState::Expired { .. }) => return Ok(Ok(key)),
+        (KeyChange::Expire, _) => {
+            let policy = t.key_settings()?.policy;
+            let expired_for = policy.map_or(EXPIRED_FOR_DEFAULT, |policy| policy.expired_for);
+            expired(now, expired_for, retention::longest(t)?)
+        }
 
         (KeyChange::Destroy, KeyState::Active { .. }) => {
             return Ok(Err(KeyRefusal::DestroyNeedsExpired));
@@ -330,27 +454,15 @@ fn change(
             return Ok(Err(KeyRefusal::StillNeeded(destroyed_at)));
         }
         (KeyChange::Destroy, _) => {
-            key.sealed_private_key.clear();
-            KeyState::Destroyed
+            key.destroy(now);
+            t.put_hpke_key(&key)?;
+            return Ok(Ok(key));
         }
     };
-    let moves = std::mem::discriminant(&state) != std::mem::discriminant(&key.state);
-    if state != key.state {
-        key.state = state;
-        if moves {
-            key.since = now;
-        }
-        t.put_hpke_key(&key)?;
+    let was = std::mem::replace(&mut key.state, state);
+    if was.is_active() != state.is_active() || matches!(state, KeyState::Expired { .. }) {
+        key.since = now;
     }
+    t.put_hpke_key(&key)?;
     Ok(Ok(key))
 }
-
-/// The state of a key that expires now.
-fn expired(now: Time, accepts_for: Duration) -> KeyState {
-    let accepts_until = now.saturating_add(accepts_for);
-    let destroyed_at =
-        accepts_until.saturating_add(REPORT_EXPIRY_AGE_MAX).saturating_add(REPEATS_MARGIN);
-    KeyState::Expired { accepts_until, destroyed_at }
-}
-
-const _: () = assert!(EXPIRED_FOR_DEFAULT.as_seconds() >= 2 * LIST_MAX_AGE.as_seconds());

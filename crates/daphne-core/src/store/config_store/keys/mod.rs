@@ -4,25 +4,31 @@
 //! |---|---|---|
 //! | pending | no | yes |
 //! | active | yes | yes |
-//! | expired | no | new ones until `accepts_until`, then only what was aggregated before, until `destroyed_at` |
+//! | expired | no | those made until `accepts_until`, until `destroyed_at` |
 //! | destroyed | no | no; the private key is gone |
 //!
-//! A job that is repeated is verified again, so what opened its reports must open them as long as a repeat can be answered.
-//! An expired key therefore goes through two phases. In the first it opens whatever comes, because clients keep
-//! configurations for [`LIST_MAX_AGE`], and some for longer (DAP-09 §4.4.1 wants twice that). In the second, what the clock
-//! says of a report sealed to it is "refuse", which the report's owner overrules if it took the report before.
+//! An expired key opens reports for a while because clients keep configurations for [`LIST_MAX_AGE`], and some for longer
+//! (DAP-09 §4.4.1 wants twice that). It opens those that were made until then for as long as any task takes them, as a job
+//! that is repeated is verified again, and Poplar1 asks for a report several times. When the last of them is too old for
+//! every task, nothing needs the key any more.
 //!
 //! The published list is the same bytes from everywhere: pinned keys first, in the order in which they were pinned; then
 //! the others, those that became active last first, because clients take the first that they can use. A *pinned* key
 //! does not expire, and what becomes of other keys does not move it.
 
 mod change;
+mod policy;
+mod retention;
+#[cfg(test)]
+mod tests;
 
 use std::cmp::Reverse;
 
 use serde::{Deserialize, Serialize};
 
-pub use change::{KeyChange, KeyRefusal, KeyRequest, KeyResponse, KeySource, respond};
+pub use change::{KeyChange, KeyRefusal, KeyRequest, KeyResponse, respond};
+pub use policy::{Advanced, EXPIRED_FOR_DEFAULT, Policy, PolicyError, advance, next_deadline};
+pub use retention::note as note_retention;
 
 use super::ConfigTables;
 use crate::{
@@ -37,6 +43,10 @@ use crate::{
 
 /// Clients and caches may keep the published list this long.
 pub const LIST_MAX_AGE: Duration = Duration::from_seconds(86_400);
+
+/// How much longer than a task's retention a report may need its key: a day after the retention it is refused whatever the
+/// job, the clocks of Workers are off by up to a day, and a Worker may know an older list for two hours. The rest is to spare.
+const REPEATS_MARGIN: Duration = Duration::from_seconds(4 * 86_400);
 
 /// Where a key is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,7 +64,7 @@ pub enum KeyState {
     },
     /// Not published any more.
     Expired {
-        /// New reports are accepted until then.
+        /// Reports that were made until then are accepted.
         accepts_until: Time,
         /// It is destroyed then, or later, if a task with a longer retention came since.
         destroyed_at: Time,
@@ -141,7 +151,7 @@ impl SealedKeypair {
     }
 }
 
-fn seal_label(id: HpkeConfigId) -> String {
+pub(super) fn seal_label(id: HpkeConfigId) -> String {
     format!("private key of HPKE configuration {id}")
 }
 
@@ -162,6 +172,13 @@ impl StoredHpkeKey {
         KeyInfo { config: self.config.clone(), state: self.state, since: self.since }
     }
 
+    /// Its id rests from now on.
+    fn destroy(&mut self, now: Time) {
+        self.sealed_private_key.clear();
+        self.state = KeyState::Destroyed;
+        self.since = now;
+    }
+
     fn id(&self) -> HpkeConfigId {
         self.config.id
     }
@@ -178,6 +195,41 @@ impl StoredHpkeKey {
         HpkeKeypair::from_parts(self.config.clone(), private_key)
             .map_err(|e| OpenKeyError::Broken(id, e))
     }
+}
+
+/// What the `ConfigStore` keeps about keys in general. JSON, so that fields can be added.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeySettings {
+    /// The schedule, if it is on.
+    #[serde(default)]
+    pub policy: Option<Policy>,
+    /// The longest retention of any task there was, once it is known.
+    #[serde(default)]
+    pub longest_retention: Option<Duration>,
+    /// The schedule could not make a key, and tries again then.
+    #[serde(default)]
+    pub make_again_at: Option<Time>,
+    /// The last rotation by hand, to know its repeat.
+    #[serde(default, with = "b64::serde_b64")]
+    pub last_rotation: Vec<u8>,
+}
+
+/// The state of a key that expires now.
+fn expired(now: Time, expired_for: Duration, retention: Duration) -> KeyState {
+    KeyState::Expired {
+        accepts_until: now.saturating_add(expired_for),
+        destroyed_at: destroyed_at(now, expired_for, retention),
+    }
+}
+
+/// When a key that expires now is needed no longer.
+fn destroyed_at(now: Time, expired_for: Duration, retention: Duration) -> Time {
+    needed_until(now.saturating_add(expired_for), retention)
+}
+
+/// Until when a report made at `accepts_until` may be in a job, be it a repeat.
+fn needed_until(accepts_until: Time, retention: Duration) -> Time {
+    accepts_until.saturating_add(retention).saturating_add(REPEATS_MARGIN)
 }
 
 /// Sorts keys: published ones first, in the order of the published list; the others by id.
