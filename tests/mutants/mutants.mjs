@@ -125,8 +125,8 @@ export const MUTANTS = [
   simulated("replays-are-blamed-on-all", "One replayed report makes replays of all in the job.", [
     edit(
       COMMIT,
-      "            held.binary_search(&scope.fingerprint(live_now, &commit.param, id)).is_ok()",
-      "            !held.is_empty() && scope.fingerprint(live_now, &commit.param, id) > 0",
+      ".filter(|id| has(held, live.recent.fingerprint(&commit.param, id)))",
+      ".filter(|id| !held.is_empty() && live.recent.fingerprint(&commit.param, id) > 0)",
     ),
   ]),
   simulated("late-report-joins-a-collected-batch", "A commit is not refused because its batch is collected.", [
@@ -209,7 +209,7 @@ export const MUTANTS = [
       "Some(slice) => slice.yields = true,",
       `Some(slice) => {
                     slice.excluded = true;
-                    ids = strike_out(&mut head, &ids, n, suspects)?;
+                    ids = strike_out(meta.field, &mut head, &ids, n, suspects)?;
                 }`,
     ),
   ]),
@@ -217,7 +217,7 @@ export const MUTANTS = [
     edit(
       COMMIT,
       `                Some(slice) if slice.excluded => {
-                    ids = strike_out(&mut head, &ids, n, suspects)?;
+                    ids = strike_out(meta.field, &mut head, &ids, n, suspects)?;
                 }`,
       `                Some(slice) if slice.excluded => {
                     let _ = (&mut ids, strike_out);

@@ -108,7 +108,7 @@ impl Config {
     pub async fn check_leader_afresh(
         &self,
         env: &Env,
-        endpoint: &[u8],
+        endpoint: &str,
         token: Option<&str>,
         now: Time,
     ) -> Result<LeaderCheck, Internal> {
