@@ -1,11 +1,8 @@
 //! Decoders under random damage: no panic, no allocation beyond a multiple of the input, and decode → encode = input.
 //!
 //! Everything is seeded, so a failure repeats; the input that caused it is printed.
-#![allow(unsafe_code, reason = "counting allocations takes a `GlobalAlloc`")]
 
 use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    cell::Cell,
     collections::VecDeque,
     io::{self, Write as _},
     sync::Mutex,
@@ -25,62 +22,14 @@ use proptest::prelude::*;
 mod vectors;
 use vectors::{MESSAGES, Message, Vector};
 
+#[path = "vectors/counting.rs"]
+mod counting;
+use counting::peak_bytes;
 #[path = "vectors/damage.rs"]
 mod damage;
 use damage::{Random, damage};
 
 const INPUTS_PER_DECODER: u32 = 100_000;
-
-// Counting live bytes, per thread.
-
-thread_local! {
-    static LIVE: Cell<isize> = const { Cell::new(0) };
-    static PEAK: Cell<isize> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-// `realloc` is the default one, which holds the old and the new block at once: the worst case.
-// SAFETY: both calls are passed on unchanged, and what is counted is never used to allocate.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let live = LIVE.get() + layout.size().cast_signed();
-        LIVE.set(live);
-        PEAK.set(PEAK.get().max(live));
-        // SAFETY: the caller's promise about `layout` is the one `System` asks for.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        LIVE.set(LIVE.get() - layout.size().cast_signed());
-        // SAFETY: `block` came from `alloc` above, thus from `System`, with this layout.
-        unsafe { System.dealloc(block, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// What `f` returns, and the most bytes it had allocated at once.
-fn peak_bytes<T>(f: impl FnOnce() -> T) -> (T, usize) {
-    let before = LIVE.get();
-    PEAK.set(before);
-    let value = f();
-    (value, usize::try_from(PEAK.get() - before).expect("the peak is at least the start"))
-}
-
-/// The most that decoding `len` bytes may allocate.
-///
-/// Decoders borrow, so all they allocate is the vector of a list's items. With `n` items read its capacity is at
-/// most `n` before it grows and `2n` after, and growing holds both blocks: `3n` items. An item takes at least
-/// its minimum encoding from the input, so `n <= len / wire`, which gives `3 * size / wire` bytes per byte of
-/// input. The constant is the first allocation, of 4 items. A message without a list allocates nothing.
-fn peak_bytes_max(m: &Message, len: usize) -> usize {
-    m.list_of.map_or(0, |(item, size)| {
-        let wire = Message::named(item).parsed().iter().map(|v| v.bytes.len()).min();
-        3 * size * len / wire.expect("every message has vectors") + 4 * size
-    })
-}
 
 /// Prints the input on a panic.
 struct Culprit<'a>(&'a str, &'a [u8]);
@@ -98,7 +47,7 @@ impl Drop for Culprit<'_> {
 fn check(m: &Message, input: &[u8]) -> bool {
     let culprit = Culprit(m.name, input);
     let (decodes, peak) = peak_bytes(|| (m.decodes)(input));
-    let max = peak_bytes_max(m, input.len());
+    let max = m.peak_bytes_max(input.len());
     assert!(peak <= max, "{}: {peak} bytes allocated for {}, at most {max}", m.name, input.len());
     if decodes {
         let again = (m.reencode)(input).expect("it decoded before");
@@ -184,7 +133,7 @@ fn the_allocator_counts_and_the_bound_is_not_idle() {
         let seed = many_items(m, 8_193);
         let (decodes, peak) = peak_bytes(|| (m.decodes)(&seed.bytes));
         assert!(decodes, "{}", m.name);
-        let max = peak_bytes_max(m, seed.bytes.len());
+        let max = m.peak_bytes_max(seed.bytes.len());
         println!("{}: {} bytes, {peak} allocated of {max}", m.name, seed.bytes.len());
         assert!(peak <= max && peak > max * 9 / 10, "{}: {peak} of {max}", m.name);
     }
@@ -200,7 +149,7 @@ fn a_claimed_length_allocates_nothing() {
                 bytes[prefix.clone()].fill(0xff);
                 let (decodes, peak) = peak_bytes(|| (m.decodes)(&bytes));
                 let first_prefix = prefix.start == v.prefixes[0].start;
-                let max = if first_prefix { 0 } else { peak_bytes_max(m, bytes.len()) };
+                let max = if first_prefix { 0 } else { m.peak_bytes_max(bytes.len()) };
                 assert!(!decodes && peak <= max, "{}: {peak} bytes, at most {max}", m.name);
             }
         }

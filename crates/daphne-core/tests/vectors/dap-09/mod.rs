@@ -35,6 +35,19 @@ impl Message {
     pub fn parsed(&self) -> Vec<Vector> {
         self.vectors.iter().map(|(_, hex)| parse(hex)).collect()
     }
+
+    /// The most that decoding `len` bytes may allocate.
+    ///
+    /// Decoders borrow, so all they allocate is the vector of a list's items. With `n` items read its capacity is at
+    /// most `n` before it grows and `2n` after, and growing holds both blocks: `3n` items. An item takes at least
+    /// its minimum encoding from the input, so `n <= len / wire`, which gives `3 * size / wire` bytes per byte of
+    /// input. The constant is the first allocation, of 4 items. A message without a list allocates nothing.
+    pub fn peak_bytes_max(&self, len: usize) -> usize {
+        self.list_of.map_or(0, |(item, size)| {
+            let wire = Self::named(item).parsed().iter().map(|v| v.bytes.len()).min();
+            3 * size * len / wire.expect("every message has vectors") + 4 * size
+        })
+    }
 }
 
 fn parse(hex: &str) -> Vector {

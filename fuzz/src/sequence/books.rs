@@ -1,0 +1,312 @@
+//! What a leader knows: its jobs, what they were answered, and what was collected.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use daphne_core::{
+    batch::{BucketRange, Checksum},
+    collect::collector,
+    error::AbortKind,
+    hpke::Role,
+    message::{BatchSelector, HpkeCiphertext, VerifyResp},
+    wire::v09,
+};
+
+use crate::{
+    choices::Choices,
+    fixture::{Pool, collector_key, report_id},
+    request::share_request,
+};
+
+/// A job.
+#[derive(Clone, Default)]
+pub struct Job {
+    /// Its first request.
+    pub body: Vec<u8>,
+    /// Its reports.
+    pub reports: Vec<usize>,
+    /// The number of its aggregation parameter.
+    pub param: usize,
+    /// The number of its batch, if the leader selects batches.
+    pub batch: u8,
+    /// What it was answered first.
+    pub answer: Option<Vec<VerifyResp>>,
+    /// Its reports that wait for the second round.
+    pub waiting: Vec<usize>,
+    /// Its second request, and what that was answered.
+    pub continuation: Option<(Vec<u8>, Option<Vec<VerifyResp>>)>,
+    /// Its reports that count, as it was answered.
+    pub counted: Vec<usize>,
+    /// The leader gave it up.
+    pub is_deleted: bool,
+    /// The leader tried to, and had no answer.
+    pub is_perhaps_deleted: bool,
+    /// It had no answer when its batch was collected without it.
+    came_too_late: bool,
+    /// Its reports that a collection left out: they are free.
+    freed: BTreeSet<usize>,
+}
+
+impl Job {
+    /// A job that was not sent yet.
+    pub fn new(body: Vec<u8>, reports: Vec<usize>, param: usize, batch: u8) -> Self {
+        Self { body, reports, param, batch, ..Self::default() }
+    }
+}
+
+/// The books.
+pub struct Books {
+    pool: &'static Pool,
+    /// By number.
+    pub jobs: BTreeMap<u8, Job>,
+    /// Numbers of jobs that the leader deleted, also of some that it never began.
+    pub deleted: BTreeSet<u8>,
+    collected: Vec<(View, Vec<u8>)>,
+}
+
+/// A batch, as the leader counts it.
+pub struct View {
+    range: Option<BucketRange>,
+    selector: BatchSelector,
+    param: usize,
+    reports: Vec<usize>,
+    report_count: u64,
+    checksum: Checksum,
+    leader_share: Vec<u8>,
+    /// It does not say what the leader counts.
+    pub is_changed: bool,
+}
+
+impl Books {
+    /// Nothing happened yet.
+    pub fn new(pool: &'static Pool) -> Self {
+        Self { pool, jobs: BTreeMap::new(), deleted: BTreeSet::new(), collected: Vec::new() }
+    }
+
+    fn level(&self, param: usize) -> Option<u16> {
+        self.pool.params[param].param.level()
+    }
+
+    /// Whether a report that counts under `old` cannot be aggregated for `new` any more: it is once in all, or at each
+    /// level and only downwards.
+    fn excludes(&self, old: usize, new: usize) -> bool {
+        self.level(old) >= self.level(new)
+    }
+
+    fn is_in(&self, range: &BucketRange, job: &Job, report: usize) -> bool {
+        range.contains(&self.pool.bucket(job.batch, self.pool.reports[report].time))
+    }
+
+    /// Other jobs that such a report of this job is a replay of, as far as the leader knows.
+    fn holders(&self, id: u8, job: &Job, report: usize) -> impl Iterator<Item = &Job> {
+        let param = job.param;
+        self.jobs.iter().filter(move |(other, _)| **other != id).map(|(_, other)| other).filter(
+            move |other| {
+                other.counted.contains(&report)
+                    && !other.freed.contains(&report)
+                    && self.excludes(other.param, param)
+            },
+        )
+    }
+
+    /// Whether a decided collection counts the report for something that excludes `param`.
+    fn is_counted(&self, param: usize, report: usize) -> bool {
+        self.collected
+            .iter()
+            .any(|(c, _)| c.reports.contains(&report) && self.excludes(c.param, param))
+    }
+
+    /// A report was accepted: it counts nowhere else.
+    pub fn check_accepted(&self, id: u8, job: &Job, report: usize) {
+        let may_succeed = |other: &Job| {
+            (other.is_deleted || other.is_perhaps_deleted) && other.param == job.param
+        };
+        // With time groups a report of another batch has another owner, but no report here has two times.
+        assert!(
+            self.holders(id, job, report).all(may_succeed),
+            "job {id}: report {report} counts in another job"
+        );
+        // A repeat may come after its own collection.
+        let is_repeat = job.came_too_late;
+        assert!(
+            is_repeat || !self.is_counted(job.param, report),
+            "job {id}: report {report} was collected"
+        );
+    }
+
+    /// Whether "replayed" is true.
+    pub fn is_replay(&self, id: u8, job: &Job, report: usize) -> bool {
+        self.is_counted(job.param, report)
+            || self
+                .holders(id, job, report)
+                .any(|other| !other.is_deleted || other.param != job.param)
+    }
+
+    /// Whether "batch collected" is true.
+    pub fn is_collected(&self, job: &Job, report: usize) -> bool {
+        self.collected.iter().any(|(c, _)| {
+            c.range.is_some_and(|range| self.is_in(&range, job, report))
+                && (c.param == job.param || !c.reports.contains(&report))
+        })
+    }
+
+    /// What the leader counts of a batch.
+    pub fn view(&self, selector: &BatchSelector, param: usize) -> View {
+        let range = self.pool.range(selector);
+        let mut view = View {
+            range,
+            selector: *selector,
+            param,
+            reports: Vec::new(),
+            report_count: 0,
+            checksum: Checksum::default(),
+            leader_share: Vec::new(),
+            is_changed: false,
+        };
+        let verified = &self.pool.params[param].verified;
+        for job in self.jobs.values() {
+            if job.is_deleted || job.came_too_late || job.param != param {
+                continue;
+            }
+            for n in &job.counted {
+                if !range.is_some_and(|range| self.is_in(&range, job, *n)) {
+                    continue;
+                }
+                view.reports.push(*n);
+                view.report_count += 1;
+                view.checksum.add(&report_id(*n));
+                self.add(param, &mut view.leader_share, &verified[*n].leader);
+            }
+        }
+        view.reports.sort_unstable();
+        view
+    }
+
+    fn add(&self, param: usize, sum: &mut Vec<u8>, share: &[u8]) {
+        if sum.is_empty() {
+            share.clone_into(sum);
+        } else {
+            let field = self.pool.task.vdaf.field().at(&self.pool.params[param].encoded);
+            daphne_core::vdaf::share::add_assign(field, sum, share).expect("they are alike");
+        }
+    }
+
+    /// A collection was answered: with what the leader counts it is the truth, and no report is in two of them.
+    pub fn collected(&mut self, view: View, answer: &[u8]) {
+        let range = view.range.expect("there is such a range");
+        let param = &self.pool.params[view.param];
+        for (earlier, first) in &self.collected {
+            let Some(other) = earlier.range.filter(|other| other.overlaps(&range)) else {
+                continue;
+            };
+            assert_eq!(other, range, "two collections overlap");
+            if earlier.param == view.param {
+                assert!(first == answer, "one collection has two answers");
+                assert!(earlier.reports == view.reports, "a collection changed");
+                return;
+            }
+        }
+        let times = self.collected.iter().filter(|(c, _)| c.range == view.range).count() as u64;
+        let parameters = &self.pool.task.parameters;
+        assert!(times < parameters.max_batch_query_count, "a batch was asked about too often");
+        assert!(view.report_count >= parameters.min_batch_size, "a batch is too small");
+        assert!(
+            parameters.max_batch_size.is_none_or(|max| view.report_count <= max),
+            "a batch is too large"
+        );
+        for report in &view.reports {
+            let level = self.level(view.param);
+            let is_twice = self
+                .collected
+                .iter()
+                .any(|(c, _)| self.level(c.param) == level && c.reports.contains(report));
+            assert!(!is_twice, "report {report} is in two collections");
+        }
+        assert!(view.reports.windows(2).all(|pair| pair[0] != pair[1]), "a report counts twice");
+
+        let encoded = v09::BatchSelector::from(view.selector).encode().expect("it was sent");
+        let ciphertext = HpkeCiphertext::decode(answer).expect("the helper wrote it");
+        let helper_share = collector::open_share_v09(
+            self.pool.task.id(),
+            &collector_key(),
+            Role::Helper,
+            &param.encoded,
+            &encoded,
+            ciphertext,
+        )
+        .expect("it is sealed to the collector");
+        let vdaf = &self.pool.task.vdaf;
+        let sum = collector::unshard(
+            vdaf,
+            &param.param,
+            &view.leader_share,
+            &helper_share,
+            view.report_count,
+        );
+        let measurements = view.reports.iter().map(|n| &self.pool.reports[*n].measurement);
+        let truth = vdaf.truth(&param.param, measurements).expect("they are measurements");
+        assert!(sum == Ok(truth), "the aggregate is wrong");
+
+        let pool = self.pool;
+        for job in self.jobs.values_mut() {
+            let has_answer = match pool.has_two_rounds() {
+                true => matches!(job.continuation, Some((_, Some(_)))),
+                false => job.answer.is_some(),
+            };
+            let is_met = |n: &usize| range.contains(&pool.bucket(job.batch, pool.reports[*n].time));
+            let met: Vec<usize> = job.reports.iter().copied().filter(is_met).collect();
+            job.came_too_late |= !has_answer && !met.is_empty();
+            if job.param == view.param && (job.is_deleted || job.came_too_late) {
+                job.freed.extend(met);
+            }
+        }
+        self.collected.push((view, answer.to_vec()));
+    }
+
+    /// Whether the leader's own collection may be refused like this.
+    pub fn is_refused(&self, view: &View, kind: AbortKind) -> bool {
+        let parameters = &self.pool.task.parameters;
+        let same = |c: &&(View, Vec<u8>)| c.0.range == view.range;
+        match kind {
+            AbortKind::InvalidBatchSize => {
+                view.report_count < parameters.min_batch_size
+                    || parameters.max_batch_size.is_some_and(|max| view.report_count > max)
+            }
+            AbortKind::BatchInvalid => {
+                view.report_count == 0 && matches!(view.selector, BatchSelector::LeaderSelected(_))
+            }
+            AbortKind::BatchOverlap => self.collected.iter().any(|(c, _)| {
+                c.range != view.range
+                    && c.range.zip(view.range).is_some_and(|(a, b)| a.overlaps(&b))
+            }),
+            AbortKind::BatchQueriedTooManyTimes => {
+                self.collected.iter().filter(same).count() as u64
+                    >= parameters.max_batch_query_count
+            }
+            // The leader gave a job up that was collected, and counts without it now.
+            AbortKind::BatchMismatch => self
+                .collected
+                .iter()
+                .filter(same)
+                .any(|(c, _)| c.param == view.param && c.reports != view.reports),
+            _ => false,
+        }
+    }
+}
+
+impl View {
+    /// Says something else than the leader counts.
+    pub fn change(&mut self, choices: &mut Choices<'_>) {
+        let (count, checksum) = (self.report_count, self.checksum);
+        match choices.below(3) {
+            0 => self.report_count = choices.near(count),
+            1 => self.checksum.merge(&Checksum::new(choices.array())),
+            _ => self.checksum.add(&choices.report_id()),
+        }
+        self.is_changed = (self.report_count, self.checksum) != (count, checksum);
+    }
+
+    /// The request.
+    pub fn request(&self, selector: BatchSelector, agg_param: &[u8]) -> Vec<u8> {
+        share_request(selector, agg_param, self.report_count, &self.checksum)
+    }
+}
