@@ -304,12 +304,14 @@ pub fn store_messages() -> Vec<Vec<u8>> {
             ConfigRequest::ListTasks { after: Some(id), limit: 10 },
             ConfigRequest::ListHpkeKeys,
             ConfigRequest::Keys(KeyRequest::Make {
+                force: false,
                 request: [1; 16],
                 id: None,
                 kem: HpkeKem::X25519HkdfSha256.code(),
                 active: true,
             }),
             ConfigRequest::Keys(KeyRequest::Import {
+                force: false,
                 keypair: serde_json::to_vec(&SealedKeypair::seal(&helper_key(0), &roots, [4; 12]))
                     .expect("keys have JSON"),
                 active: true,

@@ -6,10 +6,7 @@ use daphne_core::{
     ids::HpkeConfigId,
     store::{
         Objects as _, StoreError, StoreResult,
-        config_store::{
-            self, ConfigRequest, ConfigResponse,
-            keys::{KeySource, SealedKeypair},
-        },
+        config_store::{self, ConfigRequest, ConfigResponse, Sealer, keys::SealedKeypair},
         message::{
             AggregateStoreRequest, AggregateStoreResponse, JobStoreRequest, JobStoreResponse,
             LedgerRequest, LedgerResponse, StoreAction, decode, encode,
@@ -47,11 +44,15 @@ pub fn store_messages(data: &[u8]) {
 /// Makes the keys of the `ConfigStore`.
 struct NewKeys;
 
-impl KeySource for NewKeys {
+impl Sealer for NewKeys {
     fn make(&self, id: HpkeConfigId, kem: HpkeKem) -> StoreResult<SealedKeypair> {
         let keypair = HpkeKeypair::derive(id, kem, &[id.0; 32])
             .map_err(|e| StoreError(format!("no key: {e}")))?;
         Ok(SealedKeypair::seal(&keypair, roots(), [3; 12]))
+    }
+
+    fn reseal(&self, label: &str, sealed: &[u8]) -> StoreResult<Option<Vec<u8>>> {
+        Ok(roots().open(label, sealed).ok().map(|secret| roots().seal(label, &secret, [4; 12])))
     }
 }
 
