@@ -9,7 +9,10 @@ const SECRETS = {
 
 export default defineConfig({
   // The Worker logs each request, and some tests panic on purpose: of use only where a test fails.
-  test: { silent: "passed-only" },
+  test: {
+    // Machines may be busy; a hang takes longer.
+    testTimeout: 30_000,
+    hookTimeout: 60_000, silent: "passed-only" },
   plugins: [
     cloudflareTest({
       // The build with test routes, `scripts/build --test`. Everything else, bindings, classes and
