@@ -292,8 +292,8 @@ fn strangers_write_nothing_and_a_task_is_written_once() {
         let world = peer.task(&server, TimeInterval, |_| {});
         server.plan(&[]);
         send(&world, peer.token()).refused("invalidMessage", &world.task_id);
-        // Is it known? No: create it.
-        assert_eq!(server.calls(), ["CONFIG_STORE", "CONFIG_STORE"]);
+        // Is it known? No: whose is it, as the peer is now? Create it.
+        assert_eq!(server.calls(), ["CONFIG_STORE"; 3]);
         let met = writes(&server);
         // The task, and when it ends, with its index entry; and one copy.
         assert_eq!((met.0 - last.0, met.1 - last.1), (3, 1));
