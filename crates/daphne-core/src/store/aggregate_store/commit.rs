@@ -264,6 +264,10 @@ fn counted(
         let held = ids.iter().filter(|id| held.binary_search(&fingerprint(id)).is_ok());
         counted.insert((param.clone(), *bucket), held.copied().collect());
     }
+    // All rows are read below: only for what is rare.
+    if counted.values().all(BTreeSet::is_empty) {
+        return Ok(counted);
+    }
     // What is in no row was packed, and only what counts is packed.
     let (mut alive, mut left_out) = (BTreeMap::new(), BTreeMap::new());
     for table in meta.job_tables() {
