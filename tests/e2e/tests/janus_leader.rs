@@ -13,7 +13,7 @@ use daphne_core::{
 };
 use e2e::{
     Answer, Books, JOB_CONTINUE, JOB_INIT, Job, SHARE_REQ, Server, World, raw::Connection,
-    server::random, world::until_final,
+    world::until_final,
 };
 
 fn server() -> &'static Server {
