@@ -85,7 +85,9 @@ fn put<'a>(
     body: &[u8],
     known: impl Fn(&AggregationJobInit<'_>, usize) -> Option<Known<'a>>,
 ) {
-    let world = World::new(pool);
+    let mut world = World::new(pool);
+    // Else the same reports would be verified in each run.
+    world.remembers = true;
     // Copies of the body: read, committed, answered. Every sum of a store is as long as an aggregate share.
     let share_len = pool.task.vdaf.agg_share_len_max();
     let bytes_max = (256 << 10) + 64 * body.len() + 32 * share_len;

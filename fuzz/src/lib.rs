@@ -61,6 +61,7 @@ pub const TARGETS: [Target; 7] = [
 /// Runs `f`, which may allocate `bytes_max` at once.
 fn bounded<T>(bytes_max: usize, f: impl FnOnce() -> T) -> T {
     let (value, peak) = peak_bytes(f);
+    trace(|| format!("{peak} bytes at once, of {bytes_max}"));
     assert!(peak <= bytes_max, "{peak} bytes were allocated at once, of {bytes_max}");
     value
 }

@@ -129,14 +129,28 @@ pub fn sequence() -> Vec<Vec<u8>> {
             vec![
                 put(0, 0x1f),
                 post(0),
-                collect,
+                collect.clone(),
                 vec![0, 1, 0, 0x1f, 1, 0],
                 post(1),
                 vec![6, all, 1, 1],
                 vec![3, 1, 1, 1, 3, 2, 1, 0],
             ],
         ];
-        seeds.extend(runs.map(|run| [vec![n], run.concat()].concat()));
+        seeds.extend(runs.iter().map(|run| [vec![n, 0], run.concat()].concat()));
+        // Stores that merge after a few jobs, and alarms that have them do so.
+        let merging = [
+            put(0, 0x01),
+            put(1, 0x02),
+            put(2, 0x04),
+            put(3, 0x18),
+            (0..4).flat_map(post).collect(),
+            vec![8, 10, 0, 8],
+            put_again(0),
+            collect.clone(),
+            vec![8],
+            collect,
+        ];
+        seeds.push([vec![n, 3], merging.concat()].concat());
     }
     seeds
 }

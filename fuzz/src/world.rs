@@ -19,6 +19,7 @@ use daphne_core::{
     problem::problem,
     store::{
         Objects as _,
+        aggregate_store::Limits,
         message::{LedgerRequest, LedgerResponse, RequestDigest},
         placement::ShardKey,
     },
@@ -65,7 +66,12 @@ fn digest(body: &[u8]) -> RequestDigest {
 impl World {
     /// Nothing was stored yet.
     pub fn new(pool: &'static Pool) -> Self {
-        let cluster = MemoryCluster::new();
+        Self::with_limits(pool, Limits::DEFAULT)
+    }
+
+    /// Nothing was stored yet, and stores pack what they hold beyond these limits.
+    pub fn with_limits(pool: &'static Pool, limits: Limits) -> Self {
+        let cluster = MemoryCluster::with_limits(limits);
         cluster.set_time(NOW);
         Self { cluster, pool, remembers: false, now: Cell::new(NOW) }
     }
@@ -215,7 +221,7 @@ thread_local! {
 }
 
 /// Verdicts that are remembered at a time.
-const VERDICTS_MAX: usize = 4_096;
+const VERDICTS_MAX: usize = 8_192;
 
 impl Verifier for Remembering {
     fn verify(

@@ -10,6 +10,7 @@ use daphne_core::{
     error::{AbortKind, ReportError},
     ids::ReportId,
     message::{VerifyResp, VerifyRespResult},
+    store::aggregate_store::Limits,
     testing::memory::Fate,
     wire::v09,
 };
@@ -35,9 +36,15 @@ const DAY: u64 = 86_400;
 pub fn sequence(data: &[u8]) {
     let mut choices = Choices::new(data);
     let pool = pool(usize::from(choices.byte()));
-    let mut world = World::new(pool);
+    let packs = choices.below(4) == 3;
+    let limits = if packs {
+        Limits { generation_rows: 2, pressure_rows: 2, ..Limits::DEFAULT }
+    } else {
+        Limits::DEFAULT
+    };
+    let mut world = World::with_limits(pool, limits);
     world.remembers = true;
-    let mut run = Run { world, pool, books: Books::new(pool), is_lossy: false };
+    let mut run = Run { world, pool, books: Books::new(pool), packs, is_lossy: false };
     for _ in 0..OPERATIONS_MAX {
         if choices.is_empty() {
             break;
@@ -50,14 +57,16 @@ struct Run {
     world: World,
     pool: &'static Pool,
     books: Books,
+    /// Stores merge what they hold after a few jobs, and what is merged can no longer be left out.
+    packs: bool,
     /// A call was or may be lost: what was not answered may have happened.
     is_lossy: bool,
 }
 
 impl Run {
-    /// Whether it is known what the answer to each request must be: nothing was lost, and nothing is old.
+    /// Whether it is known what the answer to each request must be: nothing was lost or merged, and nothing is old.
     fn is_strict(&self) -> bool {
-        !self.is_lossy && self.world.now() < NOW + DAY
+        !self.is_lossy && !self.packs && self.world.now() < NOW + DAY
     }
 
     /// Whether jobs may be forgotten, as their reports are too old to come again.
@@ -298,7 +307,7 @@ impl Run {
                 }
             }
         }
-        v09::AggregationJobContinueReq {
+        let mut body = v09::AggregationJobContinueReq {
             step,
             prepare_continues: reports
                 .iter()
@@ -306,7 +315,11 @@ impl Run {
                 .collect(),
         }
         .encode()
-        .ok()
+        .ok()?;
+        if !is_honest && choices.below(4) == 3 {
+            choices.edit(&mut body);
+        }
+        Some(body)
     }
 
     /// Gives a job up.
@@ -325,8 +338,9 @@ impl Run {
                 let refused = refusal_or_later(error);
                 assert!(refused.is_none(), "DELETE of {:?} is refused: {refused:?}", job_id(id));
                 assert!(self.is_lossy, "DELETE of {id} is to be sent again");
-                if let Some(job) = self.books.jobs.get_mut(&id) {
-                    job.is_perhaps_deleted = true;
+                match self.books.jobs.get_mut(&id) {
+                    Some(job) => job.is_perhaps_deleted = true,
+                    None => drop(self.books.deleted.insert(id)),
                 }
             }
         }
