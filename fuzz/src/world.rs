@@ -71,6 +71,8 @@ impl World {
 
     /// Nothing was stored yet, and stores pack what they hold beyond these limits.
     pub fn with_limits(pool: &'static Pool, limits: Limits) -> Self {
+        // Makes room for all verdicts: while memory is counted, none is taken for them.
+        VERDICTS.with_borrow(HashMap::len);
         let cluster = MemoryCluster::with_limits(limits);
         cluster.set_time(NOW);
         Self { cluster, pool, remembers: false, now: Cell::new(NOW) }
@@ -217,7 +219,8 @@ fn check_problem(abort: &Abort) {
 struct Remembering;
 
 thread_local! {
-    static VERDICTS: RefCell<HashMap<[u8; 32], BytesVerdict>> = RefCell::default();
+    static VERDICTS: RefCell<HashMap<[u8; 32], BytesVerdict>> =
+        RefCell::new(HashMap::with_capacity(VERDICTS_MAX));
 }
 
 /// Verdicts that are remembered at a time.
