@@ -15,7 +15,9 @@ use storage_proxy::config::{self, Config};
 use worker::{Date, Env, Method, Request, Response};
 
 use crate::{
-    admin, credentials,
+    admin,
+    build_info::BuildInfo,
+    credentials,
     dap::{self, hpke_config::CachingSigner},
     log::{self, Outcome},
     respond,
@@ -154,6 +156,7 @@ const fn version_of(route: Route) -> Option<DapVersion> {
     match route {
         Route::HpkeConfig | Route::AggregationJob | Route::AggregateShares => Some(DapVersion::V09),
         Route::Health
+        | Route::Version
         | Route::AdminTasks
         | Route::AdminTask
         | Route::AdminTaskStatus
@@ -188,6 +191,9 @@ async fn dispatch(
             Err(wrong) => Some(wrong),
         };
         return respond::health(wrong);
+    }
+    if found.route == Route::Version {
+        return respond::json(&BuildInfo::read(), 200);
     }
     let secrets = app
         .secrets
@@ -231,6 +237,6 @@ async fn dispatch(
         ) => admin::handle(&context, &mut request, &found).await,
         #[cfg(feature = "test-routes")]
         (Route::Test, _) => crate::test_routes::handle(&context, &mut request, &found.job).await,
-        (Route::Health, _) => respond::health(None),
+        (Route::Health | Route::Version, _) => respond::health(None),
     }
 }

@@ -7,6 +7,7 @@
 mod admin;
 mod app;
 mod body;
+mod build_info;
 mod credentials;
 mod dap;
 mod log;

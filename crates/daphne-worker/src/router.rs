@@ -13,6 +13,8 @@ pub enum Route {
     AggregateShares,
     /// Health of the deployment.
     Health,
+    /// Which code is deployed.
+    Version,
     /// All tasks.
     AdminTasks,
     /// One task.
@@ -68,6 +70,8 @@ impl Routes {
             ("/v09/tasks/{task}/aggregation_jobs/{job}", Route::AggregationJob),
             ("/v09/tasks/{task}/aggregate_shares", Route::AggregateShares),
             ("/healthz", Route::Health),
+            ("/version", Route::Version),
+            ("/v09/version", Route::Version),
             ("/admin/tasks", Route::AdminTasks),
             ("/admin/tasks/{task}", Route::AdminTask),
             ("/admin/tasks/{task}/status", Route::AdminTaskStatus),
@@ -109,7 +113,7 @@ impl Route {
             Self::HpkeConfig => "GET, HEAD, OPTIONS",
             Self::AggregationJob => "PUT, POST, DELETE",
             Self::AggregateShares => "POST",
-            Self::Health => "GET, HEAD",
+            Self::Health | Self::Version => "GET, HEAD",
             Self::AdminTasks | Self::AdminHpkeKeys => "GET, HEAD, POST",
             Self::AdminPeers => "GET, HEAD, POST, PATCH, DELETE",
             Self::AdminTask => "GET, HEAD, DELETE",
@@ -135,6 +139,7 @@ impl Route {
             Self::AggregationJob => "aggregation_job",
             Self::AggregateShares => "aggregate_shares",
             Self::Health => "healthz",
+            Self::Version => "version",
             Self::AdminTasks => "admin_tasks",
             Self::AdminTask => "admin_task",
             Self::AdminTaskStatus => "admin_task_status",

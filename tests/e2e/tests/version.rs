@@ -1,0 +1,28 @@
+//! What the Worker says about the code that it runs.
+
+use std::{fs, path::Path};
+
+use e2e::Server;
+use sha2::{Digest, Sha256};
+
+#[test]
+fn the_worker_tells_which_bytes_it_runs() {
+    let server = Server::start();
+    let wasm = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../build-test/index_bg.wasm");
+    let digest = Sha256::digest(fs::read(wasm).unwrap());
+    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    for path in ["/version", "/v09/version"] {
+        let answer = server.client().get(path);
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.header("content-type"), "application/json");
+        assert_eq!(answer.header("cache-control"), "no-store");
+        let told = answer.json();
+        assert_eq!(told["software"], "daphne-edge");
+        assert_eq!(told["version"], env!("CARGO_PKG_VERSION"));
+        assert_eq!(told["wasm_sha256"], hex);
+        assert!(told["compiler"].as_str().unwrap().starts_with("rustc "), "{told}");
+        let commit = told["commit"].as_str().unwrap();
+        let is_commit = commit.len() >= 40 && commit[..40].bytes().all(|b| b.is_ascii_hexdigit());
+        assert!(is_commit || commit == "unknown", "{told}");
+    }
+}
