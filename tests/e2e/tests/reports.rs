@@ -253,8 +253,10 @@ fn a_recorded_refusal_outlives_its_reason() {
 
 #[test]
 fn a_ping_pong_message_of_another_kind() {
-    let changes: [fn(&mut Vec<u8>); 8] = [
+    let changes: [fn(&mut Vec<u8>); 9] = [
         |p| p[0] = 1,
+        // A whole one of that kind, with an empty message before the share.
+        |p| drop(p.splice(..1, [1, 0, 0, 0, 0])),
         |p| p[0] = 2,
         |p| p[0] = 3,
         |p| p.truncate(p.len() - 1),
