@@ -116,15 +116,13 @@ pub enum AbortKind {
     BadRequest,
     /// We opt out of the task that the leader brought along. taskprov-07 §4.4.
     InvalidTask,
-    /// The body did not arrive in time.
-    BodyTooSlow,
     /// The request came over plain HTTP, for anyone on its way to read.
     PlainHttp,
 }
 
 impl AbortKind {
     /// Every kind, for tables.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 19] = [
         Self::InvalidMessage,
         Self::UnrecognizedTask,
         Self::UnrecognizedAggregationJob,
@@ -143,7 +141,6 @@ impl AbortKind {
         Self::BodyTooLarge,
         Self::BadRequest,
         Self::InvalidTask,
-        Self::BodyTooSlow,
         Self::PlainHttp,
     ];
 }

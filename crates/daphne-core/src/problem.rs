@@ -49,7 +49,6 @@ pub const fn status(kind: AbortKind) -> u16 {
         UnauthorizedRequest | PlainHttp => 403,
         NotFound => 404,
         MethodNotAllowed => 405,
-        BodyTooSlow => 408,
         Conflict => 409,
         BodyTooLarge => 413,
         UnsupportedMediaType => 415,
@@ -83,7 +82,6 @@ const fn title(kind: AbortKind) -> &'static str {
         UnsupportedMediaType => "The media type of the body is not supported here.",
         BodyTooLarge => "The body is too large.",
         BadRequest => "The request is malformed.",
-        BodyTooSlow => "The body did not arrive in time.",
         PlainHttp => "Only HTTPS is served.",
     }
 }

@@ -124,7 +124,7 @@ impl DapVersion {
                 Self::V18 => None,
             },
             Conflict | BadPath | NotFound | MethodNotAllowed | UnsupportedMediaType
-            | BodyTooLarge | BadRequest | BodyTooSlow | PlainHttp => None,
+            | BodyTooLarge | BadRequest | PlainHttp => None,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{pin::pin, time::Duration};
 
 use daphne_core::{
-    error::{Abort, AbortKind, Error},
+    error::{Abort, AbortKind, Error, Internal},
     media_type,
 };
 use futures::{
@@ -12,8 +12,7 @@ use futures::{
 };
 use worker::{Delay, Request};
 
-/// How long a body may take whatever its length. Generous: to a leader that takes any 4xx as final, being too slow
-/// once costs a job.
+/// How long a body may take whatever its length.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// A body that keeps up with this may take longer, a second for each of these.
 const BYTES_PER_SECOND_MIN: usize = 64 << 10;
@@ -39,7 +38,8 @@ pub fn check_media_type(request: &Request, expected: &str) -> Result<(), Abort> 
 /// Reads the body, at most `bytes_max` bytes of it. A declared length beyond that is refused unread.
 ///
 /// # Errors
-/// [`AbortKind::BodyTooLarge`], [`AbortKind::BodyTooSlow`], or [`AbortKind::BadRequest`] if the body does not arrive.
+/// [`AbortKind::BodyTooLarge`], or [`AbortKind::BadRequest`] if the body breaks off. [`Internal::Unavailable`] if it
+/// takes too long: that is nobody's fault, and leaders that take a 408 for final would give the job up.
 pub async fn read(request: &mut Request, bytes_max: usize) -> Result<Vec<u8>, Error> {
     let too_large =
         || Abort::new(AbortKind::BodyTooLarge, format!("at most {bytes_max} bytes are read here"));
@@ -76,7 +76,8 @@ pub async fn read(request: &mut Request, bytes_max: usize) -> Result<Vec<u8>, Er
                 let earned = Duration::from_secs((body.len() / BYTES_PER_SECOND_MIN) as u64);
                 let due = patience + earned;
                 if due <= granted {
-                    return Err(Abort::new(AbortKind::BodyTooSlow, "").into());
+                    let why = format!("{} bytes of a body arrived in {granted:?}", body.len());
+                    return Err(Internal::Unavailable(why).into());
                 }
                 timer.set(Delay::from(due - granted));
                 granted = due;

@@ -163,7 +163,9 @@ fn a_body_that_trickles_is_given_up() {
                     if !chunk.is_empty() {
                         connection.stream_until_answered(chunk, pause);
                     }
-                    connection.answer().expect("an answer").refused_without_type(408);
+                    let answer = connection.answer().expect("an answer");
+                    answer.refused_without_type(503);
+                    assert_eq!(answer.header("retry-after"), "1");
                     let took = started.elapsed();
                     let late = patience + Duration::from_secs(10);
                     assert!((patience..late).contains(&took), "{took:?}");
