@@ -300,6 +300,7 @@ cases!(
     a_claim_binds_one_body,
     a_report_is_aggregated_once_at_each_level_and_only_downwards,
     a_report_that_was_left_out_at_a_level_counts_once_in_its_successor,
+    a_report_taken_over_from_what_was_left_out_never_was_in_the_batch,
     a_job_of_several_rounds_is_begun_once,
     a_step_is_taken_by_one_body,
     a_deleted_job_of_several_rounds_takes_no_step,

@@ -52,6 +52,27 @@ pub async fn a_report_is_aggregated_once_at_each_level_and_only_downwards(object
     assert_eq!(s.commit(ONLY, fresh).await, committed);
 }
 
+/// Freezes the first batch but for one job, which leaves two reports. Returns what seals it.
+async fn freeze_without<O: Objects>(
+    s: &Subject<'_, O>,
+    param: &[u8],
+    without: AggregationJobId,
+) -> StoreAction {
+    let (range, param, exclude) = (BucketRange::Batch(batch(1)), param.to_vec(), vec![without]);
+    let gather = StoreAction::Gather { range, param: param.clone(), exclude: exclude.clone() };
+    let Answer::Gathered { content, .. } = s.ask(ONLY, gather).await else { panic!("gathered") };
+    assert_eq!(content.report_count, 2);
+    let freeze = StoreAction::Freeze {
+        attempt: 1,
+        range,
+        param: param.clone(),
+        exclude: exclude.clone(),
+        version: content.version(),
+    };
+    assert_eq!(s.ask(ONLY, freeze).await, Answer::Frozen);
+    StoreAction::Seal { attempt: 1, range, param, exclude }
+}
+
 /// A report that a collection left out is free at its level, for one job.
 pub async fn a_report_that_was_left_out_at_a_level_counts_once_in_its_successor(
     objects: &impl Objects,
@@ -63,21 +84,9 @@ pub async fn a_report_that_was_left_out_at_a_level_counts_once_in_its_successor(
     assert_eq!(s.commit(ONLY, commit_at(1, &a, add(1, &[1, 2]))).await, committed);
     assert_eq!(s.commit(ONLY, commit_at(2, &a, add(1, &[3, 4]))).await, committed);
     // The leader gave job 1 up.
-    let (range, exclude) = (BucketRange::Batch(batch(1)), vec![job(1)]);
-    let gather = StoreAction::Gather { range, param: a.clone(), exclude: exclude.clone() };
-    let Answer::Gathered { content, .. } = s.ask(ONLY, gather).await else { panic!("gathered") };
-    assert_eq!(content.report_count, 2);
-    let freeze = StoreAction::Freeze {
-        attempt: 1,
-        range,
-        param: a.clone(),
-        exclude: exclude.clone(),
-        version: content.version(),
-    };
-    assert_eq!(s.ask(ONLY, freeze).await, Answer::Frozen);
+    let seal = freeze_without(&s, &a, job(1)).await;
     let held = commit_at(3, &b, add(2, &[3]));
     assert_eq!(s.commit(ONLY, held).await, Answer::Busy(1), "its slice is being decided about");
-    let seal = StoreAction::Seal { attempt: 1, range, param: a.clone(), exclude };
     assert_eq!(s.ask(ONLY, seal).await, Answer::Done);
     // What was left out is taken at the same level with other prefixes; what counts is not.
     assert_eq!(s.commit(ONLY, commit_at(4, &b, add(2, &[1, 3]))).await, hard(&[3]));
@@ -85,6 +94,29 @@ pub async fn a_report_that_was_left_out_at_a_level_counts_once_in_its_successor(
     // It is taken now, for the parameter that it was left out under, too.
     assert_eq!(s.commit(ONLY, commit_at(5, &a, add(3, &[1, 2]))).await, hard(&[1]));
     assert_eq!(s.commit(ONLY, commit_at(5, &a, add(3, &[2]))).await, committed);
+}
+
+/// What another job took over from a slice that a collection had left out was in no collection of that batch, so the
+/// batch does not take it at the next level (DAP-09 §4.5.1.4).
+pub async fn a_report_taken_over_from_what_was_left_out_never_was_in_the_batch(
+    objects: &impl Objects,
+) {
+    let s = poplar(objects, "taken over").await;
+    let (a, b, below) = (param(3, b"a"), param(3, b"b"), param(4, b"c"));
+    let add = |n, reports: &[u8]| vec![slice(BatchBucket::Batch(batch(n)), reports)];
+    let committed = Answer::Committed(vec![]);
+    assert_eq!(s.commit(ONLY, commit_at(1, &a, add(1, &[1, 2]))).await, committed);
+    assert_eq!(s.commit(ONLY, commit_at(2, &a, add(1, &[3, 4]))).await, committed);
+    let seal = freeze_without(&s, &a, job(1)).await;
+    assert_eq!(s.ask(ONLY, seal).await, Answer::Done);
+    // Report 1 goes to another batch, at the same level.
+    assert_eq!(s.commit(ONLY, commit_at(3, &b, add(2, &[1]))).await, committed);
+    let late = |reports: &[u8]| Answer::Collected(reports.iter().map(|n| report(*n)).collect());
+    assert_eq!(s.commit(ONLY, commit_at(4, &below, add(1, &[1, 3]))).await, late(&[1]));
+    assert_eq!(s.commit(ONLY, commit_at(4, &below, add(1, &[2, 3]))).await, late(&[2]));
+    assert_eq!(s.commit(ONLY, commit_at(4, &below, add(1, &[3, 4]))).await, committed);
+    // Its own batch takes it.
+    assert_eq!(s.commit(ONLY, commit_at(5, &below, add(2, &[1]))).await, committed);
 }
 
 struct Jobs<'a, O>(Subject<'a, O>);
