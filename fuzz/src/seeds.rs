@@ -300,6 +300,7 @@ pub fn store_messages() -> Vec<Vec<u8>> {
             JobStoreRequest::EndStep { job: job_id(9), step: 1, digest, answer: vec![6] },
             JobStoreRequest::Forget(job),
             JobStoreRequest::Knows(job),
+            JobStoreRequest::Begun { job: job_id(9), digest },
             JobStoreRequest::Purge,
         ] {
             add(4, bytes(&request));

@@ -150,6 +150,7 @@ fn job_store(world: &World, ours: Option<Placement>, mut request: JobStoreReques
             | JobStoreRequest::EndStep { .. }
             | JobStoreRequest::Forget(_)
             | JobStoreRequest::Knows(_)
+            | JobStoreRequest::Begun { .. }
             | JobStoreRequest::Purge => {}
         }
     }

@@ -2,12 +2,12 @@
 //! counted by prefix, level by level, over the same batch.
 #![cfg(not(target_arch = "wasm32"))]
 
-use std::collections::BTreeMap;
+use std::{cell::Cell, collections::BTreeMap};
 
 use daphne_core::{
     aggregate::{
         commit::{self, JobIdentity},
-        helper::{HelperJob, HpkeKeyring},
+        helper::{BytesVerdict, HelperJob, HpkeKeyring, OpenAndVerify, Verifier},
         leader::{LeaderContinuation, LeaderJob, LeaderOutcome, LeaderStep, LeaderTask},
         rounds::{self, Continuation},
     },
@@ -18,7 +18,7 @@ use daphne_core::{
     ids::{AggregationJobId, BatchId, HpkeConfigId, ReportId},
     message::{
         AggregateShareRequest, BatchSelector, HpkeCiphertext, PartialBatchSelector, Report,
-        VerifyResp, VerifyRespResult,
+        VerifyInit, VerifyResp, VerifyRespResult,
     },
     seal::TokenHash,
     store::{
@@ -49,6 +49,24 @@ struct World {
     leader_keys: HpkeKeypair,
     collector_keys: HpkeKeypair,
     now: u64,
+    verified: Counted,
+}
+
+/// Verifies reports and counts them.
+#[derive(Debug, Default)]
+struct Counted(Cell<usize>);
+
+impl Verifier for Counted {
+    fn verify(
+        &self,
+        task: &Task,
+        keys: &HpkeKeyring,
+        agg_param: &AggregationParam,
+        report: &VerifyInit<'_>,
+    ) -> BytesVerdict {
+        self.0.set(self.0.get() + 1);
+        OpenAndVerify.verify(task, keys, agg_param, report)
+    }
 }
 
 /// What the leader counts of the one batch.
@@ -106,6 +124,7 @@ impl World {
             leader_keys: key(4, 4),
             collector_keys: key(7, 7),
             now: NOW,
+            verified: Counted::default(),
         }
     }
 
@@ -169,7 +188,8 @@ impl World {
 
     fn put(&self, job: u8, body: &[u8]) -> Answer {
         let init = v09::AggregationJobInitReq::decode(body)?.into();
-        let helper = HelperJob::new(&self.task, &self.keys, Time::from_seconds(NOW), &init)?;
+        let helper = HelperJob::new(&self.task, &self.keys, Time::from_seconds(NOW), &init)?
+            .verified_by(&self.verified);
         let identity = JobIdentity {
             job: AggregationJobId::new([job; 16]),
             digest: Sha256::digest(body).into(),
@@ -444,6 +464,32 @@ fn each_request_is_answered_for_its_step_and_body() {
         assert_eq!(refusal(w.post(1, &good)), AbortKind::UnrecognizedAggregationJob);
         assert_eq!(refusal(w.put(1, begun.request())), AbortKind::Conflict);
         assert_eq!(w.held().values().sum::<u32>(), 3);
+    }
+}
+
+/// A leader that repeats itself, or that sends what is refused in any case, costs a look at one row.
+#[test]
+fn reports_are_verified_once_however_often_their_job_comes() {
+    for shape in SHAPES {
+        let w = World::new(shape);
+        let param = w.param(&["00", "11"]);
+        let reports = w.reports(&STRINGS[..3]);
+        let (begun, other) = (w.begin(&param, &reports), w.begin(&param, &reports[..2]));
+        let first = w.put(1, begun.request()).unwrap();
+        assert_eq!(w.verified.0.get(), 3);
+        assert_eq!(w.put(1, begun.request()).unwrap(), first);
+        assert_eq!(refusal(w.put(1, other.request())), AbortKind::Conflict);
+        let body = begun.request().to_vec();
+        let LeaderStep::Continued(next) = w.leader().proceed_v09(begun, &encode(&first)).unwrap()
+        else {
+            panic!("continued")
+        };
+        w.post(1, next.request()).unwrap();
+        assert_eq!(refusal(w.put(1, &body)), AbortKind::Conflict, "it was continued");
+        w.delete(1);
+        assert_eq!(refusal(w.put(1, &body)), AbortKind::Conflict, "it was deleted");
+        assert_eq!(refusal(w.put(1, other.request())), AbortKind::Conflict);
+        assert_eq!(w.verified.0.get(), 3);
     }
 }
 

@@ -79,8 +79,8 @@ impl ObjectRequest for JobStoreRequest {
             }
             // What is forgotten stays forgotten.
             Self::Forget(_) => Idempotence::Idempotent,
-            // It only reads.
-            Self::Knows(_) => Idempotence::Idempotent,
+            // They only read.
+            Self::Knows(_) | Self::Begun { .. } => Idempotence::Idempotent,
             // What is forgotten stays forgotten.
             Self::Purge => Idempotence::Idempotent,
         }

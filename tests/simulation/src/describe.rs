@@ -46,6 +46,9 @@ pub fn request(request: &Request) -> String {
         Request::JobStore(shard, JobStoreRequest::Knows(id)) => {
             format!("job store {shard}: knows {}?", job(*id))
         }
+        Request::JobStore(shard, JobStoreRequest::Begun { job: id, digest }) => {
+            format!("job store {shard}: begun {} for {:02x}?", job(*id), digest[0])
+        }
         Request::JobStore(shard, JobStoreRequest::Begin { job: id, digest, .. }) => {
             format!("job store {shard}: begin {} for {:02x}", job(*id), digest[0])
         }

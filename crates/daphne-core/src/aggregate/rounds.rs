@@ -57,6 +57,9 @@ pub struct WaitingReport {
 /// Verifies the first round of a job's reports and keeps them. Returns one entry per report, in order; a repeat of the
 /// request gets what the first one got.
 ///
+/// The job store is asked before anything is verified: what has been answered costs a look at a row, however often it
+/// comes. Of several requests that meet a free id at once, the first to be kept counts.
+///
 /// # Errors
 /// - [`AbortKind::Conflict`] if the job id was used with another body, or the job was continued or deleted: an
 ///   initialization comes first, or not at all (DAP-09 §4.5.1.2).
@@ -67,6 +70,43 @@ pub(super) async fn begin(
     job: &HelperJob<'_>,
 ) -> Result<Vec<VerifyResp>, Error> {
     let placement = job.task().parameters.placement();
+    let shard = placement.home(&identity.shard_key, &identity.job);
+    let ask =
+        async |request| objects.job_store(&placement, shard, request).await.map_err(unavailable);
+    let begun = JobStoreRequest::Begun { job: identity.job, digest: identity.digest };
+    match ask(begun).await? {
+        JobStoreResponse::Unknown => {}
+        known => return answer(&known),
+    }
+    let (waiting, answers) = first_round(job)?;
+    let begin = JobStoreRequest::Begin {
+        placement,
+        job: identity.job,
+        digest: identity.digest,
+        waiting: waiting.reports.iter().map(|r| r.report_id).collect(),
+        state: postcard::to_allocvec(&waiting).map_err(|e| Internal::Broken(e.to_string()))?,
+        answer: encode(&answers)?,
+    };
+    answer(&ask(begin).await?)
+}
+
+/// What a job's first request is answered, as its job store has it.
+fn answer(begun: &JobStoreResponse) -> Result<Vec<VerifyResp>, Error> {
+    match begun {
+        JobStoreResponse::Answered(answer) => decode(answer),
+        JobStoreResponse::Conflict => Err(conflict()),
+        JobStoreResponse::Continued => {
+            Err(Abort::new(AbortKind::Conflict, "the aggregation job was continued").into())
+        }
+        JobStoreResponse::Deleted => {
+            Err(Abort::new(AbortKind::Conflict, "the aggregation job was deleted").into())
+        }
+        _ => Err(out_of_turn()),
+    }
+}
+
+/// Verifies the first round: what waits for the second, and the answers.
+fn first_round(job: &HelperJob<'_>) -> Result<(WaitingJob, Vec<VerifyResp>), Internal> {
     let mut waiting = WaitingJob {
         agg_param: job.init().agg_param.to_vec(),
         batch: match job.init().batch {
@@ -93,31 +133,12 @@ pub(super) async fn begin(
                 VerifyRespResult::Continue(message)
             }
             (Examined::Owned(_), _) => {
-                return Err(Internal::Broken("a report was done too early".to_owned()).into());
+                return Err(Internal::Broken("a report was done too early".to_owned()));
             }
         };
         answers.push(VerifyResp { report_id, result });
     }
-    let request = JobStoreRequest::Begin {
-        placement,
-        job: identity.job,
-        digest: identity.digest,
-        waiting: waiting.reports.iter().map(|r| r.report_id).collect(),
-        state: postcard::to_allocvec(&waiting).map_err(|e| Internal::Broken(e.to_string()))?,
-        answer: encode(&answers)?,
-    };
-    let shard = placement.home(&identity.shard_key, &identity.job);
-    match objects.job_store(&placement, shard, request).await.map_err(unavailable)? {
-        JobStoreResponse::Answered(answer) => decode(&answer),
-        JobStoreResponse::Conflict => Err(conflict()),
-        JobStoreResponse::Continued => {
-            Err(Abort::new(AbortKind::Conflict, "the aggregation job was continued").into())
-        }
-        JobStoreResponse::Deleted => {
-            Err(Abort::new(AbortKind::Conflict, "the aggregation job was deleted").into())
-        }
-        _ => Err(out_of_turn()),
-    }
+    Ok((waiting, answers))
 }
 
 /// A request to continue a job.

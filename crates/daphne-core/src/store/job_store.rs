@@ -40,6 +40,9 @@ where
         JobStoreRequest::Knows(job) => {
             db.transaction(|tables| answer(JobStoreResponse::Known(find(tables, &job)?.is_some())))
         }
+        JobStoreRequest::Begun { job, digest } => db.transaction(|tables| {
+            answer(steps::begun(tables, &job, &digest)?.unwrap_or(JobStoreResponse::Unknown))
+        }),
         JobStoreRequest::Begin { placement, job, digest, waiting, state, answer } => db
             .transaction(|tables| {
                 if let Some(response) = steps::begun(tables, &job, &digest)? {

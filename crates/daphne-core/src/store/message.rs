@@ -318,6 +318,13 @@ pub enum JobStoreRequest {
     Knows(AggregationJobId),
     /// The task is gone: forget everything. Idempotent.
     Purge,
+    /// What would [`Self::Begin`] be answered, were it a repeat? Unknown if the id is free. Reads only.
+    Begun {
+        /// The job.
+        job: AggregationJobId,
+        /// SHA-256 of its request.
+        digest: RequestDigest,
+    },
 }
 
 /// What a `JobStore` answers.

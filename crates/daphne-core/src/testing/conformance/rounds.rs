@@ -144,6 +144,10 @@ impl<O: Objects> Jobs<'_, O> {
         .await
     }
 
+    async fn begun(&self, digest: u8) -> JobStoreResponse {
+        self.ask(JobStoreRequest::Begun { job: job(1), digest: [digest; 32] }).await
+    }
+
     async fn begin_step(&self, step: u16, digest: u8, reports: &[u8]) -> JobStoreResponse {
         let reports = reports.iter().map(|n| report(*n)).collect();
         let digest = [digest; 32];
@@ -172,10 +176,14 @@ fn step(digest: u8, state: &[u8]) -> JobStoreResponse {
 /// The first to begin a job counts; its repeat is answered alike until the job is continued.
 pub async fn a_job_of_several_rounds_is_begun_once(objects: &impl Objects) {
     let s = jobs(objects, "several rounds");
+    assert_eq!(s.begun(1).await, JobStoreResponse::Unknown);
     assert_eq!(s.begin(1, &[1, 2], b"state", b"answer").await, answered(b"answer"));
     assert_eq!(s.begin(1, &[1], b"later", b"another").await, answered(b"answer"));
     assert_eq!(s.begin(2, &[1, 2], b"state", b"answer").await, JobStoreResponse::Conflict);
+    assert_eq!(s.begun(1).await, answered(b"answer"));
+    assert_eq!(s.begun(2).await, JobStoreResponse::Conflict);
     assert_eq!(s.begin_step(1, 7, &[1]).await, step(1, b"state"));
+    assert_eq!(s.begun(1).await, JobStoreResponse::Continued);
     assert_eq!(s.begin(1, &[1, 2], b"state", b"answer").await, JobStoreResponse::Continued);
     assert_eq!(s.end_step(1, 7, b"done").await, answered(b"done"));
     assert_eq!(s.begin(1, &[1, 2], b"state", b"answer").await, JobStoreResponse::Continued);
@@ -221,6 +229,8 @@ pub async fn a_deleted_job_of_several_rounds_takes_no_step(objects: &impl Object
         assert_eq!(s.ask(JobStoreRequest::Forget(job(1))).await, JobStoreResponse::Done);
         assert_eq!(s.begin_step(1, 7, &[1]).await, JobStoreResponse::Unknown);
         assert_eq!(s.end_step(1, 7, b"done").await, JobStoreResponse::Unknown);
+        assert_eq!(s.begun(1).await, JobStoreResponse::Deleted);
+        assert_eq!(s.begun(2).await, JobStoreResponse::Conflict);
         assert_eq!(s.begin(1, &[1], b"state", b"answer").await, JobStoreResponse::Deleted);
         assert_eq!(s.begin(2, &[1], b"state", b"answer").await, JobStoreResponse::Conflict);
     }
