@@ -180,6 +180,34 @@ fn two_that_meet_a_task_at_once_meet_the_same() {
     world.collect(world.interval(0, 1), &books);
 }
 
+/// An operator creates a task with the very id, between the leader's question whether there is one and its creation.
+#[test]
+fn an_operators_task_is_not_opened_with_a_peers_token() {
+    let server = Server::start();
+    let peer = Peer::new(&server, PeerPolicy::default());
+    let mut operator_was_first = 0;
+    for call in (0..4).chain([2; 4]) {
+        let world = peer.task(&server, TimeInterval, |_| {});
+        let theirs = TaskSpec { leader_token: Some(random_token()), ..world.spec.clone() };
+        server.plan(&[(call, "retryable")]);
+        let (answer, created) = std::thread::scope(|s| {
+            let leader = s.spawn(|| world.put_body(&AggregationJobId::new(random()), b""));
+            // It waits before it makes this call again.
+            while server.calls().len() <= call && !leader.is_finished() {}
+            let created = server.admin().create_task(&theirs);
+            (leader.join().unwrap(), created)
+        });
+        server.plan(&[]);
+        if created.is_ok() {
+            operator_was_first += 1;
+            answer.refused("unauthorizedRequest", &world.task_id);
+        } else {
+            answer.refused("invalidMessage", &world.task_id);
+        }
+    }
+    assert!(operator_was_first >= 3, "only {operator_was_first} times");
+}
+
 #[test]
 fn a_deleted_task_does_not_come_back() {
     let (met, unmet) = (known_task(), unknown_task());
