@@ -152,7 +152,7 @@ fn the_list_is_the_same_bytes_whatever_happens_to_what_is_not_in_it() {
     check(&server, "with an expired key");
     admin.destroy_hpke_key(pending, true).unwrap();
     check(&server, "with a destroyed key");
-    admin.pin_hpke_key(HPKE_KEY_ID, true).unwrap();
+    admin.pin_hpke_key(HPKE_KEY_ID, true, false).unwrap();
     check(&server, "with two pinned keys");
     server.kill_workerd();
     check(&server, "after a crash");
@@ -174,7 +174,7 @@ fn keys_are_changed_by_hand_with_a_sentence_for_each_refusal() {
     refused(admin.destroy_hpke_key(only, true), 409, "expire it first");
     refused(admin.set_hpke_key_state(HpkeConfigId(99), true, false), 404, "no HPKE key");
     let next = admin.make_hpke_key(None, None, false, false).unwrap().config;
-    refused(admin.pin_hpke_key(next.id, true), 409, "activate it first");
+    refused(admin.pin_hpke_key(next.id, true, false), 409, "activate it first");
     refused(admin.destroy_hpke_key(next.id, false), 409, "is pending");
     // The pending key is the next one.
     assert_eq!(admin.rotate_hpke_keys(false).unwrap().config, next);
@@ -238,8 +238,10 @@ fn a_schedule_is_turned_on_and_off() {
     let keys = admin.hpke_keys().unwrap();
     assert!(keys[0].state.is_active() && keys[0].config.id != HPKE_KEY_ID);
     assert_eq!(list(&server), encoded(&[&keys[0].config]));
+    let pinned = admin.pin_hpke_key(keys[0].config.id, true, false);
+    refused(pinned, 409, "turn the schedule off first");
     assert_eq!(admin.set_hpke_policy(None, false).unwrap().policy, None);
-    admin.pin_hpke_key(keys[0].config.id, true).unwrap();
+    admin.pin_hpke_key(keys[0].config.id, true, false).unwrap();
     refused(admin.set_hpke_policy(Some(&policy), false), 409, "compare the whole list");
     assert_eq!(admin.set_hpke_policy(Some(&policy), true).unwrap().policy, Some(policy));
 }

@@ -146,12 +146,17 @@ impl AdminClient {
         self.patch_key(id, &json!({ "state": state, "force": force }))
     }
 
-    /// Pins a key, or unpins it.
+    /// Pins a key, or unpins it; with `force` even if the schedule publishes others.
     ///
     /// # Errors
     /// [`ClientError`]; status 404 or 409, with a sentence, if the key is not there or cannot be pinned.
-    pub fn pin_hpke_key(&self, id: HpkeConfigId, pinned: bool) -> Result<KeyInfo, ClientError> {
-        self.patch_key(id, &json!({ "pinned": pinned }))
+    pub fn pin_hpke_key(
+        &self,
+        id: HpkeConfigId,
+        pinned: bool,
+        force: bool,
+    ) -> Result<KeyInfo, ClientError> {
+        self.patch_key(id, &json!({ "pinned": pinned, "force": force }))
     }
 
     /// Publishes the next key, a pending one or else a new one, in place of those that are not pinned.

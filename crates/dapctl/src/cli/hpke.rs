@@ -81,7 +81,14 @@ pub enum HpkeCommand {
     },
     /// Pins an active key: it does not expire, and its place in the list does not move
     #[command(after_help = "Example:\n  dapctl hpke pin 0")]
-    Pin(KeyIdArg),
+    Pin {
+        /// The key.
+        #[command(flatten)]
+        key: KeyIdArg,
+        /// Even if the schedule is on, by which the list changes for clients that compare it
+        #[arg(long)]
+        force: bool,
+    },
     /// Lets a pinned key expire again
     #[command(after_help = "Example:\n  dapctl hpke unpin 0")]
     Unpin(KeyIdArg),

@@ -45,8 +45,8 @@ pub(super) fn run(cli: &Cli, command: &HpkeCommand) -> Result<(), Failure> {
             ("expired", admin.set_hpke_key_state(id(key), false, *force)?)
         }
         HpkeCommand::Rm { key, force } => ("destroyed", admin.destroy_hpke_key(id(key), *force)?),
-        HpkeCommand::Pin(key) => ("pinned", admin.pin_hpke_key(id(key), true)?),
-        HpkeCommand::Unpin(key) => ("unpinned", admin.pin_hpke_key(id(key), false)?),
+        HpkeCommand::Pin { key, force } => ("pinned", admin.pin_hpke_key(id(key), true, *force)?),
+        HpkeCommand::Unpin(key) => ("unpinned", admin.pin_hpke_key(id(key), false, false)?),
         HpkeCommand::Rotate { force } => ("published", admin.rotate_hpke_keys(*force)?),
     };
     output::print(cli.output, &format!("{verb} {}", line(&key)), &json!(key))

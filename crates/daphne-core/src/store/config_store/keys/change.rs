@@ -169,6 +169,12 @@ pub enum KeyRefusal {
         .0.as_seconds()
     )]
     StillNeeded(Time),
+    /// The list would change by itself.
+    #[error(
+        "the schedule is on and publishes other keys, while clients that have this HPKE key built in may compare the \
+         whole list; turn the schedule off first, or force it if no client compares"
+    )]
+    PinUnderPolicy,
 }
 
 type Outcome<T> = StoreResult<Result<T, KeyRefusal>>;
@@ -226,6 +232,10 @@ fn set_policy(
             .map(|policy| serde_json::from_slice(&policy))
             .transpose()
             .map_err(|e| StoreError(format!("a schedule is malformed: {e}")))?;
+    let settings = t.key_settings()?;
+    if settings.policy == policy {
+        return Ok(Ok(()));
+    }
     if let Some(policy) = policy {
         if let Err(why) = policy.check(retention::longest(t)?) {
             return Ok(Err(why.into()));
@@ -234,10 +244,9 @@ fn set_policy(
             return Ok(Err(KeyRefusal::ListIsPinned));
         }
     }
+    // The check may have taken note of the longest retention.
     let settings = t.key_settings()?;
-    if settings.policy != policy {
-        t.put_key_settings(&KeySettings { policy, ..settings })?;
-    }
+    t.put_key_settings(&KeySettings { policy, ..settings })?;
     Ok(Ok(()))
 }
 
@@ -306,8 +315,11 @@ fn import(
     if (active || pinned) && !force && list_is_pinned(t)? {
         return Ok(Err(KeyRefusal::ListIsPinned));
     }
+    if pinned && !force && t.key_settings()?.policy.is_some() {
+        return Ok(Err(KeyRefusal::PinUnderPolicy));
+    }
     let key = insert(t, keypair, active || pinned, Vec::new(), now)?;
-    let key = if pinned { change(t, id, KeyChange::Pin, false, now)? } else { Ok(key) };
+    let key = if pinned { change(t, id, KeyChange::Pin, true, now)? } else { Ok(key) };
     Ok(key.map(|key| (key, true)))
 }
 
@@ -419,6 +431,11 @@ fn change(
         }
         (KeyChange::Activate, _) => KeyState::Active { activated: next_number(t)?, pinned: None },
 
+        (KeyChange::Pin, KeyState::Active { pinned: None, .. })
+            if !force && t.key_settings()?.policy.is_some() =>
+        {
+            return Ok(Err(KeyRefusal::PinUnderPolicy));
+        }
         (KeyChange::Pin, KeyState::Active { activated, pinned: None }) => {
             KeyState::Active { activated, pinned: Some(next_number(t)?) }
         }

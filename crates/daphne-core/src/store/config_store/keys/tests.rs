@@ -305,6 +305,50 @@ fn what_would_do_harm_is_refused_unless_it_is_forced() {
     assert_eq!(k.published(), [p]);
 }
 
+/// Clients that have a key built in may compare the list: while a key is pinned, only an operator who says so changes it.
+#[test]
+fn while_a_key_is_pinned_the_list_does_not_change_by_itself() {
+    let k = Keys::new();
+    let built_in = k.make(Some(0), true);
+    k.set_policy(Some(policy())).unwrap();
+    let import = |id: u8, pinned, force| {
+        let keypair = k.source.make(HpkeConfigId(id), X25519).unwrap();
+        let keypair = serde_json::to_vec(&keypair).unwrap();
+        key(k.ask(KeyRequest::Import { keypair, active: true, pinned, force }))
+    };
+    // The schedule would publish a successor one day.
+    assert_eq!(k.change(built_in, KeyChange::Pin), Err(KeyRefusal::PinUnderPolicy));
+    assert_eq!(import(7, true, false), Err(KeyRefusal::PinUnderPolicy));
+    assert_eq!(k.published(), [0], "nothing was imported");
+    import(8, false, false).unwrap();
+    k.change(8, KeyChange::Expire).unwrap();
+    k.set_policy(None).unwrap();
+    let pinned = k.change(built_in, KeyChange::Pin).unwrap();
+    for _ in 0..400 {
+        k.wait(DAY);
+        k.alarm();
+        assert_eq!(k.published(), [0]);
+        assert_eq!(k.set_policy(Some(policy())), Err(KeyRefusal::ListIsPinned));
+    }
+    // Who forces it has said that no client compares the list; a repeat of what is so already is no change.
+    let force = KeyRequest::SetPolicy {
+        policy: Some(serde_json::to_vec(&policy()).unwrap().into()),
+        force: true,
+    };
+    assert!(matches!(k.ask(force), KeyResponse::Policy { policy: Some(_), .. }));
+    assert_eq!(k.set_policy(Some(policy())), Ok(()));
+    assert_eq!(k.change(built_in, KeyChange::Pin), Ok(pinned));
+    assert_eq!(import(7, true, false), Err(KeyRefusal::ListIsPinned));
+    import(7, true, true).unwrap();
+    assert_eq!(k.published()[..2], [0, 7]);
+    k.change(7, KeyChange::Unpin).unwrap();
+    assert_eq!(k.change(7, KeyChange::Pin), Err(KeyRefusal::PinUnderPolicy));
+    k.force(7, KeyChange::Pin).unwrap();
+    k.wait(29 * DAY);
+    k.alarm();
+    assert!(k.published().len() > 2);
+}
+
 #[test]
 fn an_id_is_not_given_to_another_key_too_early() {
     let k = Keys::new();
