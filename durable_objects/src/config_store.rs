@@ -1,6 +1,7 @@
 //! [`ConfigStore`]: the truth about tasks, HPKE keys and peers. One row each; secrets in them are sealed. One row more for a
 //! task whose end is known, until its objects have forgotten it, and one for all keys together.
 
+mod key_copy;
 mod peers;
 
 use std::cell::Cell;
@@ -14,6 +15,7 @@ use daphne_core::{
         config_store::{
             self, ConfigRequest, ConfigResponse, ConfigTables, Purge, Sealer, TaskEntry,
             keys::{KeySettings, SealedKeypair, StoredHpkeKey},
+            secrets::SecretsRequest,
         },
     },
     time::Time,
@@ -25,6 +27,7 @@ use worker::{
 };
 use zeroize::Zeroizing;
 
+use self::key_copy::KeyCopy;
 use crate::{
     alarm::{Alarm, now},
     exchange,
@@ -37,6 +40,7 @@ pub struct ConfigStore {
     database: SqlDatabase<ConfigSql>,
     objects: ObjectCaller,
     maker: Maker,
+    key_copy: KeyCopy,
     alarm: Alarm,
     was_woken: Cell<bool>,
 }
@@ -49,6 +53,7 @@ impl DurableObject for ConfigStore {
             database: SqlDatabase::new(&state),
             objects: ObjectCaller::new(env.clone()),
             maker: Maker(env),
+            key_copy: KeyCopy::default(),
             alarm: Alarm::new(state),
             was_woken: Cell::new(false),
         }
@@ -77,17 +82,27 @@ impl DurableObject for ConfigStore {
 impl ConfigStore {
     /// What becomes of keys by themselves, Workers should know before they ask.
     async fn advance_keys(&self) -> StoreResult<()> {
-        let (changed, failed) = config_store::advance_keys(&self.database, &self.maker, now())?;
-        if let Some(why) = failed {
+        let advanced = config_store::advance_keys(&self.database, &self.maker, now())?;
+        if let Some(why) = advanced.failed {
             console_error!("no HPKE key could be made, though one is due: {why}");
         }
-        if let Some(records) = changed {
-            config::keys::publish(&self.maker.0, &records).await;
+        if advanced.changed {
+            self.copy_keys(false).await;
         }
         Ok(())
     }
 
+    async fn copy_keys(&self, is_lost: bool) {
+        let newest = || config_store::keys_to_copy(&self.database);
+        self.key_copy.write(&self.maker.0, newest, is_lost).await;
+    }
+
     async fn answer(&self, request: ConfigRequest) -> StoreResult<ConfigResponse> {
+        let may_change_keys = matches!(
+            request,
+            ConfigRequest::Keys(_) | ConfigRequest::Secrets(SecretsRequest { reseal: true, .. })
+        );
+        let is_copy_lost = request == ConfigRequest::ListUncopiedHpkeKeys;
         let handled = config_store::handle(&self.database, request, &self.maker, now())?;
         let mut wake = handled.wake;
         if !self.was_woken.replace(true) {
@@ -95,6 +110,9 @@ impl ConfigStore {
             wake = config_store::next_wake(&self.database)?;
         }
         self.alarm.follow(wake, false, || {}).await?;
+        if may_change_keys || is_copy_lost {
+            self.copy_keys(is_copy_lost).await;
+        }
         Ok(handled.response)
     }
 }

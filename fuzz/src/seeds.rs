@@ -318,6 +318,7 @@ pub fn store_messages() -> Vec<Vec<u8>> {
             ConfigRequest::DeleteTask { objects, purge_after: Some(Duration::from_seconds(0)) },
             ConfigRequest::ListTasks { after: Some(id), limit: 10 },
             ConfigRequest::ListHpkeKeys,
+            ConfigRequest::ListUncopiedHpkeKeys,
             ConfigRequest::Keys(KeyRequest::Make {
                 force: false,
                 request: [1; 16],

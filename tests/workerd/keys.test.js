@@ -37,7 +37,10 @@ async function list() {
 /** Ids in the list. */
 const listed = async () => {
   const bytes = Uint8Array.fromBase64(await list(), { alphabet: "base64url" });
-  return Array.from({ length: (bytes.length - 2) / 41 }, (_, n) => bytes[2 + 41 * n]);
+  const ids = [];
+  // An id, three algorithms, and a key behind its length.
+  for (let at = 2; at < bytes.length; at += 9 + bytes[at + 7] * 256 + bytes[at + 8]) ids.push(bytes[at]);
+  return ids;
 };
 
 const copied = async () => JSON.parse(await env.CONFIG.get("hpke")).map((key) => `${key.config.id} ${key.state.state}`);
@@ -136,5 +139,66 @@ describe("the list of configurations", () => {
     await env.CONFIG.put("hpke", "from other code");
     pass(61);
     expect(await list(), "the ConfigStore after a crash").toBe(bytes);
+  });
+});
+
+/** Puts to KV go through `put`, which gets what does the real one, and its number. */
+async function withPuts(put, work) {
+  const prototype = Object.getPrototypeOf(env.CONFIG);
+  const real = prototype.put;
+  let n = 0;
+  const spy = vi.spyOn(prototype, "put").mockImplementation(function (...args) {
+    return args[0] === "hpke" ? put(() => real.apply(this, args), n++) : real.apply(this, args);
+  });
+  try {
+    await work();
+    return n;
+  } finally {
+    spy.mockRestore();
+  }
+}
+
+describe("the copy in KV", () => {
+  it("is not believed if it is older than what was seen, and is replaced", async () => {
+    const before = await env.CONFIG.get("hpke");
+    const { config: made } = await admin("POST", "hpke_keys", { force: true });
+    expect(await listed()).toContain(made.id);
+    const after = await env.CONFIG.get("hpke");
+    expect(after).not.toBe(before);
+    await env.CONFIG.put("hpke", before);
+    pass(61);
+    expect(await listed()).toContain(made.id);
+    expect(await env.CONFIG.get("hpke")).toBe(after);
+  });
+
+  it("is the newest in the end, in whatever order writes arrive", async () => {
+    const all = [];
+    let release;
+    const held = new Promise((resolve) => (release = resolve));
+    await withPuts(
+      async (put, n) => {
+        if (n === 0) await held;
+        return put();
+      },
+      async () => {
+        all.push(admin("POST", "hpke_keys", { force: true }));
+        await vi.waitFor(async () => expect((await select(config(), "SELECT * FROM hpke")).length).toBeGreaterThan(0));
+        const { config: last } = await admin("POST", "hpke_keys", { force: true });
+        expect((await copied())).toContain(`${last.id} active`);
+        release();
+        await Promise.all(all);
+        expect((await copied())).toContain(`${last.id} active`);
+      },
+    );
+  });
+
+  it("is written again when KV refuses, as it does a second write within a second", async () => {
+    let id;
+    const puts = await withPuts(
+      (put, n) => (n === 0 ? Promise.reject(new Error("KV PUT failed: 429 Too Many Requests")) : put()),
+      async () => (id = (await admin("POST", "hpke_keys", { force: true })).config.id),
+    );
+    expect(await copied()).toContain(`${id} active`);
+    expect(puts).toBe(2);
   });
 });

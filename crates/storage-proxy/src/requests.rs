@@ -93,9 +93,10 @@ impl ObjectRequest for ConfigRequest {
     fn idempotence(&self) -> Idempotence {
         match self {
             // They only read.
-            Self::GetTask(_) | Self::ListTasks { .. } | Self::ListHpkeKeys => {
-                Idempotence::Idempotent
-            }
+            Self::GetTask(_)
+            | Self::ListTasks { .. }
+            | Self::ListHpkeKeys
+            | Self::ListUncopiedHpkeKeys => Idempotence::Idempotent,
             // The same parameters again are told "created".
             Self::CreateTask { .. } => Idempotence::Idempotent,
             // A deleted task stays deleted. A repeat says that it did not exist, which the operator can bear.

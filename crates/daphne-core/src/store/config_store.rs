@@ -220,6 +220,8 @@ pub enum ConfigRequest {
     Tokens(TokenRequest),
     /// Look at what is sealed, and seal it anew.
     Secrets(SecretsRequest),
+    /// All HPKE keys, for a Worker that met no good copy of them in KV: the host makes another.
+    ListUncopiedHpkeKeys,
 }
 
 /// What the `ConfigStore` answers.
@@ -350,7 +352,9 @@ fn respond(
         ConfigRequest::ListTasks { after, limit } => {
             Ok(ConfigResponse::Tasks(t.tasks(after.as_ref(), limit.min(TASKS_PAGE_MAX))?))
         }
-        ConfigRequest::ListHpkeKeys => Ok(ConfigResponse::HpkeKeys(keys::listed(t)?)),
+        ConfigRequest::ListHpkeKeys | ConfigRequest::ListUncopiedHpkeKeys => {
+            Ok(ConfigResponse::HpkeKeys(keys::listed(t)?))
+        }
         ConfigRequest::Keys(request) => {
             keys::respond(t, request, sealer, now).map(ConfigResponse::Keys)
         }
@@ -362,24 +366,31 @@ fn respond(
     }
 }
 
-/// Brings the keys to where they should be by now: to be called when [`alarm`] is, before it. It may be cut off anywhere
-/// and called at any time. Returns JSON of all keys, as [`ConfigResponse::HpkeKeys`] has them, if they are not what they
-/// were; and what failed, for the log.
+/// All keys for Workers, as [`ConfigResponse::HpkeKeys`] has them, and their [`keys::revision`]; `None` before there is
+/// any.
 ///
 /// # Errors
-/// The database's; call it again.
-pub fn advance_keys<D: Database>(
-    db: &D,
-    sealer: &impl Sealer,
-    now: Time,
-) -> StoreResult<(Option<Vec<u8>>, Option<String>)>
+/// The database's.
+pub fn keys_to_copy<D: Database>(db: &D) -> StoreResult<Option<(u64, Vec<u8>)>>
 where
     D::Tables: ConfigTables,
 {
     db.transaction(|t| {
-        let Advanced { changed, failed } = keys::advance(t, sealer, now)?;
-        Ok((if changed { Some(keys::listed(t)?) } else { None }, failed))
+        let keys = t.hpke_keys()?;
+        Ok(if keys.is_empty() { None } else { Some((keys::revision(&keys), keys::listed(t)?)) })
     })
+}
+
+/// Brings the keys to where they should be by now: to be called when [`alarm`] is, before it. It may be cut off anywhere
+/// and called at any time. Returns whether keys are not what they were; and what failed, for the log.
+///
+/// # Errors
+/// The database's; call it again.
+pub fn advance_keys<D: Database>(db: &D, sealer: &impl Sealer, now: Time) -> StoreResult<Advanced>
+where
+    D::Tables: ConfigTables,
+{
+    db.transaction(|t| keys::advance(t, sealer, now))
 }
 
 /// Does the purges that are due, a few in one run, and ends the tasks that have expired. Returns when to call again.

@@ -1,4 +1,7 @@
 //! HPKE keys.
+//!
+//! The `ConfigStore` alone writes their copy in KV. A copy that is older than what an isolate has seen is none: who met a
+//! new key once does not refuse its reports, nor publish a list without it, because of a copy that came late.
 
 use std::rc::Rc;
 
@@ -17,7 +20,7 @@ use daphne_core::{
     time::Time,
 };
 use serde::Serialize;
-use worker::Env;
+use worker::{Env, kv::KvError};
 
 use super::{Cached, Config, ask, broken, kv, unexpected};
 use crate::random;
@@ -28,8 +31,8 @@ const KV_KEY: &str = "hpke";
 #[derive(Clone, Debug)]
 pub(super) struct Known {
     ring: Rc<HpkeKeyring>,
-    /// The records, as they were read.
-    records: Rc<[u8]>,
+    /// How new they are.
+    revision: u64,
 }
 
 /// What became of a change of HPKE keys.
@@ -50,12 +53,16 @@ impl Config {
         if let Some(known) = self.keyring.borrow().as_ref().and_then(|c| c.fresh(now)) {
             return Ok(known.ring);
         }
-        let cached =
-            kv::get(env, KV_KEY).await.and_then(|records| self.keep_keyring(records, now).ok());
-        match cached {
+        let copied = kv::get(env, KV_KEY).await.and_then(|records| parse(&records).ok());
+        let copied = copied.filter(|keys| Some(keys::revision(keys)) >= self.known_revision());
+        match copied.and_then(|keys| self.keep_keyring(keys, now).ok()) {
             Some(ring) => Ok(ring),
-            None => self.refresh_keyring(env, now).await,
+            None => self.ask_for_keyring(env, &ConfigRequest::ListUncopiedHpkeKeys, now).await,
         }
+    }
+
+    fn known_revision(&self) -> Option<u64> {
+        self.keyring.borrow().as_ref().map(|known| known.value.revision)
     }
 
     /// Our HPKE keys, for a report sealed to one that `ring` does not have: as the `ConfigStore` has them, unless it
@@ -81,17 +88,27 @@ impl Config {
     /// # Errors
     /// Ours.
     pub async fn refresh_keyring(&self, env: &Env, now: Time) -> Result<Rc<HpkeKeyring>, Internal> {
-        let records = stored_keys(env).await?;
+        self.ask_for_keyring(env, &ConfigRequest::ListHpkeKeys, now).await
+    }
+
+    async fn ask_for_keyring(
+        &self,
+        env: &Env,
+        request: &ConfigRequest,
+        now: Time,
+    ) -> Result<Rc<HpkeKeyring>, Internal> {
+        let asked_with = self.known_revision();
+        let keys = stored_keys(env, request).await?;
         self.answered_with_keys_at.set(Some(now));
-        // Clients can cause refreshes, and a write to KV is what costs: only news is written.
-        let is_news =
-            self.keyring.borrow().as_ref().is_none_or(|known| *known.value.records != *records);
-        let ring = self.keep_keyring(records.clone(), now)?;
-        // A deployment that is being set up makes its first key any moment now.
-        if is_news && ring.published().next().is_some() {
-            publish(env, &records).await;
+        // Answers may come in another order than they were given. But what is older than all that was known when it was
+        // asked for is the truth: somebody took the object back to an earlier state.
+        if let Some(known) = self.keyring.borrow().as_ref()
+            && known.value.revision > keys::revision(&keys)
+            && Some(known.value.revision) != asked_with
+        {
+            return Ok(known.value.ring.clone());
         }
-        Ok(ring)
+        self.keep_keyring(keys, now)
     }
 
     /// All HPKE keys, the published ones first and in order, with what is no secret. They are listed even if a private
@@ -100,13 +117,18 @@ impl Config {
     /// # Errors
     /// Ours.
     pub async fn hpke_keys(&self, env: &Env) -> Result<Vec<KeyInfo>, Internal> {
-        Ok(parse(&stored_keys(env).await?)?.iter().map(StoredHpkeKey::info).collect())
+        let keys = stored_keys(env, &ConfigRequest::ListHpkeKeys).await?;
+        Ok(keys.iter().map(StoredHpkeKey::info).collect())
     }
 
-    fn keep_keyring(&self, records: Vec<u8>, now: Time) -> Result<Rc<HpkeKeyring>, Internal> {
-        let ring = keys::keyring(parse(&records)?, &self.root_keys)
-            .map_err(|e| broken("the keyring", e))?;
-        let known = Known { ring: Rc::new(ring), records: records.into() };
+    fn keep_keyring(
+        &self,
+        keys: Vec<StoredHpkeKey>,
+        now: Time,
+    ) -> Result<Rc<HpkeKeyring>, Internal> {
+        let revision = keys::revision(&keys);
+        let ring = keys::keyring(keys, &self.root_keys).map_err(|e| broken("the keyring", e))?;
+        let known = Known { ring: Rc::new(ring), revision };
         let ring = known.ring.clone();
         *self.keyring.borrow_mut() = Some(Cached { value: known, since: now });
         Ok(ring)
@@ -248,14 +270,17 @@ fn scheduled(
     Ok(ScheduledKeys { policy, next_change })
 }
 
-/// Gives Workers the keys as they are now: what they copied before would otherwise be good for an hour.
-pub async fn publish(env: &Env, records: &[u8]) {
-    kv::put(env, KV_KEY, records).await;
+/// Writes the copy that Workers read. For the `ConfigStore`: of several writers, the last might have the oldest keys.
+///
+/// # Errors
+/// KV's.
+pub async fn copy(env: &Env, records: &[u8]) -> Result<(), KvError> {
+    kv::try_put(env, KV_KEY, records).await
 }
 
-async fn stored_keys(env: &Env) -> Result<Vec<u8>, Internal> {
-    match ask(env, &ConfigRequest::ListHpkeKeys).await? {
-        ConfigResponse::HpkeKeys(records) => Ok(records),
+async fn stored_keys(env: &Env, request: &ConfigRequest) -> Result<Vec<StoredHpkeKey>, Internal> {
+    match ask(env, request).await? {
+        ConfigResponse::HpkeKeys(records) => parse(&records),
         other => Err(unexpected(&other)),
     }
 }

@@ -1,6 +1,9 @@
 //! KV, as a cache: whatever goes wrong with it is a miss.
 
-use worker::{Env, kv::KvStore};
+use worker::{
+    Env,
+    kv::{KvError, KvStore},
+};
 
 use super::KV;
 
@@ -26,9 +29,18 @@ pub async fn put(env: &Env, key: &str, value: &[u8]) {
 }
 
 pub async fn put_for(env: &Env, key: &str, value: &[u8], expires_after_s: u64) {
-    if let Ok(put) = env.kv(KV).and_then(|kv| Ok(kv.put_bytes(key, value)?)) {
-        #[cfg(feature = "test-routes")]
-        crate::meter::kv_write();
-        let _ = put.expiration_ttl(expires_after_s).execute().await;
-    }
+    let _ = write(env, key, value, expires_after_s).await;
+}
+
+/// As [`put`], and says whether it was done: KV takes one write of an entry a second.
+pub async fn try_put(env: &Env, key: &str, value: &[u8]) -> Result<(), KvError> {
+    write(env, key, value, EXPIRES_AFTER_S).await
+}
+
+async fn write(env: &Env, key: &str, value: &[u8], expires_after_s: u64) -> Result<(), KvError> {
+    let kv = env.kv(KV).map_err(|_| KvError::InvalidKvStore(KV.to_owned()))?;
+    let put = kv.put_bytes(key, value)?;
+    #[cfg(feature = "test-routes")]
+    crate::meter::kv_write();
+    put.expiration_ttl(expires_after_s).execute().await
 }

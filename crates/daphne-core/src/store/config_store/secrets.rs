@@ -134,7 +134,7 @@ fn page_of(
             for mut key in t.hpke_keys()? {
                 let label = keys::seal_label(key.config.id);
                 if page.visit(kind, &label, &mut key.sealed_private_key, sealer)? {
-                    t.put_hpke_key(&key)?;
+                    keys::put(t, key)?;
                 }
             }
             Ok(None)
@@ -235,7 +235,7 @@ mod tests {
         let SealedKeypair { config, sealed_private_key } =
             SealedKeypair::seal(&keypair, keys, [0; 12]);
         let (state, since, made_by) = (KeyState::Pending, Time::from_seconds(0), vec![]);
-        let key = StoredHpkeKey { config, sealed_private_key, state, since, made_by };
+        let key = StoredHpkeKey { config, sealed_private_key, state, since, made_by, revision: 0 };
         db.transaction(|t| t.put_hpke_key(&key)).unwrap();
     }
 

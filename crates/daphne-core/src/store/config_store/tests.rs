@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use futures::executor::block_on;
 
 use super::{
-    ConfigRequest, ConfigResponse, ConfigTables, GO_ON_AFTER, Handled, PURGE_AFTER_MAX_S,
+    Advanced, ConfigRequest, ConfigResponse, ConfigTables, GO_ON_AFTER, Handled, PURGE_AFTER_MAX_S,
     PURGES_MAX, Purge, TASK_END_GRACE, TRY_AGAIN_AFTER, TaskObjects, WORKERS_FORGET_AFTER,
     advance_keys, alarm, handle, next_wake,
 };
@@ -143,7 +143,7 @@ impl Config {
 
     /// Runs the alarm; answers which tasks it purged, and when it is to run next, in seconds from now.
     fn alarm(&self) -> (Vec<u8>, Option<u64>) {
-        assert_eq!(advance_keys(&self.db, &NoKeys, self.now()), Ok((None, None)));
+        assert_eq!(advance_keys(&self.db, &NoKeys, self.now()), Ok(Advanced::default()));
         let wake = block_on(alarm(&self.db, &self.ledgers, self.now())).unwrap();
         assert_eq!(wake, next_wake(&self.db).unwrap());
         let wake = wake.map(|at| at.as_seconds().saturating_sub(self.clock.get()));

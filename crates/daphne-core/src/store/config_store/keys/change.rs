@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     KeySettings, KeyState, Policy, PolicyError, SealedKeypair, StoredHpkeKey, expired,
     policy::{self, EXPIRED_FOR_DEFAULT},
-    retention, sort,
+    put, retention, sort,
 };
 use crate::{
     hpke::HpkeKem,
@@ -368,9 +368,7 @@ pub(super) fn insert(
         KeyState::Pending
     };
     let SealedKeypair { config, sealed_private_key } = keypair;
-    let key = StoredHpkeKey { config, sealed_private_key, state, since: now, made_by };
-    t.put_hpke_key(&key)?;
-    Ok(key)
+    put(t, StoredHpkeKey { config, sealed_private_key, state, since: now, made_by, revision: 0 })
 }
 
 /// Counts activations and pins.
@@ -472,14 +470,12 @@ fn change(
         }
         (KeyChange::Destroy, _) => {
             key.destroy(now);
-            t.put_hpke_key(&key)?;
-            return Ok(Ok(key));
+            return put(t, key).map(Ok);
         }
     };
     let was = std::mem::replace(&mut key.state, state);
     if was.is_active() != state.is_active() || matches!(state, KeyState::Expired { .. }) {
         key.since = now;
     }
-    t.put_hpke_key(&key)?;
-    Ok(Ok(key))
+    put(t, key).map(Ok)
 }

@@ -121,6 +121,9 @@ pub struct StoredHpkeKey {
     /// The request that made it, to know its repeat; empty if it was imported, or made by the schedule.
     #[serde(default, with = "b64::serde_b64")]
     pub made_by: Vec<u8>,
+    /// Counts the changes of all keys: its last change was this one.
+    #[serde(default)]
+    pub revision: u64,
 }
 
 const fn epoch() -> Time {
@@ -265,6 +268,20 @@ pub fn keyring(
         Ok(RingKey { keypair: key.open(keys)?, is_published, accepts_until })
     });
     ring.collect::<Result<_, _>>().map(HpkeKeyring::of)
+}
+
+/// How many changes of keys led to `keys`, which are all there are: of two copies, the one with more is the newer.
+pub fn revision(keys: &[StoredHpkeKey]) -> u64 {
+    keys.iter().map(|key| key.revision).max().unwrap_or(0)
+}
+
+/// Writes a key that is new or changed (1 row). Returns it as it is now.
+pub(super) fn put(t: &mut impl ConfigTables, key: StoredHpkeKey) -> StoreResult<StoredHpkeKey> {
+    // No row is ever removed, so this is more than there ever was.
+    let revision = revision(&t.hpke_keys()?).saturating_add(1);
+    let key = StoredHpkeKey { revision, ..key };
+    t.put_hpke_key(&key)?;
+    Ok(key)
 }
 
 /// All keys as they are sent to Workers, and cached by them.

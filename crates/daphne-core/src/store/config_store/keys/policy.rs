@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     KeySettings, KeyState, LIST_MAX_AGE, StoredHpkeKey,
     change::{free_id, insert, next_number},
-    retention,
+    put, retention,
 };
 use crate::{
     hpke::HpkeKem,
@@ -283,7 +283,7 @@ pub(super) fn promote(
             continue;
         }
         key.since = now;
-        t.put_hpke_key(&key)?;
+        put(t, key)?;
     }
     Ok(())
 }
@@ -302,7 +302,7 @@ fn destroy_due(t: &mut impl ConfigTables, now: Time) -> StoreResult<bool> {
         } else {
             key.destroy(now);
         }
-        t.put_hpke_key(&key)?;
+        put(t, key)?;
         changed = true;
     }
     Ok(changed)

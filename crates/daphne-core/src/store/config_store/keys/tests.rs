@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    EXPIRED_FOR_DEFAULT, KeyChange, KeyRefusal, KeyRequest, KeyResponse, KeyState, LIST_MAX_AGE,
-    Policy, PolicyError, REPEATS_MARGIN, SealedKeypair, StoredHpkeKey, keyring, sort,
+    Advanced, EXPIRED_FOR_DEFAULT, KeyChange, KeyRefusal, KeyRequest, KeyResponse, KeyState,
+    LIST_MAX_AGE, Policy, PolicyError, REPEATS_MARGIN, SealedKeypair, StoredHpkeKey, keyring, sort,
 };
 use crate::{
     hpke::{HpkeKem, HpkeKeypair},
@@ -16,8 +16,8 @@ use crate::{
     store::{
         Database, StoreError, StoreResult,
         config_store::{
-            ConfigRequest, ConfigResponse, ConfigTables, Sealer, advance_keys, handle, next_wake,
-            testing,
+            ConfigRequest, ConfigResponse, ConfigTables, Sealer, advance_keys, handle,
+            keys_to_copy, next_wake, testing,
         },
     },
     testing::memory::{MemoryConfigTables, MemoryDatabase},
@@ -159,13 +159,17 @@ impl Keys {
 
     /// Runs the alarm, and again, which does nothing. Returns when it is to run next, in seconds from now.
     fn alarm(&self) -> Option<u64> {
-        let (changed, _) = advance_keys(&self.db, &self.source, self.now()).unwrap();
-        if let Some(records) = changed {
+        let before = super::revision(&self.stored());
+        let advanced = advance_keys(&self.db, &self.source, self.now()).unwrap();
+        if advanced.changed {
+            // An older copy is told from this one.
+            let (revision, records) = keys_to_copy(&self.db).unwrap().unwrap();
+            assert!(revision > before);
             let listed: Vec<StoredHpkeKey> = serde_json::from_slice(&records).unwrap();
-            assert_eq!(listed, self.stored());
+            assert_eq!((super::revision(&listed), listed), (revision, self.stored()));
         }
         let again = advance_keys(&self.db, &self.source, self.now()).unwrap();
-        assert_eq!(again, (None, None), "a repeat does nothing");
+        assert_eq!(again, Advanced::default(), "a repeat does nothing");
         let wake = next_wake(&self.db).unwrap();
         wake.map(|at| at.as_seconds().checked_sub(self.clock.get()).filter(|s| *s > 0).unwrap())
     }
@@ -479,8 +483,8 @@ fn a_key_that_cannot_be_made_is_tried_again_and_its_predecessor_stays() {
     k.set_policy(Some(policy())).unwrap();
     k.source.fails.set(true);
     k.wait(28 * DAY - HOUR);
-    let (changed, failed) = advance_keys(&k.db, &k.source, k.now()).unwrap();
-    assert!(changed.is_none() && failed.unwrap().contains("no root key"));
+    let Advanced { changed, failed } = advance_keys(&k.db, &k.source, k.now()).unwrap();
+    assert!(!changed && failed.unwrap().contains("no root key"));
     assert_eq!(k.alarm(), Some(300), "not at once");
     k.wait(100 * DAY);
     advance_keys(&k.db, &k.source, k.now()).unwrap();
