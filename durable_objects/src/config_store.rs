@@ -68,11 +68,22 @@ impl DurableObject for ConfigStore {
 
     async fn alarm(&self) -> Result<Response> {
         self.alarm.rang();
-        self.advance_keys().await.map_err(|e| worker::Error::RustError(e.to_string()))?;
-        let done = match config_store::alarm(&self.database, &self.objects, now()).await {
-            Ok(wake) => self.alarm.follow(wake, false, || {}).await,
-            Err(error) => Err(error),
+        // Neither waits for the other: keys that cannot be read keep no task's data alive, and the other way round.
+        let keys = self.advance_keys().await;
+        let purged = config_store::alarm(&self.database, &self.objects, now()).await;
+        let wake = match (keys, purged) {
+            (Ok(()), Ok(wake)) => wake,
+            (keys, purged) => {
+                for why in [keys.err(), purged.err()].into_iter().flatten() {
+                    console_error!(
+                        "the alarm of the config store failed, and is tried again: {why}"
+                    );
+                }
+                // What failed is due still, and would be at once.
+                Some(now().saturating_add(config_store::TRY_AGAIN_AFTER))
+            }
         };
+        let done = self.alarm.follow(wake, false, || {}).await;
         // An error makes the platform run the alarm again.
         done.map_err(|e| worker::Error::RustError(e.to_string()))?;
         Response::empty()

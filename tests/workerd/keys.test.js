@@ -12,6 +12,24 @@ const DAY = 24 * HOUR;
 const operator = { authorization: `Bearer ${base64url(new Uint8Array(16).fill(2))}`, "content-type": "application/json" };
 const policy = { pending_for: HOUR, active_for: 28 * DAY, expired_for: 7 * DAY, kem: "X25519HkdfSha256" };
 
+const spec = {
+  version: "dap-09",
+  role: "helper",
+  batch_mode: "leader-selected",
+  vdaf: "Prio3Count",
+  verify_key: base64url(new Uint8Array(16).fill(7)),
+  leader_token: "a-token-of-the-leader",
+  collector_hpke_config: {
+    id: 1,
+    kem_id: "X25519HkdfSha256",
+    kdf_id: "HkdfSha256",
+    aead_id: "Aes128Gcm",
+    public_key: base64url([9, ...new Uint8Array(31)]),
+  },
+  min_batch_size: 2,
+  time_precision: 100,
+};
+
 const config = () => env.CONFIG_STORE.get(env.CONFIG_STORE.idFromName("v1/config"));
 
 async function admin(method, path, body) {
@@ -200,5 +218,35 @@ describe("the copy in KV", () => {
     );
     expect(await copied()).toContain(`${id} active`);
     expect(puts).toBe(2);
+  });
+});
+
+describe("the alarm", () => {
+  it("purges tasks although keys fail, changes keys although purges fail, and tries both again", async () => {
+    await admin("PUT", "hpke_policy", { policy, force: true });
+    const task = await admin("POST", "tasks", spec);
+    expect((await send("DELETE", `/admin/tasks/${task.task_id}?purge_after=3600`, undefined, operator)).status).toBe(204);
+    const purges = () => select(config(), "SELECT hex(at) AS at FROM purge");
+    const [before] = await purges();
+    await select(config(), "UPDATE setting SET v = CAST('x' || v AS BLOB) WHERE name = 'keys'");
+    pass(HOUR);
+    await runDurableObjectAlarm(config());
+    const [after] = await purges();
+    expect(after, "it comes once more, later").not.toEqual(before);
+    expect(await due()).toBe(300);
+
+    // The other way round: the purge that is to come once more is broken, and a key is due.
+    await select(config(), "UPDATE setting SET v = CAST(substr(v, 2) AS BLOB) WHERE name = 'keys'");
+    await select(config(), "UPDATE purge SET v = CAST('x' || v AS BLOB)");
+    pass(28 * DAY - HOUR);
+    await runDurableObjectAlarm(config());
+    expect((await ids()).pending).toHaveLength(1);
+    expect(await due()).toBe(300);
+
+    await select(config(), "UPDATE purge SET v = CAST(substr(v, 2) AS BLOB)");
+    pass(300);
+    await runDurableObjectAlarm(config());
+    expect(await purges()).toEqual([]);
+    await admin("PUT", "hpke_policy", { policy: null });
   });
 });

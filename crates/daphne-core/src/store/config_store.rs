@@ -51,8 +51,8 @@ const TASK_END_GRACE: Duration = Duration::from_seconds(2 * 86_400);
 const PURGES_MAX: u32 = 8;
 /// When to go on with a purge of which a part is done.
 const GO_ON_AFTER: Duration = Duration::from_seconds(15);
-/// When to try a purge again whose ledger did not answer.
-const TRY_AGAIN_AFTER: Duration = Duration::from_seconds(300);
+/// When to try again what failed: a purge whose ledger did not answer, or whatever else was due.
+pub const TRY_AGAIN_AFTER: Duration = Duration::from_seconds(300);
 
 /// What leads to a task's objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
