@@ -144,6 +144,9 @@ export const MUTANTS = [
   simulated("packed-hit-is-free", "A report that is in no separate slice counts as one that is nowhere.", [
     edit(COMMIT, "let mut merged = ids.clone();", "let mut merged = BTreeSet::<ReportId>::new();"),
   ]),
+  tested("struck-out-was-in-the-batch", "What was taken over from a left-out slice was in its batch all the same.", ["store"], [
+    edit(COMMIT, "left_out.entry(batch).or_insert_with(BTreeSet::new).extend(struck);", "let _ = (batch, struck);"),
+  ]),
   tested("upwards-is-free", "A report that was aggregated at a level is aggregated at one above.", ["store"], [
     edit(COMMIT, "filter(|l| **l >= level)", "filter(|l| **l == level)"),
   ]),

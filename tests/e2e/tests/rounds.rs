@@ -94,6 +94,22 @@ fn the_heavy_hitters_among_a_thousand_strings_are_found() {
     assert!(found.len() >= 4, "{found:?}");
 }
 
+/// What jobs take, collections take: 4,096 prefixes of 256 bits are half of what a request for a share may be.
+#[test]
+fn the_longest_parameter_that_jobs_take_is_collected() {
+    let mut world = poplar(server(), LeaderSelected, 256, 1);
+    let prefixes: Vec<String> =
+        (0..4_096).map(|n| format!("{}{n:012b}", "01".repeat(122))).collect();
+    let prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
+    world.ask_for(&prefixes);
+    let reports = reports(&world, &[prefixes[0], prefixes[4_095], prefixes[4_095]]);
+    let (batch, selector) = batch(&world);
+    let mut books = Books::default();
+    world.aggregate(batch, &reports, &mut books);
+    assert!(world.share_request(selector, &books).len() > 131_078);
+    world.collect(selector, &books);
+}
+
 #[test]
 fn a_job_of_two_rounds_survives_the_loss_of_every_process() {
     for mode in [TimeInterval, LeaderSelected] {
