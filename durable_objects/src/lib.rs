@@ -9,7 +9,7 @@
 //! | [`AggregateStore`] | `v1/{task}/{group}/{shard}` | `store::aggregate_store` | merges, packs, forgets |
 //! | [`TaskLedger`] | `v1/{task}/ledger` | `store::ledger` | finishes what a dead attempt left |
 //! | [`JobStore`] | `v1/{task}/jobs/{shard}` | `store::job_store` | forgets |
-//! | [`ConfigStore`] | `v1/config` | `store::config_store` | none |
+//! | [`ConfigStore`] | `v1/config` | `store::config_store` | purges deleted tasks, rotates and destroys HPKE keys |
 
 #![allow(
     missing_docs,
