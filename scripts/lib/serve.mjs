@@ -3,7 +3,7 @@
 // It drives miniflare, the library under `wrangler dev`, and not `wrangler dev` itself, which puts
 // a second workerd as a proxy in front of the Worker, wrong for measuring, and watches files and
 // rebuilds during a test. Bindings, classes and migrations come from wrangler.toml, read by
-// wrangler, so what runs here is what would be deployed. If workerd dies, miniflare starts it again
+// wrangler, so what runs here is what would be deployed, but for rate limits. If workerd dies, miniflare starts it again
 // on the same port and state.
 
 import { existsSync, mkdirSync, readFileSync } from "node:fs";
@@ -20,6 +20,8 @@ const USAGE = `usage: scripts/serve [options]
   --persist DIR     where objects and KV are kept, default .wrangler/serve
   --build DIR       a directory written by scripts/build, default build
   --env-file FILE   secrets as NAME="value" lines, default .dev.vars
+  --limit NAME=N    bind the rate limit NAME, of N requests in ten seconds; may be given several times.
+                    Those of wrangler.toml are left out: a test asks more often than any leader
   --verbose         print what the Worker logs on stderr (errors are always printed)
   --detached        keep running when the process that started this one has ended
 
@@ -39,6 +41,7 @@ function readOptions() {
         persist: { type: "string", default: path.join(ROOT, ".wrangler/serve") },
         build: { type: "string", default: path.join(ROOT, "build") },
         "env-file": { type: "string", default: path.join(ROOT, ".dev.vars") },
+        limit: { type: "string", multiple: true, default: [] },
         verbose: { type: "boolean", default: false },
         detached: { type: "boolean", default: false },
         help: { type: "boolean", default: false },
@@ -59,7 +62,12 @@ function readOptions() {
   }
   const envFile = path.resolve(values["env-file"]);
   if (!existsSync(envFile)) fail(`${envFile} does not exist; scripts/setup writes .dev.vars`);
-  return { ...values, port, build, envFile, persist: path.resolve(values.persist) };
+  const ratelimits = {};
+  for (const limit of values.limit) {
+    const [, name, count] = /^([A-Z_]+)=([0-9]+)$/.exec(limit) ?? fail(`"${limit}" is not NAME=N`);
+    ratelimits[name] = { namespace_id: name, simple: { limit: Number(count), period: 10 } };
+  }
+  return { ...values, ratelimits, port, build, envFile, persist: path.resolve(values.persist) };
 }
 
 /** Refuses a port in use at once, where workerd would only log that it could not bind. */
@@ -97,6 +105,7 @@ const miniflare = new Miniflare(
     ...workerOptions,
     // Only the named file: a secret of .dev.vars must not complete a test's own set unseen.
     bindings: { ...config.vars, ...parseEnv(readFileSync(options.envFile, "utf8")) },
+    ratelimits: options.ratelimits,
     name: config.name,
     rootPath: options.build,
     modulesRoot: options.build,

@@ -118,11 +118,13 @@ pub enum AbortKind {
     InvalidTask,
     /// The request came over plain HTTP, for anyone on its way to read.
     PlainHttp,
+    /// Whoever asks has asked too often. The same request will succeed later.
+    TooManyRequests,
 }
 
 impl AbortKind {
     /// Every kind, for tables.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::InvalidMessage,
         Self::UnrecognizedTask,
         Self::UnrecognizedAggregationJob,
@@ -142,6 +144,7 @@ impl AbortKind {
         Self::BadRequest,
         Self::InvalidTask,
         Self::PlainHttp,
+        Self::TooManyRequests,
     ];
 }
 

@@ -52,6 +52,7 @@ pub const fn status(kind: AbortKind) -> u16 {
         Conflict => 409,
         BodyTooLarge => 413,
         UnsupportedMediaType => 415,
+        TooManyRequests => 429,
     }
 }
 
@@ -83,6 +84,7 @@ const fn title(kind: AbortKind) -> &'static str {
         BodyTooLarge => "The body is too large.",
         BadRequest => "The request is malformed.",
         PlainHttp => "Only HTTPS is served.",
+        TooManyRequests => "Too many requests: the same request will succeed later.",
     }
 }
 

@@ -35,23 +35,39 @@ pub fn check_media_type(request: &Request, expected: &str) -> Result<(), Abort> 
     }
 }
 
+/// The body's length, if the request declares one.
+///
+/// # Errors
+/// [`AbortKind::BodyTooLarge`] if it is more than `bytes_max`.
+pub fn declared_length(request: &Request, bytes_max: usize) -> Result<Option<usize>, Abort> {
+    let header = request.headers().get("Content-Length").ok().flatten();
+    let declared = header.map(|n| n.parse().unwrap_or(usize::MAX));
+    if declared.is_some_and(|n| n > bytes_max) { Err(too_large(bytes_max)) } else { Ok(declared) }
+}
+
+fn too_large(bytes_max: usize) -> Abort {
+    Abort::new(AbortKind::BodyTooLarge, format!("at most {bytes_max} bytes are read here"))
+}
+
 /// Reads the body, at most `bytes_max` bytes of it. A declared length beyond that is refused unread.
 ///
 /// # Errors
 /// [`AbortKind::BodyTooLarge`], or [`AbortKind::BadRequest`] if the body breaks off. [`Internal::Unavailable`] if it
 /// takes too long: that is nobody's fault, and leaders that take a 408 for final would give the job up.
 pub async fn read(request: &mut Request, bytes_max: usize) -> Result<Vec<u8>, Error> {
-    let too_large =
-        || Abort::new(AbortKind::BodyTooLarge, format!("at most {bytes_max} bytes are read here"));
-    let declared: Option<usize> = request
-        .headers()
-        .get("Content-Length")
-        .ok()
-        .flatten()
-        .map(|n| n.parse().unwrap_or(usize::MAX));
-    if declared.is_some_and(|n| n > bytes_max) {
-        return Err(too_large().into());
-    }
+    read_within(request, bytes_max, |_| Ok(())).await
+}
+
+/// As [`read`], as long as `admit` takes the number of bytes that are about to be held.
+///
+/// # Errors
+/// As [`read`], and what `admit` says.
+pub async fn read_within(
+    request: &mut Request,
+    bytes_max: usize,
+    admit: impl Fn(usize) -> Result<(), Internal>,
+) -> Result<Vec<u8>, Error> {
+    let declared = declared_length(request, bytes_max)?;
     if request.inner().body().is_none() {
         return Ok(Vec::new());
     }
@@ -68,8 +84,9 @@ pub async fn read(request: &mut Request, bytes_max: usize) -> Result<Vec<u8>, Er
             Either::Left((Some(chunk), _)) => {
                 let chunk = chunk.map_err(|_| broken())?;
                 if body.len() + chunk.len() > bytes_max {
-                    return Err(too_large().into());
+                    return Err(too_large(bytes_max).into());
                 }
+                admit(body.len() + chunk.len())?;
                 body.extend_from_slice(&chunk);
             }
             Either::Right(_) => {

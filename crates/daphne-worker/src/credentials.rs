@@ -52,15 +52,15 @@ pub fn check_leader(request: &Request, task: &Task) -> Result<(), Abort> {
     }
 }
 
-/// Checks that the request comes from an operator.
+/// Checks that the request comes from an operator, and returns the hash of the token that it presents.
 ///
 /// # Errors
 /// [`AbortKind::UnauthorizedRequest`].
-pub fn check_operator(request: &Request, tokens: &[TokenHash]) -> Result<(), Abort> {
+pub fn check_operator(request: &Request, tokens: &[TokenHash]) -> Result<TokenHash, Abort> {
     let presented = bearer(request).ok_or_else(unauthorized)?;
     // Every hash is tried, so that the time does not tell which one matched.
     if tokens.iter().fold(false, |ok, hash| ok | hash.matches(&presented)) {
-        Ok(())
+        Ok(TokenHash::of(&presented))
     } else {
         Err(unauthorized())
     }

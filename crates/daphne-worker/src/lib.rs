@@ -5,11 +5,13 @@
 //! [`storage_proxy`], in the [`durable_objects`].
 
 mod admin;
+mod admission;
 mod app;
 mod body;
 mod build_info;
 mod credentials;
 mod dap;
+mod limits;
 mod log;
 mod respond;
 mod router;

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use daphne_core::{
-    error::{Error, Internal},
+    error::{AbortKind, Error, Internal},
     ids::TaskId,
     problem::{self, internal_problem, problem},
     store::config_store::keys::LIST_MAX_AGE,
@@ -14,8 +14,8 @@ use worker::{Headers, Request, Response, console_error};
 
 /// When to come again if something did not answer or was held for a moment, in seconds.
 const RETRY_AFTER_S: u64 = 1;
-/// When to come again if something is overloaded, in seconds: at random, so that leaders who were sent away together do
-/// not come back together.
+/// When to come again if something is overloaded, or whoever asks has asked too often, in seconds: at random, so that
+/// leaders who were sent away together do not come back together.
 const OVERLOADED_RETRY_AFTER_S: RangeInclusive<u64> = 5..=30;
 
 fn platform(e: worker::Error) -> Error {
@@ -100,12 +100,14 @@ pub fn error(
 
 /// When to come again, if the same request will succeed then.
 fn retry_after_s(error: &Error) -> Option<u64> {
+    let much_later = || {
+        let (first, last) = OVERLOADED_RETRY_AFTER_S.into_inner();
+        Some(first + random::below(last - first + 1))
+    };
     match error {
         Error::Internal(Internal::Unavailable(_)) => Some(RETRY_AFTER_S),
-        Error::Internal(Internal::Overloaded(_)) => {
-            let (first, last) = OVERLOADED_RETRY_AFTER_S.into_inner();
-            Some(first + random::below(last - first + 1))
-        }
+        Error::Internal(Internal::Overloaded(_)) => much_later(),
+        Error::Abort(abort) if abort.kind == AbortKind::TooManyRequests => much_later(),
         Error::Internal(Internal::Broken(_)) | Error::Abort(_) => None,
     }
 }

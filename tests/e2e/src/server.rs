@@ -41,6 +41,7 @@ pub struct Server {
     admin_token: String,
     hpke_config: HpkeConfig,
     secrets: BTreeMap<&'static str, String>,
+    limits: Vec<String>,
 }
 
 impl Default for Server {
@@ -55,6 +56,16 @@ impl Server {
     /// # Panics
     /// If the test Worker is not built, or does not start.
     pub fn start() -> Self {
+        Self::start_with_limits(&[])
+    }
+
+    /// As [`Server::start`], with rate limits bound, of so many requests in ten seconds.
+    ///
+    /// # Panics
+    /// As [`Server::start`].
+    pub fn start_with_limits(limits: &[(&str, u32)]) -> Self {
+        let limits: Vec<String> =
+            limits.iter().map(|(name, n)| format!("--limit={name}={n}")).collect();
         let folder = tempfile::Builder::new().prefix("daphne-e2e-").tempdir().expect("a folder");
         let admin_token = random_token();
         let root_keys = format!("1={}", b64::encode(&random::<32>()));
@@ -69,11 +80,20 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()
             .expect("sh starts");
-        let (process, base) = spawn(folder.path(), 0);
+        let (process, base) = spawn(folder.path(), 0, &limits);
         let client = Client::new(&base);
         let admin = AdminClient::new(&base, &admin_token).expect("a URL and a token");
         let hpke_config = admin.add_hpke_key(Some(HPKE_KEY_ID), None).expect("an HPKE key");
-        Self { process: Some(process), folder, janitor, client, admin_token, hpke_config, secrets }
+        Self {
+            process: Some(process),
+            folder,
+            janitor,
+            client,
+            admin_token,
+            hpke_config,
+            secrets,
+            limits,
+        }
     }
 
     /// A client that presents nothing.
@@ -114,7 +134,8 @@ impl Server {
         self.secrets.insert(name, value.to_owned());
         write_secrets(self.folder.path(), &self.secrets);
         let folder = self.folder.path().to_owned();
-        let said = std::panic::catch_unwind(|| spawn(&folder, 0)).expect_err("it is unhealthy");
+        let said =
+            std::panic::catch_unwind(|| spawn(&folder, 0, &[])).expect_err("it is unhealthy");
         said.downcast_ref::<String>().cloned().unwrap_or_default()
     }
 
@@ -122,7 +143,7 @@ impl Server {
     pub fn restart(&mut self) {
         self.stop();
         let port = self.client.base().rsplit(':').next().and_then(|p| p.parse().ok());
-        let (process, base) = spawn(self.folder.path(), port.expect("a port"));
+        let (process, base) = spawn(self.folder.path(), port.expect("a port"), &self.limits);
         assert_eq!(base, self.client.base());
         self.process = Some(process);
     }
@@ -214,7 +235,7 @@ fn read_log(folder: &Path) -> String {
     std::fs::read_to_string(folder.join("log")).unwrap_or_default()
 }
 
-fn spawn(folder: &Path, port: u16) -> ((Child, BufReader<ChildStdout>), String) {
+fn spawn(folder: &Path, port: u16, limits: &[String]) -> ((Child, BufReader<ChildStdout>), String) {
     let root: PathBuf = [env!("CARGO_MANIFEST_DIR"), "..", ".."].iter().collect();
     let build = root.join("build-test");
     assert!(
@@ -234,6 +255,7 @@ fn spawn(folder: &Path, port: u16) -> ((Child, BufReader<ChildStdout>), String) 
         .arg(build)
         .arg("--env-file")
         .arg(folder.join("env"))
+        .args(limits)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log)

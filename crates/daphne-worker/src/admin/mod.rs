@@ -41,7 +41,7 @@ use worker::{Method, Request, Response};
 
 use crate::{
     app::RequestContext,
-    body, credentials,
+    body, credentials, limits,
     router::{Found, Route},
 };
 
@@ -56,7 +56,8 @@ pub async fn handle(
     request: &mut Request,
     found: &Found,
 ) -> Result<Response, Error> {
-    credentials::check_operator(request, context.admin_tokens)?;
+    let token = credentials::check_operator(request, context.admin_tokens)?;
+    limits::operator(context.env, &token).await?;
     match (found.route, request.method()) {
         (Route::AdminTasks, Method::Post) => tasks::create_task(context, request).await,
         (Route::AdminTasks, _) => tasks::list_tasks(context, request).await,

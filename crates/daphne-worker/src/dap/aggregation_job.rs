@@ -21,11 +21,8 @@ use sha2::{Digest, Sha256};
 use storage_proxy::objects::ObjectCaller;
 use worker::{Request, Response};
 
-use super::{VERSION, leaders_job, read_message, shard_key};
+use super::{VERSION, leaders_job, read_job, shard_key};
 use crate::{app::RequestContext, log::Outcome, respond, router::Found};
-
-/// Largest job, in bytes. 1,000 reports of a long histogram take under 2 MiB; decoding takes a few times this.
-const JOB_BYTES_MAX: usize = 8 << 20;
 
 /// Creates the job, verifies and commits its reports, and answers for each. A repeat is answered alike.
 ///
@@ -38,7 +35,7 @@ pub async fn put(
     outcome: &mut Outcome,
 ) -> Result<Response, Error> {
     let (task, job) = leaders_job(context, request, found, outcome).await?;
-    let body = read_message(request, Message::AggregationJobInit, JOB_BYTES_MAX).await?;
+    let (body, _memory) = read_job(context, request, Message::AggregationJobInit, &task).await?;
     let init: AggregationJobInit<'_> = v09::AggregationJobInitReq::decode(&body)?.into();
     let mut keyring = context.config.keyring(context.env, context.now).await?;
     if keyring.lacks_key_for(&init) {
@@ -66,7 +63,8 @@ pub async fn post(
     outcome: &mut Outcome,
 ) -> Result<Response, Error> {
     let (task, job) = leaders_job(context, request, found, outcome).await?;
-    let body = read_message(request, Message::AggregationJobContinue, JOB_BYTES_MAX).await?;
+    let (body, _memory) =
+        read_job(context, request, Message::AggregationJobContinue, &task).await?;
     let continuation = Continuation {
         task: &task,
         job,

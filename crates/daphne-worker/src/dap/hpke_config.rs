@@ -45,7 +45,7 @@ impl CachingSigner {
 /// `unrecognizedTask`, or ours if there is no key yet.
 pub async fn get(context: &RequestContext<'_>, request: &Request) -> Result<Response, Error> {
     if let Some(id) = task_in_query(request)? {
-        known_task(context, &task_id(&id)?)
+        known_task(context, request, &task_id(&id)?)
             .await?
             .ok_or_else(|| Abort::new(AbortKind::UnrecognizedTask, ""))?;
     }

@@ -16,10 +16,12 @@ use daphne_core::{
 };
 use worker::Request;
 
-use crate::{app::RequestContext, body, log::Outcome, router::Found};
+use crate::{admission::Admission, app::RequestContext, body, limits, log::Outcome, router::Found};
 
 /// The version of the paths that are served.
 pub const VERSION: DapVersion = DapVersion::V09;
+/// Largest job, in bytes. 1,000 reports of a long histogram take under 2 MiB; decoding takes a few times this.
+const JOB_BYTES_MAX: usize = 8 << 20;
 
 fn task_id(text: &str) -> Result<TaskId, Abort> {
     text.parse().map_err(|_| {
@@ -36,12 +38,21 @@ fn job_id(text: &str) -> Result<AggregationJobId, Abort> {
     })
 }
 
-/// The task, if there is one of this version.
+/// The task, if there is one of this version. Whoever asks for one that is not at hand has not been authenticated, and has
+/// the `ConfigStore` be asked: that is counted, by address.
 async fn known_task(
     context: &RequestContext<'_>,
+    request: &Request,
     id: &TaskId,
-) -> Result<Option<Rc<Task>>, Internal> {
-    let task = context.config.task(context.env, id, context.now).await?;
+) -> Result<Option<Rc<Task>>, Error> {
+    let RequestContext { env, config, now, .. } = *context;
+    let task = match config.task_at_hand(env, id, now).await {
+        Some(task) => Some(task),
+        None => {
+            limits::stranger(env, request).await?;
+            config.task_asked_for(env, id, now).await?
+        }
+    };
     Ok(task.filter(|task| task.parameters.version == VERSION))
 }
 
@@ -54,10 +65,11 @@ async fn leaders_task(
 ) -> Result<Rc<Task>, Error> {
     let id = task_id(&found.task)?;
     outcome.task(id);
-    let Some(task) = known_task(context, &id).await? else {
+    let Some(task) = known_task(context, request, &id).await? else {
         return taskprov::opt_in(context, request, &id, outcome).await;
     };
     taskprov::check_leader(context, request, &task).await?;
+    limits::leader(context.env, &task.parameters).await?;
     taskprov::check_header(request, &id)?;
     Ok(task)
 }
@@ -83,6 +95,21 @@ async fn read_message(
 ) -> Result<Vec<u8>, Error> {
     body::check_media_type(request, VERSION.media_type(message).unwrap_or_default())?;
     body::read(request, bytes_max).await
+}
+
+/// The body of a request about a job of `task` that carries `message`, if the isolate has memory for the job. What is
+/// returned beside it stands for that memory, and must live as long as the job is worked on.
+async fn read_job(
+    context: &RequestContext<'_>,
+    request: &mut Request,
+    message: Message,
+    task: &Task,
+) -> Result<(Vec<u8>, Admission), Error> {
+    body::check_media_type(request, VERSION.media_type(message).unwrap_or_default())?;
+    let declared = body::declared_length(request, JOB_BYTES_MAX)?;
+    let admission = Admission::of_job(declared, task.vdaf.agg_share_len_max(), context.now)?;
+    let body = body::read_within(request, JOB_BYTES_MAX, |len| admission.holds(len)).await?;
+    Ok((body, admission))
 }
 
 fn shard_key(context: &RequestContext<'_>, task: &Task) -> Result<ShardKey, Internal> {

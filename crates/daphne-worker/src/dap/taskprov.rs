@@ -16,7 +16,7 @@ use storage_proxy::config::peers::LeaderCheck;
 use worker::Request;
 
 use super::VERSION;
-use crate::{app::RequestContext, credentials, log::Outcome};
+use crate::{app::RequestContext, credentials, limits, log::Outcome};
 
 fn header(request: &Request) -> Option<String> {
     request.headers().get(taskprov::HEADER).ok().flatten()
@@ -82,6 +82,7 @@ pub async fn opt_in(
             return Err(abort.into());
         }
     };
+    limits::peer(env, leader).await?;
     let root_keys = config.root_keys();
     let peer = peer.open(root_keys).map_err(|e| Internal::Broken(format!("a stored peer: {e}")))?;
     let task = taskprov::opt_in(&advertised, *id, &peer, now, root_keys.newest())?;

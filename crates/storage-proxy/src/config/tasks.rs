@@ -31,16 +31,35 @@ impl Config {
         id: &TaskId,
         now: Time,
     ) -> Result<Option<Rc<Task>>, Internal> {
+        match self.task_at_hand(env, id, now).await {
+            Some(task) => Ok(Some(task)),
+            None => self.task_asked_for(env, id, now).await,
+        }
+    }
+
+    /// A task that this isolate or KV knows; `None` says nothing.
+    pub async fn task_at_hand(&self, env: &Env, id: &TaskId, now: Time) -> Option<Rc<Task>> {
         if let Some(task) = self.tasks.borrow().get(id).and_then(|c| c.fresh(now)) {
-            return Ok(Some(task));
+            return Some(task);
         }
         // What does not open may have been written by other code during a deploy: the `ConfigStore` has the truth.
         let cached = kv::get(env, &task_key(id)).await.and_then(|r| self.open_task(&r).ok());
-        let task = match cached {
-            Some(task) => Some(task),
-            None => self.task_from_store(env, id).await?,
-        };
-        let Some(task) = task.map(Rc::new) else {
+        let task = Rc::new(cached?);
+        self.remember(*id, task.clone(), now);
+        Some(task)
+    }
+
+    /// A task as the `ConfigStore` has it, or `None` if there is none.
+    ///
+    /// # Errors
+    /// As [`Config::task`].
+    pub async fn task_asked_for(
+        &self,
+        env: &Env,
+        id: &TaskId,
+        now: Time,
+    ) -> Result<Option<Rc<Task>>, Internal> {
+        let Some(task) = self.task_from_store(env, id).await?.map(Rc::new) else {
             self.tasks.borrow_mut().remove(id);
             return Ok(None);
         };
