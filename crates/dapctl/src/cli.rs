@@ -1,6 +1,8 @@
 //! The command line.
 
+mod deployment;
 mod hpke;
+mod import;
 mod peer;
 mod secrets;
 mod vdaf;
@@ -10,9 +12,11 @@ use std::{ffi::OsString, num::NonZeroU64, path::PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use daphne_core::{ids::TaskId, store::config_store::PURGE_AFTER_MAX_S, vdaf::POPLAR1_BITS_MAX};
 
+pub use deployment::{DeployArgs, DoctorArgs, EnvironmentName, InitArgs};
 pub use hpke::{FirstState, HpkeCommand, HpkePolicyArgs, KemName, KeyIdArg};
+pub use import::{ExportArgs, ImportArgs};
 pub use peer::{
-    EndpointArg, PeerAddArgs, PeerCommand, PeerSecretArgs, PeerSetArgs, PeerTokenCommand,
+    Bound, EndpointArg, PeerAddArgs, PeerCommand, PeerSecretArgs, PeerSetArgs, PeerTokenCommand,
     PolicyArgs, TokenArgs,
 };
 pub use secrets::{SecretsCommand, TokenCommand};
@@ -52,6 +56,9 @@ pub struct Cli {
     /// A file that holds the admin API's token, which wins over --admin-token
     #[arg(long, global = true, value_name = "FILE")]
     pub admin_token_file: Option<PathBuf>,
+    /// A file of `dapctl init`, whose first admin token is used where none is given
+    #[arg(long, global = true, env = "DAPCTL_SECRETS_FILE", value_name = "FILE")]
+    pub secrets_file: Option<PathBuf>,
     /// What to do
     #[command(subcommand)]
     pub command: Command,
@@ -60,7 +67,23 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Creates, lists, shows and deletes tasks
+    /// Makes a deployment's secrets, in a file that only its owner can read, and the first HPKE key
+    #[command(after_help = "Example:\n  dapctl init --env production\n  dapctl init --env dev")]
+    Init(InitArgs),
+    /// Builds and deploys the Worker with wrangler, waits until it is healthy, and sees to the first HPKE key
+    ///
+    /// Needs `wrangler login`, or CLOUDFLARE_API_TOKEN. What the build and wrangler print is on standard error.
+    #[command(
+        after_help = "Example:\n  dapctl deploy --env production\n  dapctl deploy --env staging --dry-run"
+    )]
+    Deploy(DeployArgs),
+    /// Examines a deployment from outside, with an admin token also by a task of its own, which it deletes
+    ///
+    /// Exit codes: 0 nothing failed, warnings included; 1 a check failed; 2 the URL is unusable; 3 nobody answers there.
+    #[command(after_help = "Example:\n  dapctl doctor https://dap.example.org\n  \
+        dapctl --output json --secrets-file secrets.production.json doctor https://dap.example.org")]
+    Doctor(DoctorArgs),
+    /// Creates, imports, lists, shows, exports and deletes tasks
     #[command(subcommand)]
     Task(TaskCommand),
     /// Makes, imports, lists, rotates and retires the helper's HPKE keys
@@ -104,6 +127,19 @@ pub enum TaskCommand {
         after_help = "Example:\n  dapctl task rm AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
     )]
     Rm(TaskRmArgs),
+    /// Creates the tasks of a file, all or, if one is unusable, none
+    ///
+    /// The file is YAML as Janus' `provision-tasks` reads it, with tasks of a helper; or JSON or YAML with one task, or a list
+    /// of tasks, as `task add --file` takes them. Tasks that exist with the same parameters are left as they are, so
+    /// that an import can be repeated.
+    #[command(
+        after_help = "Example:\n  dapctl task import tasks.yaml\n  dapctl task import tasks.yaml --check"
+    )]
+    Import(ImportArgs),
+    /// Prints the parameters of all tasks, or of some, as JSON; secrets are never given out
+    #[command(after_help = "Example:\n  dapctl task export > tasks.json\n  \
+        dapctl task export AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")]
+    Export(ExportArgs),
     /// Adds, removes and lists the tokens that a task's leader may present
     #[command(subcommand)]
     Token(TokenCommand),

@@ -12,7 +12,7 @@ use daphne_core::{b64, taskprov};
 use serde::Deserialize;
 use ureq::{
     Agent,
-    http::{HeaderValue, Method},
+    http::{HeaderMap, HeaderValue, Method},
 };
 use url::Url;
 
@@ -88,6 +88,8 @@ pub struct Answer {
     pub content_type: String,
     /// `Retry-After`, if it is a number of seconds.
     pub retry_after: Option<Duration>,
+    /// All headers.
+    pub headers: HeaderMap,
     /// The body.
     pub body: Vec<u8>,
     /// From the request's first byte to the body's last, of this attempt.
@@ -97,6 +99,11 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// A header as text; empty if there is none, or if it is not text.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default()
+    }
+
     /// The body of an answer that has one of these statuses and exactly this media type (`None`: any).
     ///
     /// # Errors
@@ -227,6 +234,18 @@ impl Http {
     /// # Errors
     /// [`ClientError::Transport`] if there is no answer, and [`ClientError::Protocol`] if it is not HTTP.
     pub fn send(&self, request: &Request<'_>) -> Result<Answer, ClientError> {
+        self.send_with(request, &[])
+    }
+
+    /// As [`Http::send`], with more headers.
+    ///
+    /// # Errors
+    /// As [`Http::send`].
+    pub fn send_with(
+        &self,
+        request: &Request<'_>,
+        headers: &[(&str, &str)],
+    ) -> Result<Answer, ClientError> {
         let url = self
             .base
             .join(request.path)
@@ -238,6 +257,9 @@ impl Http {
         }
         if let Some(config) = &self.taskprov {
             builder = builder.header(taskprov::HEADER, config.clone());
+        }
+        for (name, value) in headers {
+            builder = builder.header(*name, *value);
         }
         let malformed = |_| ClientError::Protocol("the request is malformed".into());
         let started = Instant::now();
@@ -258,6 +280,7 @@ impl Http {
         };
         let (content_type, retry_after) = (header("content-type"), header("retry-after"));
         let status = response.status().as_u16();
+        let headers = response.headers().clone();
         let body = response
             .body_mut()
             .with_config()
@@ -268,6 +291,7 @@ impl Http {
             status,
             content_type,
             retry_after: retry_after.trim().parse().ok().map(Duration::from_secs),
+            headers,
             body,
             latency: started.elapsed(),
             attempts: 1,
@@ -373,6 +397,7 @@ mod tests {
             status,
             content_type: content_type.into(),
             retry_after: None,
+            headers: HeaderMap::new(),
             body: body.into(),
             latency: Duration::ZERO,
             attempts: 1,

@@ -11,7 +11,7 @@ use daphne_core::{
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use crate::{Failure, output::clean};
+use crate::{Failure, janus_tasks::read_yaml, output::clean};
 
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
@@ -28,15 +28,20 @@ pub fn read(path: &Path) -> Result<HpkeKeypair, Failure> {
     parse(&text).map_err(|why| Failure::Usage(format!("{shown}: {why}")))
 }
 
-/// Reads a key pair from JSON: `{"config": .., "private_key": ..}`, where `config` is an object or the base64url of an
-/// encoded `HpkeConfig`, or a collector credential as `divviup` writes it.
+/// Reads a key pair from JSON or YAML: `config` and `private_key`, where `config` is an object or the base64url of an
+/// encoded `HpkeConfig`; or a collector credential as `divviup` writes it. Of several YAML documents, as Janus'
+/// `hpke_keygen` prints them, the one with `private_key`.
 ///
 /// # Errors
 /// One sentence, which never quotes the text.
 pub fn parse(text: &str) -> Result<HpkeKeypair, String> {
-    // A parser's own message may quote what it read.
-    let value: serde_json::Value = serde_json::from_str(text)
-        .map_err(|e| format!("line {}, column {} is not JSON", e.line(), e.column()))?;
+    let mut pairs = read_yaml(text)?;
+    if pairs.len() > 1 {
+        pairs.retain(|document| document.get("private_key").is_some());
+    }
+    let (Some(value), true) = (pairs.pop(), pairs.is_empty()) else {
+        return Err("expected one key pair".into());
+    };
     let (config, private_key) = if value.get("config").is_some() {
         let written: Pair = serde_json::from_value(value)
             .map_err(|_| "expected config and private_key, and nothing else".to_owned())?;
@@ -157,6 +162,28 @@ mod tests {
                 assert_eq!(read.private_key(), keys.private_key(), "{text}");
             }
         }
+    }
+
+    #[test]
+    fn a_key_pair_is_found_in_what_hpke_keygen_prints() {
+        let keys = keypair(5, HpkeKem::X25519HkdfSha256);
+        let private_key = b64::encode(keys.private_key());
+        let config = format!(
+            "id: 5\n  kem_id: X25519HkdfSha256\n  kdf_id: HkdfSha256\n  aead_id: Aes128Gcm\n  public_key: {}\n",
+            b64::encode(&keys.config().public_key)
+        );
+        let pair = format!("config:\n  {config}private_key: {private_key}\n");
+        let text = format!(
+            "# HPKE configuration, Janus format\n{}---\n# HPKE private key, in base64url\n{private_key}\n---\n\
+             # HPKE keypair, Janus format\n{pair}---\n# HPKE configuration, DAP encoded, in base64url\n{}\n",
+            config.replace("\n  ", "\n"),
+            encoded(keys.config())
+        );
+        for text in [&text, &pair] {
+            let read = parse(text).unwrap();
+            assert_eq!((read.config(), read.private_key()), (keys.config(), keys.private_key()));
+        }
+        assert_eq!(parse(&format!("{pair}---\n{pair}")).unwrap_err(), "expected one key pair");
     }
 
     #[test]

@@ -1,100 +1,16 @@
 //! The program from outside: what it prints and how it ends when something is wrong, and the admin commands against
 //! a server that answers as it is told.
 
+mod common;
+
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{BufRead as _, BufReader, Write as _},
     net::TcpListener,
     path::Path,
-    process::Output,
-    sync::mpsc,
 };
 
-use assert_cmd::Command;
+use common::{ID, admin, dapctl, fails, nowhere, path, serve};
 use tempfile::TempDir;
-
-const ID: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
-
-fn dapctl(args: &[&str]) -> Output {
-    let mut command = Command::cargo_bin("dapctl").unwrap();
-    for name in [
-        "DAPCTL_URL",
-        "DAPCTL_ADMIN_TOKEN",
-        "DAPCTL_VERIFY_KEY",
-        "DAPCTL_VERIFY_KEY_INIT",
-        "DAPCTL_LEADER_TOKEN",
-    ] {
-        command.env_remove(name);
-    }
-    command.args(args).output().unwrap()
-}
-
-/// The program must end with this code, print nothing on stdout, and exactly this kind of line on stderr.
-#[track_caller]
-fn fails(args: &[&str], code: i32, text: &str) -> String {
-    let output = dapctl(args);
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
-    assert_eq!(stderr.lines().count(), 1, "{args:?}: {stderr}");
-    assert!(stderr.starts_with("dapctl: ") && stderr.contains(text), "{args:?}: {stderr}");
-    assert_eq!(String::from_utf8(output.stdout).unwrap(), "", "{args:?}");
-    stderr
-}
-
-/// A server for some requests, answered in turn. Each answer is a status line, headers and a body.
-struct Server {
-    url: String,
-    requests: mpsc::Receiver<String>,
-}
-
-fn serve(answers: &[(&str, &str, &str)]) -> Server {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let (sender, requests) = mpsc::channel();
-    let answers: Vec<_> = answers
-        .iter()
-        .map(|(status, media_type, body)| {
-            format!(
-                "HTTP/1.1 {status}\r\ncontent-type: {media_type}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-                body.len()
-            )
-        })
-        .collect();
-    std::thread::spawn(move || {
-        for answer in answers {
-            let (mut stream, _) = listener.accept().unwrap();
-            let mut reader = BufReader::new(stream.try_clone().unwrap());
-            let mut head = String::new();
-            while !head.ends_with("\r\n\r\n") {
-                reader.read_line(&mut head).unwrap();
-            }
-            let length = head
-                .lines()
-                .find_map(|line| {
-                    line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok()
-                })
-                .unwrap_or(0);
-            let mut body = vec![0; length];
-            reader.read_exact(&mut body).unwrap();
-            sender.send(head + &String::from_utf8(body).unwrap()).unwrap();
-            stream.write_all(answer.as_bytes()).unwrap();
-        }
-    });
-    Server { url, requests }
-}
-
-fn admin<'a>(url: &'a str, rest: &[&'a str]) -> Vec<&'a str> {
-    [&["--url", url, "--admin-token", "sesame-open-up"], rest].concat()
-}
-
-/// An address that nobody listens on.
-fn nowhere() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    format!("http://{}", listener.local_addr().unwrap())
-}
-
-fn path(folder: &TempDir, name: &str) -> String {
-    folder.path().join(name).to_str().unwrap().to_owned()
-}
 
 /// What the admin API answers to a creation.
 fn task_parameters() -> String {

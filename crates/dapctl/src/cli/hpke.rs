@@ -26,11 +26,24 @@ pub enum HpkeCommand {
         #[arg(long)]
         force: bool,
     },
+    /// Makes a key pair on this machine, in a new file of mode 0600 for `hpke import`, and tells the helper nothing
+    #[command(after_help = "Example:\n  dapctl hpke generate --id 0 --out key.json")]
+    Generate {
+        /// Its id
+        #[arg(long, value_name = "0..255")]
+        id: u8,
+        /// Its key encapsulation [default: x25519]
+        #[arg(long, value_enum)]
+        kem: Option<KemName>,
+        /// Where the key pair is written
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
     /// Gives the helper a key pair that was made elsewhere, which is checked first
     ///
-    /// The file holds JSON in one of two forms. {"config": .., "private_key": ..}, where config is an object (id, kem_id,
-    /// kdf_id, aead_id, public_key) or the base64url of an encoded HpkeConfig; or a collector credential as `divviup`
-    /// writes it (id, kem, kdf, aead, public_key, private_key). Keys are base64url.
+    /// The file is in one of three forms. JSON or YAML with config and private_key, where config is an object (id, kem_id,
+    /// kdf_id, aead_id, public_key) or the base64url of an encoded HpkeConfig; what Janus' `hpke_keygen` prints; or a
+    /// collector credential as `divviup` writes it (id, kem, kdf, aead, public_key, private_key). Keys are base64url.
     #[command(after_help = "Example:\n  dapctl hpke import key.json --pin\n  \
         dapctl hpke import collector-credential-66.json --state pending")]
     Import {

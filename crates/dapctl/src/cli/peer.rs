@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use daphne_core::taskprov::PeerPolicy;
 use daphne_core::time::Duration;
+
+use crate::Failure;
 
 /// Commands about leaders that bring their tasks along.
 #[derive(Debug, Subcommand)]
@@ -21,7 +23,8 @@ pub enum PeerCommand {
     List,
     /// Changes what the tasks get that a peer brings from now on; those it brought stay as they are
     #[command(
-        after_help = "Example:\n  dapctl peer set https://leader.example/v09/ --lifetime-max 2592000"
+        after_help = "Example:\n  dapctl peer set https://leader.example/v09/ --lifetime-max 2592000\n  \
+        dapctl peer set https://leader.example/v09/ --lift lifetime-max --lift helper-url"
     )]
     Set(Box<PeerSetArgs>),
     /// Removes a peer; nobody can use the tasks that it brought any more
@@ -183,4 +186,54 @@ pub struct PeerSetArgs {
     /// Its policy
     #[command(flatten)]
     pub policy: PolicyArgs,
+    /// Take a bound away, so that tasks may ask for anything; may be given several times
+    #[arg(long, value_enum, value_name = "BOUND")]
+    pub lift: Vec<Bound>,
+}
+
+/// What a peer's tasks are bound by, and need not be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Bound {
+    /// The smallest min_batch_size
+    MinBatchSizeMin,
+    /// The largest max_batch_query_count
+    MaxBatchQueryCountMax,
+    /// The longest lifetime
+    LifetimeMax,
+    /// The helper's URL
+    HelperUrl,
+}
+
+impl PeerSetArgs {
+    /// The policy with what was given changed and lifted.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] if a bound is both set and lifted.
+    pub fn change(&self, policy: PeerPolicy) -> Result<PeerPolicy, Failure> {
+        let mut policy = self.policy.over(policy);
+        for bound in &self.lift {
+            let (option, given) = match bound {
+                Bound::MinBatchSizeMin => {
+                    policy.min_batch_size_min = None;
+                    ("--min-batch-size-min", self.policy.min_batch_size_min.is_some())
+                }
+                Bound::MaxBatchQueryCountMax => {
+                    policy.max_batch_query_count_max = None;
+                    ("--max-batch-query-count-max", self.policy.max_batch_query_count_max.is_some())
+                }
+                Bound::LifetimeMax => {
+                    policy.lifetime_max = None;
+                    ("--lifetime-max", self.policy.lifetime_max.is_some())
+                }
+                Bound::HelperUrl => {
+                    policy.helper_url = None;
+                    ("--helper-url", self.policy.helper_url.is_some())
+                }
+            };
+            if given {
+                return Err(Failure::Usage(format!("{option} cannot be both set and lifted")));
+            }
+        }
+        Ok(policy)
+    }
 }

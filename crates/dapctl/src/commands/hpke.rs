@@ -1,7 +1,11 @@
 //! `dapctl hpke`.
 
+use std::path::Path;
+
 use daphne_core::{
     b64,
+    codec::Writer,
+    hpke::{HpkeKem, HpkeKeypair},
     ids::HpkeConfigId,
     store::config_store::keys::{KeyInfo, KeyState, Policy},
 };
@@ -12,10 +16,14 @@ use crate::{
     admin::AdminClient,
     cli::{Cli, FirstState, HpkeCommand, HpkePolicyArgs, KeyIdArg},
     key_file,
-    output::{self, utc},
+    output::{self, clean, utc},
+    task_file,
 };
 
 pub(super) fn run(cli: &Cli, command: &HpkeCommand) -> Result<(), Failure> {
+    if let HpkeCommand::Generate { id, kem, out } = command {
+        return generate(cli, *id, kem.map_or(HpkeKem::X25519HkdfSha256, Into::into), out);
+    }
     let admin = super::admin(cli)?;
     let (verb, key) = match command {
         HpkeCommand::List => {
@@ -24,6 +32,7 @@ pub(super) fn run(cli: &Cli, command: &HpkeCommand) -> Result<(), Failure> {
             return output::print(cli.output, &text.join("\n"), &json!({ "keys": keys }));
         }
         HpkeCommand::Policy(args) => return policy(cli, &admin, args),
+        HpkeCommand::Generate { .. } => return Ok(()),
         HpkeCommand::Add { id, kem, state, force } => {
             let (id, kem) = (id.map(HpkeConfigId), kem.map(Into::into));
             ("added", admin.make_hpke_key(id, kem, *state == FirstState::Active, *force)?)
@@ -50,6 +59,20 @@ pub(super) fn run(cli: &Cli, command: &HpkeCommand) -> Result<(), Failure> {
         HpkeCommand::Rotate { force } => ("published", admin.rotate_hpke_keys(*force)?),
     };
     output::print(cli.output, &format!("{verb} {}", line(&key)), &json!(key))
+}
+
+/// Makes a key pair, and prints what of it is public.
+fn generate(cli: &Cli, id: u8, kem: HpkeKem, out: &Path) -> Result<(), Failure> {
+    let keypair = HpkeKeypair::derive(HpkeConfigId(id), kem, &task_file::random::<32>()?)
+        .map_err(|e| Failure::Wrong(e.to_string()))?;
+    let _ = task_file::save(out, &keypair.to_secret_json(), false)?;
+    let mut w = Writer::new();
+    keypair.config().write(&mut w);
+    let encoded = w.finish().map(|bytes| b64::encode(&bytes)).unwrap_or_default();
+    let file = out.display().to_string();
+    let text = format!("made {encoded}\nkept in {}", clean(&file));
+    let json = json!({ "config": keypair.config(), "encoded_config": encoded, "key_file": file });
+    output::print(cli.output, &text, &json)
 }
 
 fn policy(cli: &Cli, admin: &AdminClient, args: &HpkePolicyArgs) -> Result<(), Failure> {

@@ -1,7 +1,11 @@
 //! What the commands do.
 
+mod deploy;
+mod doctor;
 mod drive;
 mod hpke;
+mod import;
+mod init;
 mod peer;
 mod report;
 mod secrets;
@@ -15,6 +19,7 @@ use crate::{
     admin::AdminClient,
     cli::{Cli, Command},
     output::clean,
+    secrets_file::DeploymentSecrets,
 };
 
 /// Runs a command.
@@ -23,6 +28,9 @@ use crate::{
 /// [`Failure`], whose text is one sentence.
 pub fn run(cli: &Cli) -> Result<(), Failure> {
     match &cli.command {
+        Command::Init(args) => init::run(cli, args),
+        Command::Deploy(args) => deploy::run(cli, args),
+        Command::Doctor(args) => doctor::run(cli, args),
         Command::Task(command) => task::run(cli, command),
         Command::Hpke(command) => hpke::run(cli, command),
         Command::Peer(command) => peer::run(cli, command),
@@ -33,17 +41,23 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
 }
 
 fn admin(cli: &Cli) -> Result<AdminClient, Failure> {
-    let token = match (&cli.admin_token_file, &cli.admin_token) {
-        (Some(path), _) => read_token(path)?,
-        (None, Some(token)) => token.clone(),
-        (None, None) => {
-            return Err(Failure::Usage(
-                "an admin token is needed: --admin-token-file, --admin-token or DAPCTL_ADMIN_TOKEN"
-                    .into(),
-            ));
-        }
-    };
+    let token = admin_token(cli)?.ok_or_else(|| {
+        Failure::Usage(
+            "an admin token is needed: --admin-token-file, --admin-token, DAPCTL_ADMIN_TOKEN or --secrets-file"
+                .into(),
+        )
+    })?;
     AdminClient::new(url(cli)?, &token)
+}
+
+/// The admin token, if one was given in any way.
+fn admin_token(cli: &Cli) -> Result<Option<String>, Failure> {
+    Ok(match (&cli.admin_token_file, &cli.admin_token, &cli.secrets_file) {
+        (Some(path), _, _) => Some(read_token(path)?),
+        (None, Some(token), _) => Some(token.clone()),
+        (None, None, Some(path)) => Some(DeploymentSecrets::read(path)?.admin_token().to_owned()),
+        (None, None, None) => None,
+    })
 }
 
 fn url(cli: &Cli) -> Result<&str, Failure> {

@@ -144,7 +144,7 @@ fn set(cli: &Cli, args: &PeerSetArgs) -> Result<(), Failure> {
     let peers = super::admin(cli)?.peers()?;
     let known = peers.into_iter().find(|p| p.parameters.endpoint == *endpoint);
     let policy = known.ok_or_else(unknown)?.parameters.policy;
-    let changed = args.policy.over(policy.clone());
+    let changed = args.change(policy.clone())?;
     let (verify_key_init, collector_hpke_config) = secrets(&args.secrets)?;
     let change = PeerChange {
         endpoint: endpoint.clone(),

@@ -49,6 +49,8 @@ pub(super) fn run(cli: &Cli, command: &TaskCommand) -> Result<(), Failure> {
             }
             output::print(cli.output, &format!("deleted {id}"), &json!({ "deleted": id }))
         }
+        TaskCommand::Import(args) => super::import::run(cli, args),
+        TaskCommand::Export(args) => super::import::export(cli, args),
         TaskCommand::Token(command) => super::token::run(cli, command),
     }
 }

@@ -1,0 +1,110 @@
+//! `dapctl deploy`.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use ureq::http::Method;
+
+use super::init::{FirstKey, first_key, secrets_path};
+use crate::{
+    Failure,
+    admin::AdminClient,
+    cli::{Cli, DeployArgs, EnvironmentName},
+    http::{Credential, Http, Request},
+    output::{self, clean},
+    secrets_file::DeploymentSecrets,
+    wrangler::{Checkout, Deployed},
+};
+
+/// What the Worker does not work without.
+const REQUIRED: [&str; 2] = ["ROOT_KEYS", "ADMIN_TOKENS"];
+/// How often a new deployment is asked.
+const PACE: Duration = Duration::from_secs(2);
+
+pub(super) fn run(cli: &Cli, args: &DeployArgs) -> Result<(), Failure> {
+    if args.env == EnvironmentName::Dev {
+        return Err(Failure::Usage("dev is this machine: `wrangler dev` runs it".into()));
+    }
+    let checkout = Checkout::around(Path::new("."))?;
+    let environment = args.env.to_string();
+    let path = cli.secrets_file.clone().unwrap_or_else(|| secrets_path(&checkout, args.env));
+    let path = std::path::absolute(&path).unwrap_or(path);
+    // Before the build, which takes longer than finding this out.
+    let secrets = if path.exists() { Some(DeploymentSecrets::read(&path)?) } else { None };
+    let sends_secrets = secrets.is_some()
+        && (args.dry_run || args.replace_secrets || lacks_secrets(&checkout, &environment)?);
+    if secrets.is_none() && !args.dry_run && lacks_secrets(&checkout, &environment)? {
+        return Err(Failure::Usage(format!(
+            "the Worker has no {} yet, and there is no {}; `dapctl init --env {environment}` makes it",
+            REQUIRED.join(" and "),
+            clean(&path.display().to_string())
+        )));
+    }
+    checkout.build()?;
+    let sent = sends_secrets.then_some(path.as_path());
+    let named = checkout.deploy(&environment, sent, args.dry_run)?;
+    if args.dry_run {
+        let json = json!({ "deployed": false, "environment": environment });
+        return output::print(cli.output, "nothing was deployed: a dry run", &json);
+    }
+    // A URL that was given is the one that matters: wrangler names every address.
+    let Some(url) = cli.url.clone().or(named) else {
+        let json = json!({ "deployed": true, "environment": environment, "url": null });
+        let text = "deployed; wrangler named no URL: say it with --url to have it looked at";
+        return output::print(cli.output, text, &json);
+    };
+    wait_until_healthy(&url, Duration::from_secs(args.patience))
+        .map_err(|e| e.during("deployed, but not healthy"))?;
+    let token = match (&secrets, super::admin_token(cli)?) {
+        (_, Some(token)) => Some(token),
+        (Some(secrets), None) => Some(secrets.admin_token().to_owned()),
+        (None, None) => None,
+    };
+    let key = match token {
+        Some(token) => Some(first_key(&AdminClient::new(&url, &token)?)?),
+        None => None,
+    };
+    let mut text = format!("deployed to {url}, which is healthy");
+    match &key {
+        Some(key) => text += &format!("\n{}", key.text()),
+        None => text += "\nno admin token was given, so HPKE keys were not looked at",
+    }
+    text += &format!("\nnext: dapctl --secrets-file {} doctor {url}", args.env.secrets_file());
+    let json = json!({
+        "deployed": true, "environment": environment, "url": url, "secrets_sent": sends_secrets,
+        "hpke_key": key.as_ref().map(FirstKey::json),
+    });
+    output::print(cli.output, &text, &json)
+}
+
+fn lacks_secrets(checkout: &Checkout, environment: &str) -> Result<bool, Failure> {
+    Ok(match checkout.secrets(environment)? {
+        Deployed::Nothing => true,
+        Deployed::With(names) => !REQUIRED.iter().all(|name| names.iter().any(|n| n == name)),
+    })
+}
+
+/// A new address takes a while to be known, and its certificate to be made.
+fn wait_until_healthy(url: &str, patience: Duration) -> Result<(), Failure> {
+    let http = Http::new(url, Credential::None)?;
+    let deadline = Instant::now() + patience;
+    loop {
+        let failure =
+            match http.send(&Request { method: Method::GET, path: "healthz", content: None }) {
+                Ok(answer) if answer.status == 200 => return Ok(()),
+                Ok(answer) => {
+                    let json: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+                    let detail = json["detail"].as_str().map(clean).unwrap_or_default();
+                    Failure::Wrong(format!("{url} answers {} {detail}", answer.status))
+                }
+                Err(e) => e.into(),
+            };
+        if Instant::now() + PACE > deadline {
+            return Err(failure);
+        }
+        std::thread::sleep(PACE);
+    }
+}

@@ -1,0 +1,30 @@
+//! `dapctl doctor`.
+
+use serde_json::json;
+
+use crate::{
+    Failure,
+    admin::AdminClient,
+    cli::{Cli, DoctorArgs},
+    doctor::{self, Options, Verdict},
+    output,
+};
+
+pub(super) fn run(cli: &Cli, args: &DoctorArgs) -> Result<(), Failure> {
+    let url = match &args.deployment {
+        Some(url) => url,
+        None => super::url(cli)?,
+    };
+    let admin = super::admin_token(cli)?.map(|token| AdminClient::new(url, &token)).transpose()?;
+    let options = Options { canary: !args.no_canary, clock_skew_max: args.clock_skew_max };
+    let diagnosis = doctor::examine(url, admin.as_ref(), options)?;
+    let lines: Vec<String> = diagnosis
+        .checks
+        .iter()
+        .map(|check| format!("{:8} {:20} {}", check.verdict.label(), check.name, check.detail))
+        .collect();
+    output::print(cli.output, &lines.join("\n"), &json!(diagnosis))?;
+    let failed = diagnosis.checks.iter().filter(|check| check.verdict == Verdict::Failed);
+    let names: Vec<&str> = failed.map(|check| check.name).collect();
+    if diagnosis.ok { Ok(()) } else { Err(Failure::Wrong(format!("failed: {}", names.join(", ")))) }
+}

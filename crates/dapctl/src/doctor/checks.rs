@@ -1,0 +1,291 @@
+//! The checks that change nothing.
+
+use daphne_core::{
+    b64,
+    codec::Reader,
+    hpke::HpkeConfigList,
+    store::config_store::keys::LIST_MAX_AGE,
+    version::{DapVersion, Message},
+};
+use serde_json::Value;
+use ureq::http::Method;
+
+use super::{Patient, Verdict};
+use crate::{
+    Failure,
+    admin::AdminClient,
+    http::{Answer, Credential, Http, Request},
+    output::clean,
+    reports,
+    task_file::random,
+};
+
+/// A page that is not ours.
+const ORIGIN: &str = "https://page.example";
+/// How often the list is fetched to see that it stays.
+const FETCHES: usize = 5;
+
+impl Patient<'_> {
+    /// Whether credentials travel encrypted. That there was an answer over HTTPS says that the certificate is good.
+    pub(super) fn transport(&mut self) {
+        let local = matches!(self.http.base().host(), Some(url::Host::Domain("localhost")))
+            || matches!(self.http.base().host(), Some(url::Host::Ipv4(ip)) if ip.is_loopback());
+        if self.http.base().scheme() == "https" {
+            self.note("tls", Verdict::Ok, "the certificate is valid");
+        } else if local {
+            self.note("tls", Verdict::Skipped, "this machine's own server speaks plain HTTP");
+            return;
+        } else {
+            self.note("tls", Verdict::Failed, "the URL is http: tokens would travel in clear");
+            return;
+        }
+        // Also over plain HTTP somebody answers, as a rule; it must not be us.
+        let mut plain = self.http.base().clone();
+        let swapped = plain.set_scheme("http").and_then(|()| plain.set_port(None)).is_ok();
+        let answer =
+            Http::new(plain.as_str(), Credential::None).ok().filter(|_| swapped).map(|http| {
+                http.send(&Request { method: Method::GET, path: "healthz", content: None })
+            });
+        match answer {
+            Some(Ok(answer)) if answer.status == 200 => self.note(
+                "plain_http",
+                Verdict::Failed,
+                "plain HTTP is served; turn on \"Always Use HTTPS\" for the zone",
+            ),
+            _ => self.note("plain_http", Verdict::Ok, "plain HTTP is not served"),
+        }
+    }
+
+    pub(super) fn health(&mut self, answer: &Answer) {
+        let json: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let detail = json["detail"].as_str().map(clean).unwrap_or_default();
+        self.check(
+            "healthz",
+            match (answer.status, json["status"].as_str()) {
+                (200, Some("ok")) => Ok("configured".into()),
+                (200, _) => Err("answered with 200, but not by this Worker".into()),
+                (status, _) if detail.is_empty() => Err(format!("answered with status {status}")),
+                (status, _) => Err(format!("answered with status {status}: {detail}")),
+            },
+        );
+    }
+
+    /// Compares clocks, as far as a whole second and the way of the answer let it.
+    pub(super) fn clock(&mut self, answer: &Answer, skew_max: u64) {
+        let now = reports::now().as_seconds();
+        let Some(theirs) = http_date(answer.header("date")) else {
+            self.note("clock", Verdict::Skipped, "the answer has no Date");
+            return;
+        };
+        let skew = now.abs_diff(theirs);
+        self.check(
+            "clock",
+            if skew <= skew_max {
+                Ok(format!("{skew} s from this machine's"))
+            } else {
+                Err(format!(
+                    "{skew} s from this machine's, and one of the two is wrong: reports are \
+                             refused by the helper's clock"
+                ))
+            },
+        );
+    }
+
+    /// Which code runs, where it says so.
+    pub(super) fn version(&mut self) {
+        let path = format!("{}/version", DapVersion::V09.path_prefix());
+        let known = self
+            .get(&path, &[])
+            .ok()
+            .filter(|answer| answer.status == 200)
+            .and_then(|answer| serde_json::from_slice::<Value>(&answer.body).ok());
+        match known {
+            Some(version) => self.note("version", Verdict::Ok, clean(&version.to_string())),
+            None => self.note("version", Verdict::Skipped, "this release does not tell"),
+        }
+    }
+
+    /// The list of HPKE configurations: what it is, what caches may do with it, and that it stays.
+    pub(super) fn hpke_config(&mut self) {
+        let path = format!("{}/hpke_config", DapVersion::V09.path_prefix());
+        let first = match self.get(&path, &[]) {
+            Ok(answer) if answer.status == 200 => answer,
+            Ok(answer) => {
+                let hint =
+                    if answer.status == 503 { "; `dapctl hpke add` makes a key" } else { "" };
+                let detail = format!("answered with status {}{hint}", answer.status);
+                return self.note("hpke_config", Verdict::Failed, detail);
+            }
+            Err(e) => return self.note("hpke_config", Verdict::Failed, e.to_string()),
+        };
+        let list = Reader::all(&first.body, HpkeConfigList::read);
+        self.check(
+            "hpke_config",
+            match &list {
+                Ok(list) if list.0.is_empty() => Err("the list is empty".into()),
+                Ok(list) if list.0.iter().any(|config| config.is_supported()) => {
+                    let ids: Vec<_> = list.0.iter().map(|config| config.id.to_string()).collect();
+                    Ok(format!("keys {}; the list is {}", ids.join(", "), b64::encode(&first.body)))
+                }
+                Ok(_) => Err("no configuration has algorithms that are known here".into()),
+                Err(e) => Err(format!("the list is malformed: {e}")),
+            },
+        );
+        let expected = DapVersion::V09.media_type(Message::HpkeConfigList).unwrap_or_default();
+        self.check(
+            "content_type",
+            if first.content_type == expected {
+                Ok(format!("exactly {expected}"))
+            } else {
+                // Clients compare the whole header.
+                Err(format!("it is \"{}\" and not exactly {expected}", clean(&first.content_type)))
+            },
+        );
+        let (cache, age) = (first.header("cache-control"), LIST_MAX_AGE.as_seconds());
+        self.check(
+            "cache_control",
+            if cache.split(',').any(|part| part.trim() == format!("max-age={age}")) {
+                Ok(format!("{age} s"))
+            } else {
+                Err(format!("it is \"{}\" and lacks max-age={age}", clean(cache)))
+            },
+        );
+        let others = (1..FETCHES).map(|n| {
+            let headers: &[(&str, &str)] = if n % 2 == 0 { &[] } else { &[("origin", ORIGIN)] };
+            self.get(&path, headers)
+        });
+        let differing = others
+            .filter(|answer| !matches!(answer, Ok(a) if a.status == 200 && a.body == first.body))
+            .count();
+        self.check(
+            "stable_bytes",
+            if differing == 0 {
+                Ok(format!("{FETCHES} answers are the same bytes"))
+            } else {
+                Err(format!(
+                    "{differing} of {FETCHES} answers differ, and some clients compare them"
+                ))
+            },
+        );
+    }
+
+    /// What browsers ask before a page may read the list.
+    pub(super) fn cors(&mut self) {
+        let path = format!("{}/hpke_config", DapVersion::V09.path_prefix());
+        let may_read =
+            |answer: &Answer| matches!(answer.header("access-control-allow-origin"), ORIGIN | "*");
+        let asked = self.get(&path, &[("origin", ORIGIN)]);
+        self.check(
+            "cors",
+            match asked {
+                Ok(answer) if answer.status >= 300 => Err(format!("status {}", answer.status)),
+                Ok(answer) if !may_read(&answer) => {
+                    Err("a page of another origin may not read the list".into())
+                }
+                Ok(answer) if !answer.header("vary").to_ascii_lowercase().contains("origin") => {
+                    Err("caches are not told that the answer varies with the origin".into())
+                }
+                Ok(_) => Ok("pages of any origin may read the list".into()),
+                Err(e) => Err(e.to_string()),
+            },
+        );
+        let request = Request { method: Method::OPTIONS, path: &path, content: None };
+        let headers = [
+            ("origin", ORIGIN),
+            ("access-control-request-method", "GET"),
+            ("access-control-request-headers", "content-type"),
+        ];
+        let allows = |answer: &Answer, name: &str, what: &str| {
+            answer.header(name).to_ascii_lowercase().contains(what)
+        };
+        self.check(
+            "preflight",
+            match self.http.send_with(&request, &headers) {
+                Ok(answer) if answer.status >= 300 => Err(format!("status {}", answer.status)),
+                Ok(answer)
+                    if may_read(&answer)
+                        && allows(&answer, "access-control-allow-methods", "get")
+                        && allows(&answer, "access-control-allow-headers", "content-type") =>
+                {
+                    Ok("GET with a content type is allowed".into())
+                }
+                Ok(_) => Err("GET with a content type is not allowed".into()),
+                Err(e) => Err(e.to_string()),
+            },
+        );
+    }
+
+    /// That who presents a wrong token to the admin API stays outside.
+    pub(super) fn strangers(&mut self) -> Result<(), Failure> {
+        let stranger = b64::encode(&random::<24>()?);
+        let http = Http::new(self.url, Credential::Bearer(&stranger))?;
+        let answer =
+            http.send(&Request { method: Method::GET, path: "admin/tasks", content: None });
+        self.check(
+            "wrong_token",
+            match answer {
+                Ok(answer) if answer.status == 403 => Ok("the admin API answers 403".into()),
+                Ok(answer) => {
+                    Err(format!("the admin API answers a wrong token with {}", answer.status))
+                }
+                Err(e) => Err(e.to_string()),
+            },
+        );
+        Ok(())
+    }
+
+    /// Whether the token that was given opens the admin API.
+    pub(super) fn admin(&mut self, admin: &AdminClient) -> bool {
+        let listed = admin.list_tasks(None, 1);
+        let good = listed.is_ok();
+        self.check(
+            "admin",
+            match listed {
+                Ok(_) => Ok("the token is accepted".into()),
+                Err(e) => Err(e.to_string()),
+            },
+        );
+        good
+    }
+}
+
+/// Seconds since the Unix epoch of a `Date` header: `Sun, 06 Nov 1994 08:49:37 GMT`. RFC 9110 §5.6.7.
+fn http_date(text: &str) -> Option<u64> {
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let mut words = text.strip_suffix(" GMT")?.split(' ').skip(1);
+    let day: u64 = words.next()?.parse().ok()?;
+    let name = words.next()?;
+    let month = MONTHS.iter().position(|month| *month == name)? as u64 + 1;
+    let year: u64 = words.next()?.parse().ok()?;
+    let mut time = words.next()?.split(':').map(|part| part.parse::<u64>().ok());
+    let (hour, minute, second) = (time.next()??, time.next()??, time.next()??);
+    if !(1970..=9999).contains(&year) || !(1..=31).contains(&day) {
+        return None;
+    }
+    // Years begin in March, so that the day that comes and goes is their last.
+    let (y, m) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = 365 * y + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day - 1;
+    Some((days - 719_468) * 86_400 + hour * 3_600 + minute * 60 + second)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_read() {
+        for (text, s) in [
+            ("Thu, 01 Jan 1970 00:00:00 GMT", Some(0)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(784_111_777)),
+            ("Tue, 29 Feb 2000 00:00:00 GMT", Some(951_782_400)),
+            ("Tue, 14 Nov 2023 22:13:20 GMT", Some(1_700_000_000)),
+            ("", None),
+            ("Sun, 06 Nov 1994 08:49:37", None),
+            ("Sun, 06 Foo 1994 08:49:37 GMT", None),
+            ("Sun, 06 Nov 1994 08:49 GMT", None),
+        ] {
+            assert_eq!(http_date(text), s, "{text}");
+        }
+    }
+}
