@@ -92,6 +92,11 @@ fn the_first_deployment_sends_the_secrets_and_ends_with_a_key() {
     let server = serve(&[
         ("200 OK", "application/json", r#"{"status":"ok"}"#),
         ("200 OK", "application/json", &format!("{{\"keys\":[{KEY}]}}")),
+        (
+            "200 OK",
+            "application/json",
+            r#"{"software":"s","version":"1","commit":"c","wasm_sha256":"h"}"#,
+        ),
     ]);
     let folder = checkout(NONE_YET, "echo 'Deployed x triggers'");
     dapctl_in(folder.path(), &["init", "--env", "production"]);
@@ -101,6 +106,7 @@ fn the_first_deployment_sends_the_secrets_and_ends_with_a_key() {
     let json: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{stderr}"));
     assert_eq!((&json["deployed"], &json["secrets_sent"]), (&true.into(), &true.into()));
     assert_eq!(json["hpke_key"]["published"], 1);
+    assert_eq!(json["running"], "s 1, commit c, wasm h");
     // What wrangler says is seen, and not where the result is read.
     assert!(stderr.contains("Deployed x triggers"), "{stderr}");
     let calls = calls(&folder);

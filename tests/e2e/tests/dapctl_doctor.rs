@@ -32,6 +32,7 @@ fn a_good_deployment_is_found_good_and_the_canary_leaves_nothing() {
     assert!(diagnosis.ok, "{diagnosis:#?}");
     for name in [
         "healthz",
+        "version",
         "hpke_config",
         "content_type",
         "cache_control",

@@ -13,6 +13,7 @@ use crate::{
     Failure,
     admin::AdminClient,
     cli::{Cli, DeployArgs, EnvironmentName},
+    doctor,
     http::{Credential, Http, Request},
     output::{self, clean},
     secrets_file::DeploymentSecrets,
@@ -67,7 +68,13 @@ pub(super) fn run(cli: &Cli, args: &DeployArgs) -> Result<(), Failure> {
         Some(token) => Some(first_key(&AdminClient::new(&url, &token)?)?),
         None => None,
     };
+    let version = Request { method: Method::GET, path: "version", content: None };
+    let version = Http::new(&url, Credential::None)?.send(&version).ok();
+    let running = version.filter(|a| a.status == 200).and_then(|a| doctor::running(&a.body));
     let mut text = format!("deployed to {url}, which is healthy");
+    if let Some(running) = &running {
+        text += &format!("\nit runs {running}");
+    }
     match &key {
         Some(key) => text += &format!("\n{}", key.text()),
         None => text += "\nno admin token was given, so HPKE keys were not looked at",
@@ -75,7 +82,7 @@ pub(super) fn run(cli: &Cli, args: &DeployArgs) -> Result<(), Failure> {
     text += &format!("\nnext: dapctl --secrets-file {} doctor {url}", args.env.secrets_file());
     let json = json!({
         "deployed": true, "environment": environment, "url": url, "secrets_sent": sends_secrets,
-        "hpke_key": key.as_ref().map(FirstKey::json),
+        "running": running, "hpke_key": key.as_ref().map(FirstKey::json),
     });
     output::print(cli.output, &text, &json)
 }

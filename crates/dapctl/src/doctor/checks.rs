@@ -93,15 +93,10 @@ impl Patient<'_> {
 
     /// Which code runs, where it says so.
     pub(super) fn version(&mut self) {
-        let path = format!("{}/version", DapVersion::V09.path_prefix());
-        let known = self
-            .get(&path, &[])
-            .ok()
-            .filter(|answer| answer.status == 200)
-            .and_then(|answer| serde_json::from_slice::<Value>(&answer.body).ok());
-        match known {
-            Some(version) => self.note("version", Verdict::Ok, clean(&version.to_string())),
-            None => self.note("version", Verdict::Skipped, "this release does not tell"),
+        let known = self.get("version", &[]).ok().filter(|answer| answer.status == 200);
+        match known.and_then(|answer| running(&answer.body)) {
+            Some(running) => self.note("version", Verdict::Ok, running),
+            None => self.note("version", Verdict::Skipped, "it does not tell which code it runs"),
         }
     }
 
@@ -247,6 +242,19 @@ impl Patient<'_> {
         );
         good
     }
+}
+
+/// What `GET /version` says, in one line; `None` if that is something else.
+pub fn running(body: &[u8]) -> Option<String> {
+    let version: Value = serde_json::from_slice(body).ok()?;
+    let text = |name: &str| version[name].as_str().map(clean);
+    Some(format!(
+        "{} {}, commit {}, wasm {}",
+        text("software")?,
+        text("version")?,
+        text("commit")?,
+        text("wasm_sha256")?
+    ))
 }
 
 /// Seconds since the Unix epoch of a `Date` header: `Sun, 06 Nov 1994 08:49:37 GMT`. RFC 9110 §5.6.7.

@@ -3,6 +3,7 @@
 mod canary;
 mod checks;
 
+pub use checks::running;
 use serde::Serialize;
 
 use crate::{
