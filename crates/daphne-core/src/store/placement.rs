@@ -123,7 +123,8 @@ impl Placement {
         let (run, BucketRange::Windows(interval)) = (self.run_length()?, range) else {
             return None;
         };
-        let last = interval.end().as_seconds().saturating_sub(1);
+        // The last second of time may be the start of a range, which then has no length.
+        let last = interval.end().as_seconds().saturating_sub(1).max(interval.start().as_seconds());
         Some((interval.start().as_seconds() / run, last / run))
     }
 
@@ -226,6 +227,19 @@ mod tests {
         let owner = p.owner(&key, &bucket, &ReportId::new([3; 16]));
         assert_eq!(p.store_name(&owner), "v1/BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc/19675/2");
         assert_eq!(p.home(&key, &AggregationJobId::new([3; 16])), 3);
+    }
+
+    #[test]
+    fn the_last_second_of_time_is_in_a_group() {
+        // It is a multiple of three: a group begins there, and has no room for anything.
+        let p = Placement { time_precision: Duration::from_seconds(3), ..placement(1, 1) };
+        for second in [u64::MAX - 3, u64::MAX - 1, u64::MAX] {
+            let time = Time::from_seconds(second).round_down(p.time_precision);
+            let group = p.group(&BatchBucket::Window(time));
+            let range = p.group_range(group).unwrap();
+            let n = second / 3;
+            assert_eq!((group, p.groups_meeting(&range)), (Group::Run(n), Some((n, n))));
+        }
     }
 
     #[test]
