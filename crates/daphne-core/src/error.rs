@@ -118,11 +118,13 @@ pub enum AbortKind {
     InvalidTask,
     /// The request came over plain HTTP, for anyone on its way to read.
     PlainHttp,
+    /// The request asks for another media type than the resource has.
+    NotAcceptable,
 }
 
 impl AbortKind {
     /// Every kind, for tables.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::InvalidMessage,
         Self::UnrecognizedTask,
         Self::UnrecognizedAggregationJob,
@@ -142,6 +144,7 @@ impl AbortKind {
         Self::BadRequest,
         Self::InvalidTask,
         Self::PlainHttp,
+        Self::NotAcceptable,
     ];
 }
 

@@ -124,7 +124,7 @@ impl DapVersion {
                 Self::V18 => None,
             },
             Conflict | BadPath | NotFound | MethodNotAllowed | UnsupportedMediaType
-            | BodyTooLarge | BadRequest | PlainHttp => None,
+            | BodyTooLarge | BadRequest | PlainHttp | NotAcceptable => None,
         }
     }
 
