@@ -1,6 +1,7 @@
 //! The command line.
 
 mod hpke;
+mod pair;
 mod peer;
 mod secrets;
 mod vdaf;
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use daphne_core::{ids::TaskId, store::config_store::PURGE_AFTER_MAX_S, vdaf::POPLAR1_BITS_MAX};
 
 pub use hpke::{FirstState, HpkeCommand, HpkePolicyArgs, KemName, KeyIdArg};
+pub use pair::PairArgs;
 pub use peer::{
     EndpointArg, PeerAddArgs, PeerCommand, PeerSecretArgs, PeerSetArgs, PeerTokenCommand,
     PolicyArgs, TokenArgs,
@@ -69,6 +71,12 @@ pub enum Command {
     /// Adds, lists, changes and removes leaders that bring their tasks along (taskprov)
     #[command(subcommand)]
     Peer(PeerCommand),
+    /// Checks that a control plane can reach the deployment, and prints the command that adds it to Divvi Up
+    #[command(
+        after_help = "Example:\n  dapctl pair https://helper.example --api-token-file token\n  \
+        dapctl --output json pair --name \"Our helper\""
+    )]
+    Pair(PairArgs),
     /// Tells which root keys are needed, and seals everything with the newest
     #[command(subcommand)]
     Secrets(SecretsCommand),

@@ -22,6 +22,7 @@ fn dapctl(args: &[&str]) -> Output {
         "DAPCTL_VERIFY_KEY",
         "DAPCTL_VERIFY_KEY_INIT",
         "DAPCTL_LEADER_TOKEN",
+        "DAPCTL_API_TOKEN",
     ] {
         command.env_remove(name);
     }

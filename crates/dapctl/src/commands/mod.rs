@@ -2,6 +2,7 @@
 
 mod drive;
 mod hpke;
+mod pair;
 mod peer;
 mod report;
 mod secrets;
@@ -26,6 +27,7 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Task(command) => task::run(cli, command),
         Command::Hpke(command) => hpke::run(cli, command),
         Command::Peer(command) => peer::run(cli, command),
+        Command::Pair(args) => pair::run(cli, args),
         Command::Secrets(command) => secrets::run(cli, *command),
         Command::Report(command) => report::run(cli, command),
         Command::Drive(args) => drive::run(cli, args),
