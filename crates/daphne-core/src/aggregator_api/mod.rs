@@ -63,7 +63,7 @@ impl<'a> ApiConfig<'a> {
             // TokenHash: no collector's token is ever needed here. TimeBucketedFixedSize: such tasks are taken, and to a
             // Helper they are like others. No noise is added, so nothing is said of differential privacy.
             features: &["TokenHash", "TimeBucketedFixedSize"],
-            software_name: "Daphne Edge",
+            software_name: "daphne-edge",
             software_version,
         }
     }
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn the_configuration_is_written_as_control_planes_read_it() {
         let config = ApiConfig::new("https://helper.example/v09/", "0.1.0");
-        let expected = r#"{"protocol":"DAP-09","dap_url":"https://helper.example/v09/","role":"Helper","vdafs":["Prio3Count","Prio3Sum","Prio3Histogram","Prio3SumVec","Prio3SumVecField64MultiproofHmacSha256Aes128","Poplar1"],"query_types":["TimeInterval","FixedSize"],"features":["TokenHash","TimeBucketedFixedSize"],"software_name":"Daphne Edge","software_version":"0.1.0"}"#;
+        let expected = r#"{"protocol":"DAP-09","dap_url":"https://helper.example/v09/","role":"Helper","vdafs":["Prio3Count","Prio3Sum","Prio3Histogram","Prio3SumVec","Prio3SumVecField64MultiproofHmacSha256Aes128","Poplar1"],"query_types":["TimeInterval","FixedSize"],"features":["TokenHash","TimeBucketedFixedSize"],"software_name":"daphne-edge","software_version":"0.1.0"}"#;
         assert_eq!(serde_json::to_string(&config).unwrap(), expected);
     }
 }
