@@ -98,11 +98,14 @@ fn the_dap_url_may_be_another_one_and_tokens_are_replaced_one_by_one() {
     assert_eq!(refused, FormError::TokenNotRecognized);
 }
 
+/// What the n-th client measures.
+type Measure = Box<dyn Fn(u64) -> Measurement>;
+
 #[test]
 fn a_provisioned_task_of_each_kind_is_echoed_and_runs() {
     let bits = |n: u64, length: u64| -> Vec<u64> { (0..length).map(|i| (n + i) % 2).collect() };
     let count = |n| Measurement::Count(n % 3 == 0);
-    let cases: [(Value, Value, VdafConfig, Box<dyn Fn(u64) -> Measurement>); 7] = [
+    let cases: [(Value, Value, VdafConfig, Measure); 7] = [
         (json!("Prio3Count"), json!("TimeInterval"), VdafConfig::Prio3Count, Box::new(count)),
         (
             json!({ "Prio3Sum": { "bits": 8 } }),
