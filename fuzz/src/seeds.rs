@@ -2,6 +2,7 @@
 //! `fuzz/corpus`.
 
 use daphne_core::{
+    aggregator_api::IssuedToken,
     batch::{BatchBucket, BucketRange, Checksum},
     codec::Writer,
     hpke::{HpkeConfigList, HpkeKem},
@@ -11,8 +12,10 @@ use daphne_core::{
     store::{
         config_store::{
             ConfigRequest,
+            expiration::ExpirationRequest,
             keys::{KeyChange, KeyRequest, SealedKeypair},
             peers::PeerRequest,
+            tokens::{TokenChange, TokenRequest},
         },
         message::{
             AggregateStoreRequest, AggregateStoreResponse, Commit, JobStoreRequest,
@@ -316,6 +319,14 @@ pub fn store_messages() -> Vec<Vec<u8>> {
                 expiration: Some(Time::from_seconds(NOW)),
             },
             ConfigRequest::DeleteTask { objects, purge_after: Some(Duration::from_seconds(0)) },
+            ConfigRequest::SetExpiration(ExpirationRequest {
+                task: id,
+                expiration: Some(Time::from_seconds(NOW)),
+            }),
+            ConfigRequest::Tokens(TokenRequest {
+                task: id,
+                change: TokenChange::Issue(IssuedToken::new(&id, &[5; 16], &roots, [6; 12])),
+            }),
             ConfigRequest::ListTasks { after: Some(id), limit: 10 },
             ConfigRequest::ListHpkeKeys,
             ConfigRequest::ListUncopiedHpkeKeys,

@@ -3,6 +3,7 @@
 mod deployment;
 mod hpke;
 mod import;
+mod pair;
 mod peer;
 mod secrets;
 mod vdaf;
@@ -15,6 +16,7 @@ use daphne_core::{ids::TaskId, store::config_store::PURGE_AFTER_MAX_S, vdaf::POP
 pub use deployment::{DeployArgs, DoctorArgs, EnvironmentName, InitArgs};
 pub use hpke::{FirstState, HpkeCommand, HpkePolicyArgs, KemName, KeyIdArg};
 pub use import::{ExportArgs, ImportArgs};
+pub use pair::PairArgs;
 pub use peer::{
     Bound, EndpointArg, PeerAddArgs, PeerCommand, PeerSecretArgs, PeerSetArgs, PeerTokenCommand,
     PolicyArgs, TokenArgs,
@@ -92,6 +94,12 @@ pub enum Command {
     /// Adds, lists, changes and removes leaders that bring their tasks along (taskprov)
     #[command(subcommand)]
     Peer(PeerCommand),
+    /// Checks that a control plane can reach the deployment, and prints the command that adds it to Divvi Up
+    #[command(
+        after_help = "Example:\n  dapctl pair https://helper.example --api-token-file token\n  \
+        dapctl --output json pair --name \"Our helper\""
+    )]
+    Pair(PairArgs),
     /// Tells which root keys are needed, and seals everything with the newest
     #[command(subcommand)]
     Secrets(SecretsCommand),

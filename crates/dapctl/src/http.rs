@@ -159,6 +159,7 @@ pub struct Http {
     agent: Agent,
     base: Url,
     credential: Option<(&'static str, HeaderValue)>,
+    accept: Option<&'static str>,
     taskprov: Option<HeaderValue>,
 }
 
@@ -210,7 +211,12 @@ impl Http {
             .user_agent(concat!("dapctl/", env!("CARGO_PKG_VERSION")))
             .build();
         let agent = Agent::new_with_config(config);
-        Ok(Self { agent, base: parse_base(base)?, credential, taskprov: None })
+        Ok(Self { agent, base: parse_base(base)?, credential, accept: None, taskprov: None })
+    }
+
+    /// As it is, asking for answers of this media type.
+    pub fn accepting(self, media_type: &'static str) -> Self {
+        Self { accept: Some(media_type), ..self }
     }
 
     /// As it is, with a task's encoded parameters in each request. taskprov-07 §4.2.
@@ -254,6 +260,9 @@ impl Http {
             ureq::http::Request::builder().method(request.method.clone()).uri(url.as_str());
         if let Some((name, value)) = &self.credential {
             builder = builder.header(*name, value.clone());
+        }
+        if let Some(media_type) = self.accept {
+            builder = builder.header("accept", media_type);
         }
         if let Some(config) = &self.taskprov {
             builder = builder.header(taskprov::HEADER, config.clone());

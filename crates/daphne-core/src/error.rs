@@ -120,11 +120,13 @@ pub enum AbortKind {
     PlainHttp,
     /// Whoever asks has asked too often. The same request will succeed later.
     TooManyRequests,
+    /// The request asks for another media type than the resource has.
+    NotAcceptable,
 }
 
 impl AbortKind {
     /// Every kind, for tables.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::InvalidMessage,
         Self::UnrecognizedTask,
         Self::UnrecognizedAggregationJob,
@@ -145,6 +147,7 @@ impl AbortKind {
         Self::InvalidTask,
         Self::PlainHttp,
         Self::TooManyRequests,
+        Self::NotAcceptable,
     ];
 }
 

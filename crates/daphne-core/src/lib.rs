@@ -5,6 +5,7 @@
 //! come in as arguments; what to store and what to answer go out as values. It builds natively and for wasm32.
 
 pub mod aggregate;
+pub mod aggregator_api;
 pub mod b64;
 pub mod batch;
 pub mod codec;

@@ -49,6 +49,7 @@ pub const fn status(kind: AbortKind) -> u16 {
         UnauthorizedRequest | PlainHttp => 403,
         NotFound => 404,
         MethodNotAllowed => 405,
+        NotAcceptable => 406,
         Conflict => 409,
         BodyTooLarge => 413,
         UnsupportedMediaType => 415,
@@ -85,6 +86,7 @@ const fn title(kind: AbortKind) -> &'static str {
         BadRequest => "The request is malformed.",
         PlainHttp => "Only HTTPS is served.",
         TooManyRequests => "Too many requests: the same request will succeed later.",
+        NotAcceptable => "The resource is not to be had in the media type that is asked for.",
     }
 }
 

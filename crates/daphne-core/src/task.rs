@@ -1,4 +1,5 @@
-//! Tasks: the parameters that leader, helper, clients and collector agree on, and that never change.
+//! Tasks: the parameters that leader, helper, clients and collector agree on. They never change, but for the end of a task
+//! (`task_expiration`): what it says of a report is recorded with the report, as what the clock says.
 //!
 //! Three forms: [`TaskSpec`] is what an operator sends, [`Task`] is checked and complete, and [`StoredTask`] is a
 //! `Task` at rest, its verify key sealed.
@@ -8,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     aggregate::commit::SUMS_BYTES_MAX,
+    aggregator_api::{IssuedToken, Provisioned},
     b64,
     batch::BatchMode,
     hpke::{self, HpkeConfig},
@@ -157,6 +159,9 @@ pub struct TaskParameters {
     /// Where the task came from, if no operator created it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taskprov: Option<TaskOrigin>,
+    /// What a control plane said beside all this, if one created the task ([`crate::aggregator_api`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provisioned: Option<Provisioned>,
 }
 
 impl TaskParameters {
@@ -193,6 +198,8 @@ pub struct Task {
     pub verify_key: VerifyKey,
     /// Hashes of the tokens the leader may use. A task from taskprov has none: its leader uses those of the peer.
     pub leader_token_hashes: Vec<TokenHash>,
+    /// The token that a control plane was given for the leader, sealed.
+    pub issued_token: Option<IssuedToken>,
 }
 
 /// A task at rest.
@@ -205,6 +212,9 @@ pub struct StoredTask {
     /// The verify key, sealed under the task's id.
     #[serde(with = "b64::serde_b64")]
     pub sealed_verify_key: Vec<u8>,
+    /// The token that a control plane was given for the leader.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issued_token: Option<IssuedToken>,
 }
 
 impl TaskSpec {
@@ -299,8 +309,7 @@ impl TaskSpec {
                 0
             }
         };
-        let task_id =
-            self.task_id.unwrap_or_else(|| TaskId::new(Sha256::digest(&self.verify_key).into()));
+        let task_id = self.task_id.unwrap_or_else(|| id_of_verify_key(&self.verify_key));
         Ok(Task {
             parameters: TaskParameters {
                 task_id,
@@ -320,12 +329,19 @@ impl TaskSpec {
                 buckets_per_group,
                 shard_key_version,
                 taskprov,
+                provisioned: None,
             },
             vdaf,
             verify_key,
             leader_token_hashes,
+            issued_token: None,
         })
     }
+}
+
+/// The id of a task for which none was chosen: SHA-256 of its verify key, as other DAP control planes derive it.
+pub fn id_of_verify_key(verify_key: &[u8]) -> TaskId {
+    TaskId::new(Sha256::digest(verify_key).into())
 }
 
 /// The hash of the token that a leader is to use, of which either is given.
@@ -372,10 +388,13 @@ impl Task {
         }
         // The root key version is ours, not the operator's: a repeat after a rotation is still a repeat.
         let parameters = TaskParameters { shard_key_version: 0, ..self.parameters.clone() };
+        // Nor is the token that we made for a control plane's leader: whoever repeats a creation knows none.
+        let hashes: &[TokenHash] = match parameters.provisioned {
+            Some(_) => &[],
+            None => &self.leader_token_hashes,
+        };
         let mut hasher = Sha256::new();
-        hasher.update(
-            serde_json::to_vec(&(parameters, &self.leader_token_hashes)).unwrap_or_default(),
-        );
+        hasher.update(serde_json::to_vec(&(parameters, hashes)).unwrap_or_default());
         hasher.update(self.verify_key.as_bytes());
         hasher.finalize().into()
     }
@@ -386,6 +405,7 @@ impl Task {
             parameters: self.parameters.clone(),
             leader_token_hashes: self.leader_token_hashes.clone(),
             sealed_verify_key: keys.seal(&seal_label(self.id()), self.verify_key.as_bytes(), nonce),
+            issued_token: self.issued_token.clone(),
         }
     }
 }
@@ -405,6 +425,7 @@ impl StoredTask {
             vdaf,
             verify_key,
             leader_token_hashes: self.leader_token_hashes,
+            issued_token: self.issued_token,
         })
     }
 }

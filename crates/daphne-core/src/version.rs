@@ -124,7 +124,7 @@ impl DapVersion {
                 Self::V18 => None,
             },
             Conflict | BadPath | NotFound | MethodNotAllowed | UnsupportedMediaType
-            | BodyTooLarge | BadRequest | PlainHttp | TooManyRequests => None,
+            | BodyTooLarge | BadRequest | PlainHttp | TooManyRequests | NotAcceptable => None,
         }
     }
 

@@ -15,7 +15,7 @@ use storage_proxy::config::{self, Config};
 use worker::{Date, Env, Method, Request, Response};
 
 use crate::{
-    admin,
+    admin, aggregator_api,
     build_info::BuildInfo,
     credentials,
     dap::{self, hpke_config::CachingSigner},
@@ -28,7 +28,11 @@ use crate::{
 pub const ADMIN_TOKENS: &str = "ADMIN_TOKENS";
 /// Secret, optional, with the key that signs the list of HPKE configurations.
 pub const HPKE_CONFIG_SIGNING_KEY: &str = "HPKE_CONFIG_SIGNING_KEY";
-const ADMIN_TOKEN_LEN_MIN: usize = 16;
+/// Secret, optional, with the tokens of the aggregator API, which is not there without it.
+pub const AGGREGATOR_API_TOKENS: &str = "AGGREGATOR_API_TOKENS";
+/// Variable, optional: where DAP is, for control planes, if not at the origin that they ask.
+pub const PUBLIC_DAP_URL: &str = "PUBLIC_DAP_URL";
+const TOKEN_LEN_MIN: usize = 16;
 
 /// What an isolate keeps between requests.
 pub struct App {
@@ -40,7 +44,8 @@ struct Secrets {
     config: Config,
     admin_tokens: Vec<TokenHash>,
     signer: Option<CachingSigner>,
-    /// What is wrong with an optional secret. The rest works without it.
+    api: aggregator_api::Settings,
+    /// What is wrong with optional secrets. The rest works without them.
     complaint: Option<String>,
 }
 
@@ -54,6 +59,8 @@ pub struct RequestContext<'a> {
     pub admin_tokens: &'a [TokenHash],
     /// Signs the list of HPKE configurations, if that is configured.
     pub signer: Option<&'a CachingSigner>,
+    /// How the aggregator API is set up.
+    pub api: &'a aggregator_api::Settings,
     /// The clock, read once per request.
     pub now: Time,
 }
@@ -84,29 +91,44 @@ impl Secrets {
                 .map_err(|_| format!("the secret {name} is not set"))
         };
         let root_keys = config::root_keys(env)?;
-        let tokens = secret(ADMIN_TOKENS)?;
-        let tokens: Vec<&str> = tokens.split(',').map(str::trim).collect();
-        if tokens.iter().any(|t| t.len() < ADMIN_TOKEN_LEN_MIN) {
-            return Err(format!(
-                "{ADMIN_TOKENS} must be tokens of at least {ADMIN_TOKEN_LEN_MIN} characters, separated by commas"
-            ));
-        }
-        let (signer, complaint) = match env.secret(HPKE_CONFIG_SIGNING_KEY) {
-            Err(_) => (None, None),
-            Ok(pem) => match ListSigner::from_pem(&pem.to_string()) {
-                Ok(signer) => (Some(CachingSigner::new(signer)), None),
-                Err(e) => {
-                    (None, Some(format!("{HPKE_CONFIG_SIGNING_KEY}: {e}; nothing is signed")))
-                }
-            },
-        };
+        let admin_tokens = parse_tokens(ADMIN_TOKENS, &secret(ADMIN_TOKENS)?)?;
+        let mut complaints = Vec::new();
+        let mut complain = |what: String| complaints.push(what);
+        let signer = env.secret(HPKE_CONFIG_SIGNING_KEY).ok().and_then(|pem| {
+            ListSigner::from_pem(&pem.to_string())
+                .map_err(|e| complain(format!("{HPKE_CONFIG_SIGNING_KEY}: {e}; nothing is signed")))
+                .map(CachingSigner::new)
+                .ok()
+        });
+        let api_tokens = env.secret(AGGREGATOR_API_TOKENS).ok().and_then(|tokens| {
+            parse_tokens(AGGREGATOR_API_TOKENS, &tokens.to_string())
+                .map_err(|e| complain(format!("{e}; there is no aggregator API")))
+                .ok()
+        });
+        let dap_url = env.var(PUBLIC_DAP_URL).ok().and_then(|url| {
+            aggregator_api::parse_dap_url(&url.to_string())
+                .map_err(|e| complain(format!("{PUBLIC_DAP_URL}: {e}; it is ignored")))
+                .ok()
+        });
         Ok(Self {
             config: Config::new(root_keys),
-            admin_tokens: tokens.into_iter().map(TokenHash::of).collect(),
+            admin_tokens,
             signer,
-            complaint,
+            api: aggregator_api::Settings { tokens: api_tokens.unwrap_or_default(), dap_url },
+            complaint: (!complaints.is_empty()).then(|| complaints.join("; ")),
         })
     }
+}
+
+/// Hashes of the tokens in a secret.
+fn parse_tokens(name: &str, text: &str) -> Result<Vec<TokenHash>, String> {
+    let tokens: Vec<&str> = text.split(',').map(str::trim).collect();
+    if tokens.iter().any(|t| t.len() < TOKEN_LEN_MIN) {
+        return Err(format!(
+            "{name} must be tokens of at least {TOKEN_LEN_MIN} characters, separated by commas"
+        ));
+    }
+    Ok(tokens.into_iter().map(TokenHash::of).collect())
 }
 
 /// Handles a request of the Worker.
@@ -137,7 +159,10 @@ async fn answer(request: Request, env: Env) -> worker::Result<Response> {
         Ok(response) => response,
         Err(error) => {
             outcome.error(&error);
-            let mut response = respond::error(&error, version, task_id.as_ref())?;
+            let mut response = match route {
+                Route::Api(route) => aggregator_api::refuse(&error, route)?,
+                _ => respond::error(&error, version, task_id.as_ref())?,
+            };
             if route == Route::HpkeConfig {
                 respond::vary_on_origin(&mut response)?;
             }
@@ -167,7 +192,8 @@ const fn version_of(route: Route) -> Option<DapVersion> {
         | Route::AdminHpkeKey
         | Route::AdminHpkeRotation
         | Route::AdminHpkePolicy
-        | Route::AdminPeers => None,
+        | Route::AdminPeers
+        | Route::Api(_) => None,
         #[cfg(feature = "test-routes")]
         Route::Test => None,
     }
@@ -180,8 +206,9 @@ async fn dispatch(
     found: Found,
     outcome: &mut Outcome,
 ) -> Result<Response, Error> {
-    // As it is spelt: `Request::method` takes what it does not know for a GET.
-    if !found.route.allows(&request.inner().method()) {
+    // As it is spelt: `Request::method` takes what it does not know for a GET. The aggregator API looks at tokens first.
+    let is_open = !matches!(found.route, Route::Api(_));
+    if is_open && !found.route.allows(&request.inner().method()) {
         return Err(Abort::new(AbortKind::MethodNotAllowed, "").into());
     }
     credentials::check_https(&request)?;
@@ -204,6 +231,7 @@ async fn dispatch(
         config: &secrets.config,
         admin_tokens: &secrets.admin_tokens,
         signer: secrets.signer.as_ref(),
+        api: &secrets.api,
         now: Time::from_seconds(Date::now().as_millis() / 1_000),
     };
     match (found.route, request.method()) {
@@ -235,6 +263,9 @@ async fn dispatch(
             | Route::AdminPeers,
             _,
         ) => admin::handle(&context, &mut request, &found).await,
+        (Route::Api(route), _) => {
+            aggregator_api::handle(&context, &mut request, &found, route).await
+        }
         #[cfg(feature = "test-routes")]
         (Route::Test, _) => crate::test_routes::handle(&context, &mut request, &found.job).await,
         (Route::Health | Route::Version, _) => respond::health(None),

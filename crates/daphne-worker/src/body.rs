@@ -23,15 +23,24 @@ const BYTES_PER_SECOND_MIN: usize = 64 << 10;
 /// # Errors
 /// [`AbortKind::UnsupportedMediaType`].
 pub fn check_media_type(request: &Request, expected: &str) -> Result<(), Abort> {
-    let header = |name: &str| request.headers().get(name).ok().flatten().unwrap_or_default();
-    let refused = |detail: String| Err(Abort::new(AbortKind::UnsupportedMediaType, detail));
-    if !media_type::is(&header("Content-Type"), expected) {
-        return refused(format!("expected {expected}"));
+    if !media_type::is(&header(request, "Content-Type"), expected) {
+        return Err(Abort::new(AbortKind::UnsupportedMediaType, format!("expected {expected}")));
     }
-    match header("Content-Encoding").trim() {
+    check_coding(request)
+}
+
+/// Checks that the request says of its body that it is not compressed or otherwise coded.
+///
+/// # Errors
+/// [`AbortKind::UnsupportedMediaType`].
+pub fn check_coding(request: &Request) -> Result<(), Abort> {
+    match header(request, "Content-Encoding").trim() {
         "" => Ok(()),
         coding if coding.eq_ignore_ascii_case("identity") => Ok(()),
-        _ => refused("expected a body without a content coding".to_owned()),
+        _ => Err(Abort::new(
+            AbortKind::UnsupportedMediaType,
+            "expected a body without a content coding",
+        )),
     }
 }
 
@@ -47,6 +56,10 @@ pub fn declared_length(request: &Request, bytes_max: usize) -> Result<Option<usi
 
 fn too_large(bytes_max: usize) -> Abort {
     Abort::new(AbortKind::BodyTooLarge, format!("at most {bytes_max} bytes are read here"))
+}
+
+fn header(request: &Request, name: &str) -> String {
+    request.headers().get(name).ok().flatten().unwrap_or_default()
 }
 
 /// Reads the body, at most `bytes_max` bytes of it. A declared length beyond that is refused unread.

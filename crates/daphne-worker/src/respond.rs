@@ -18,7 +18,8 @@ const RETRY_AFTER_S: u64 = 1;
 /// leaders who were sent away together do not come back together.
 const OVERLOADED_RETRY_AFTER_S: RangeInclusive<u64> = 5..=30;
 
-fn platform(e: worker::Error) -> Error {
+/// The runtime failed.
+pub fn platform(e: worker::Error) -> Error {
     Internal::Broken(e.to_string()).into()
 }
 
@@ -62,8 +63,20 @@ pub fn empty(status: u16) -> Result<Response, Error> {
 /// # Errors
 /// Ours.
 pub fn json(value: &impl serde::Serialize, status: u16) -> Result<Response, Error> {
+    json_as(value, "application/json", status)
+}
+
+/// A JSON response of a media type of its own.
+///
+/// # Errors
+/// Ours.
+pub fn json_as(
+    value: &impl serde::Serialize,
+    media_type: &str,
+    status: u16,
+) -> Result<Response, Error> {
     let body = serde_json::to_vec(value).map_err(|e| Internal::Broken(e.to_string()))?;
-    with_type(body, "application/json", status)
+    with_type(body, media_type, status)
 }
 
 fn with_type(body: Vec<u8>, media_type: &str, status: u16) -> Result<Response, Error> {
@@ -98,8 +111,14 @@ pub fn error(
     Ok(response)
 }
 
+/// The status of what is our own fault, whose cause goes to the log.
+pub fn internal(internal: &Internal) -> u16 {
+    console_error!("{internal}");
+    internal_problem(internal, None).status
+}
+
 /// When to come again, if the same request will succeed then.
-fn retry_after_s(error: &Error) -> Option<u64> {
+pub fn retry_after_s(error: &Error) -> Option<u64> {
     let much_later = || {
         let (first, last) = OVERLOADED_RETRY_AFTER_S.into_inner();
         Some(first + random::below(last - first + 1))

@@ -37,9 +37,32 @@ pub enum Route {
     AdminHpkeRotation,
     /// The schedule by which HPKE keys come and go.
     AdminHpkePolicy,
+    /// Something of the aggregator API.
+    Api(ApiRoute),
     /// Whatever tests need.
     #[cfg(feature = "test-routes")]
     Test,
+}
+
+/// What lives at a path of the aggregator API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApiRoute {
+    /// What this aggregator is.
+    Config,
+    /// Ids of all tasks.
+    TaskIds,
+    /// All tasks.
+    Tasks,
+    /// One task.
+    Task,
+    /// All HPKE keys.
+    HpkeConfigs,
+    /// One HPKE key.
+    HpkeConfig,
+    /// All peers that may bring tasks along.
+    Peers,
+    /// Any other path: strangers are not told which there are.
+    Nothing,
 }
 
 /// A route, with the identifiers in its path as they were written.
@@ -83,6 +106,15 @@ impl Routes {
             ("/admin/taskprov_peers", Route::AdminPeers),
             ("/admin/hpke_rotation", Route::AdminHpkeRotation),
             ("/admin/hpke_policy", Route::AdminHpkePolicy),
+            ("/aggregator-api", Route::Api(ApiRoute::Config)),
+            ("/aggregator-api/", Route::Api(ApiRoute::Config)),
+            ("/aggregator-api/task_ids", Route::Api(ApiRoute::TaskIds)),
+            ("/aggregator-api/tasks", Route::Api(ApiRoute::Tasks)),
+            ("/aggregator-api/tasks/{task}", Route::Api(ApiRoute::Task)),
+            ("/aggregator-api/hpke_configs", Route::Api(ApiRoute::HpkeConfigs)),
+            ("/aggregator-api/hpke_configs/{key}", Route::Api(ApiRoute::HpkeConfig)),
+            ("/aggregator-api/taskprov/peer_aggregators", Route::Api(ApiRoute::Peers)),
+            ("/aggregator-api/{*rest}", Route::Api(ApiRoute::Nothing)),
             #[cfg(feature = "test-routes")]
             ("/internal/test/{job}", Route::Test),
         ] {
@@ -122,6 +154,7 @@ impl Route {
             Self::AdminLeaderTokens => "GET, HEAD, POST, DELETE",
             Self::AdminHpkePolicy => "GET, HEAD, PUT",
             Self::AdminTaskStatus | Self::AdminSecrets => "GET, HEAD",
+            Self::Api(route) => route.allow(),
             #[cfg(feature = "test-routes")]
             Self::Test => "GET, POST",
         }
@@ -151,8 +184,37 @@ impl Route {
             Self::AdminPeers => "admin_taskprov_peers",
             Self::AdminHpkeRotation => "admin_hpke_rotation",
             Self::AdminHpkePolicy => "admin_hpke_policy",
+            Self::Api(route) => route.label(),
             #[cfg(feature = "test-routes")]
             Self::Test => "test",
+        }
+    }
+}
+
+impl ApiRoute {
+    /// As [`Route::allow`].
+    pub const fn allow(self) -> &'static str {
+        match self {
+            Self::Config | Self::TaskIds => "GET, HEAD",
+            Self::Tasks => "POST",
+            Self::Task => "GET, HEAD, PATCH, DELETE",
+            Self::HpkeConfigs => "GET, HEAD, PUT",
+            Self::HpkeConfig => "GET, HEAD, PATCH, DELETE",
+            Self::Peers => "GET, HEAD, POST, DELETE",
+            Self::Nothing => "",
+        }
+    }
+
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Config => "api_config",
+            Self::TaskIds => "api_task_ids",
+            Self::Tasks => "api_tasks",
+            Self::Task => "api_task",
+            Self::HpkeConfigs => "api_hpke_configs",
+            Self::HpkeConfig => "api_hpke_config",
+            Self::Peers => "api_peers",
+            Self::Nothing => "api_nothing",
         }
     }
 }

@@ -102,8 +102,10 @@ impl ObjectRequest for ConfigRequest {
             // A deleted task stays deleted. A repeat says that it did not exist, which the operator can bear.
             Self::DeleteTask { .. } => Idempotence::Idempotent,
             // A token that is there is not added again, nor one that is gone removed: a repeat of that says so, which the
-            // operator can bear.
+            // operator can bear. One that was issued, and works, is the one to have.
             Self::Tokens(_) => Idempotence::Idempotent,
+            // What is set stays set.
+            Self::SetExpiration(_) => Idempotence::Idempotent,
             // What is sealed with the newest root key stays so.
             Self::Secrets(_) => Idempotence::Idempotent,
             Self::Keys(request) => match request {

@@ -5,6 +5,7 @@
 //! it start their own.
 
 pub mod client;
+pub mod control_plane;
 pub mod forge;
 pub mod peer;
 pub mod raw;

@@ -6,6 +6,7 @@ mod drive;
 mod hpke;
 mod import;
 mod init;
+mod pair;
 mod peer;
 mod report;
 mod secrets;
@@ -34,6 +35,7 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Task(command) => task::run(cli, command),
         Command::Hpke(command) => hpke::run(cli, command),
         Command::Peer(command) => peer::run(cli, command),
+        Command::Pair(args) => pair::run(cli, args),
         Command::Secrets(command) => secrets::run(cli, *command),
         Command::Report(command) => report::run(cli, command),
         Command::Drive(args) => drive::run(cli, args),

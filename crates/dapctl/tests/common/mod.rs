@@ -30,6 +30,7 @@ pub fn dapctl_in(folder: &Path, args: &[&str]) -> Output {
         "DAPCTL_VERIFY_KEY",
         "DAPCTL_VERIFY_KEY_INIT",
         "DAPCTL_LEADER_TOKEN",
+        "DAPCTL_API_TOKEN",
     ] {
         command.env_remove(name);
     }

@@ -7,6 +7,7 @@
 //! everything when nobody asks for them any more; a task with an expiration ends by itself, long after. [`alarm`] does
 //! what is due.
 
+pub mod expiration;
 pub mod keys;
 pub mod peers;
 pub mod secrets;
@@ -19,6 +20,7 @@ pub mod tokens;
 use serde::{Deserialize, Serialize};
 
 use self::{
+    expiration::ExpirationRequest,
     keys::{Advanced, KeyRequest, KeyResponse, KeySettings, SealedKeypair, StoredHpkeKey},
     peers::{PeerRequest, PeerResponse, PeerTables},
     secrets::{SecretsPage, SecretsRequest},
@@ -222,6 +224,8 @@ pub enum ConfigRequest {
     Secrets(SecretsRequest),
     /// All HPKE keys, for a Worker that met no good copy of them in KV: the host makes another.
     ListUncopiedHpkeKeys,
+    /// Change when a task ends.
+    SetExpiration(ExpirationRequest),
 }
 
 /// What the `ConfigStore` answers.
@@ -249,6 +253,8 @@ pub enum ConfigResponse {
     TokensRefused(TokenRefusal),
     /// What is sealed with which root keys.
     Secrets(SecretsPage),
+    /// The task was brought by its leader, who says when it ends.
+    Brought,
 }
 
 /// The outcome of a request, for the host.
@@ -278,6 +284,7 @@ where
             request,
             ConfigRequest::CreateTask { .. }
                 | ConfigRequest::DeleteTask { .. }
+                | ConfigRequest::SetExpiration(_)
                 | ConfigRequest::Keys(_)
         );
         let response = respond(t, request, sealer, now)?;
@@ -359,6 +366,7 @@ fn respond(
             keys::respond(t, request, sealer, now).map(ConfigResponse::Keys)
         }
         ConfigRequest::Tokens(request) => tokens::respond(t, &request),
+        ConfigRequest::SetExpiration(request) => expiration::respond(t, &request, now),
         ConfigRequest::Secrets(request) => {
             secrets::respond(t, request, sealer).map(ConfigResponse::Secrets)
         }

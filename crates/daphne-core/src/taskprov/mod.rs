@@ -18,11 +18,11 @@ use zeroize::Zeroizing;
 
 pub use advertise::advertise;
 pub use opt_in::opt_in;
-pub(crate) use peer::seal_label;
 pub use peer::{
     LEADER_TOKENS_MAX, OpenPeerError, Peer, PeerChange, PeerParameters, PeerPolicy, PeerSpec,
     PeerToken, PeerView, StoredPeer,
 };
+pub(crate) use peer::{check_url, seal_label};
 
 use crate::{
     b64,

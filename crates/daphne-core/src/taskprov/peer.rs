@@ -132,7 +132,8 @@ impl PeerParameters {
     }
 }
 
-fn check_url(name: &str, url: &str) -> Result<(), TaskError> {
+/// Whether this can be an aggregator's DAP URL.
+pub(crate) fn check_url(name: &str, url: &str) -> Result<(), TaskError> {
     let has_scheme =
         ["https://", "http://"].iter().any(|s| url.len() > s.len() && url.starts_with(s));
     if has_scheme && url.len() <= ENDPOINT_LEN_MAX && url.bytes().all(|b| b.is_ascii_graphic()) {

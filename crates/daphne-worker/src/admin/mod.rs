@@ -41,7 +41,7 @@ use worker::{Method, Request, Response};
 
 use crate::{
     app::RequestContext,
-    body, credentials, limits,
+    body, credentials, json, limits,
     router::{Found, Route},
 };
 
@@ -98,25 +98,5 @@ fn task_id(text: &str) -> Result<TaskId, Error> {
 
 async fn read_json<T: DeserializeOwned>(request: &mut Request) -> Result<T, Error> {
     body::check_media_type(request, "application/json")?;
-    let body = body::read(request, REQUEST_BYTES_MAX).await?;
-    // Otherwise an array of values in the order of the fields would do as well.
-    if body.trim_ascii_start().first() != Some(&b'{') {
-        return Err(bad("expected a JSON object"));
-    }
-    serde_json::from_slice(&body).map_err(|e| bad(describe(&e)))
-}
-
-/// What is wrong with JSON. The parser quotes names and values that do not fit, and such a value could be a secret in the
-/// wrong place; then only the place is told.
-fn describe(e: &serde_json::Error) -> String {
-    let text = e.to_string();
-    let quotes = |starts: &[&str]| starts.iter().any(|start| text.starts_with(start));
-    let what = if quotes(&["invalid type", "invalid value", "invalid length", "unknown variant"]) {
-        "a value has the wrong type, or is none of the choices,"
-    } else if quotes(&["unknown field"]) {
-        "there is no such field,"
-    } else {
-        return text;
-    };
-    format!("{what} at line {} column {}", e.line(), e.column())
+    json::parse_object(&body::read(request, REQUEST_BYTES_MAX).await?)
 }

@@ -103,6 +103,7 @@ fn unexpected(answer: &ConfigResponse) -> Internal {
         ConfigResponse::Peers(_) => "something about peers",
         ConfigResponse::TokensRefused(_) => "a refusal of tokens",
         ConfigResponse::Secrets(_) => "secrets",
+        ConfigResponse::Brought => "a task that its leader brought",
     };
     Internal::Broken(format!("the config store answered with {kind}"))
 }

@@ -3,11 +3,13 @@
 use std::rc::Rc;
 
 use daphne_core::{
+    aggregator_api::IssuedToken,
     error::Internal,
     ids::TaskId,
     seal::TokenHash,
     store::config_store::{
         ConfigRequest, ConfigResponse,
+        expiration::ExpirationRequest,
         tokens::{TokenChange, TokenRefusal, TokenRequest},
     },
     task::{StoredTask, Task, TaskParameters},
@@ -121,6 +123,22 @@ impl Config {
         })
     }
 
+    /// Creates a task as [`Config::create_task`] does, and returns it as it is stored.
+    ///
+    /// # Errors
+    /// Ours: the outcome is unknown, and the same creation may be tried again.
+    pub async fn provision_task(&self, env: &Env, task: &Task) -> Result<Created<Task>, Internal> {
+        self.create(env, task).await
+    }
+
+    /// A task as the `ConfigStore` has it now, and not as a copy may have it; `None` if there is none.
+    ///
+    /// # Errors
+    /// Ours.
+    pub async fn stored_task(&self, env: &Env, id: &TaskId) -> Result<Option<Task>, Internal> {
+        stored_task(env, id).await?.map(|record| self.open_task(&record)).transpose()
+    }
+
     /// Stores a task that its leader brought along, unless somebody did before, and returns it as it is stored. `None` if
     /// it was deleted: it does not come back.
     ///
@@ -224,14 +242,65 @@ impl Config {
         let request = ConfigRequest::Tokens(TokenRequest { task, change });
         match ask(env, &request).await? {
             ConfigResponse::Task(record) => {
-                kv::put(env, &task_key(&task), &record).await;
-                self.tasks.borrow_mut().remove(&task);
+                self.publish_task(env, &task, &record).await;
                 token_hashes(&record).map(ChangedTokens::Now)
             }
             ConfigResponse::TokensRefused(why) => Ok(ChangedTokens::Refused(why)),
             ConfigResponse::NotFound => Ok(ChangedTokens::NoSuchTask),
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// Has the leader present `issued`, unless the token that was issued before still works; returns the task with the one
+    /// that does.
+    ///
+    /// # Errors
+    /// Ours: the outcome is unknown, and the same may be tried again.
+    pub async fn issue_leader_token(
+        &self,
+        env: &Env,
+        task: TaskId,
+        issued: IssuedToken,
+    ) -> Result<ChangedTask<TokenRefusal>, Internal> {
+        let change = TokenChange::Issue(issued);
+        match ask(env, &ConfigRequest::Tokens(TokenRequest { task, change })).await? {
+            ConfigResponse::Task(record) => {
+                self.publish_task(env, &task, &record).await;
+                self.open_task(&record).map(ChangedTask::Now)
+            }
+            ConfigResponse::TokensRefused(why) => Ok(ChangedTask::Refused(why)),
+            ConfigResponse::NotFound => Ok(ChangedTask::NoSuchTask),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Changes when a task ends. Other isolates may act on the old end for [`super::FRESH_FOR_S`] and as long as KV takes to
+    /// agree. Refused of a task that its leader brought along.
+    ///
+    /// # Errors
+    /// Ours: the outcome is unknown, and the same may be tried again.
+    pub async fn set_task_expiration(
+        &self,
+        env: &Env,
+        task: TaskId,
+        expiration: Option<Time>,
+    ) -> Result<ChangedTask<()>, Internal> {
+        let request = ConfigRequest::SetExpiration(ExpirationRequest { task, expiration });
+        match ask(env, &request).await? {
+            ConfigResponse::Task(record) => {
+                self.publish_task(env, &task, &record).await;
+                self.open_task(&record).map(ChangedTask::Now)
+            }
+            ConfigResponse::Brought => Ok(ChangedTask::Refused(())),
+            ConfigResponse::NotFound => Ok(ChangedTask::NoSuchTask),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// After a change: this isolate and KV have it at once.
+    async fn publish_task(&self, env: &Env, id: &TaskId, record: &[u8]) {
+        kv::put(env, &task_key(id), record).await;
+        self.tasks.borrow_mut().remove(id);
     }
 
     /// Parameters of tasks by ascending id, at most `limit`, after `after`.
@@ -256,6 +325,17 @@ impl Config {
             other => Err(unexpected(&other)),
         }
     }
+}
+
+/// What became of a change of a task.
+#[derive(Debug)]
+pub enum ChangedTask<R> {
+    /// The task as it is now.
+    Now(Task),
+    /// Nothing was changed.
+    Refused(R),
+    /// There is no such task.
+    NoSuchTask,
 }
 
 /// What became of a change of a leader's tokens.

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ConfigTables, Sealer, TaskEntry, keys};
 use crate::{
+    aggregator_api,
     ids::TaskId,
     seal::sealed_version,
     store::{StoreError, StoreResult},
@@ -36,6 +37,8 @@ pub enum SecretKind {
     VerifyKeys,
     /// Keys that spread a task's reports over its objects. Not sealed but derived, once and for ever.
     ShardKeys,
+    /// Tokens that control planes were given for leaders.
+    IssuedTokens,
 }
 
 /// The kinds that have pages of their own, in order.
@@ -153,7 +156,7 @@ fn page_of(
             }
             Ok(None)
         }
-        SecretKind::VerifyKeys | SecretKind::ShardKeys => {
+        SecretKind::VerifyKeys | SecretKind::ShardKeys | SecretKind::IssuedTokens => {
             let after = <[u8; 32]>::try_from(after).ok().map(TaskId::new);
             let records = t.tasks(after.as_ref(), PAGE)?;
             let mut last = None;
@@ -162,8 +165,15 @@ fn page_of(
                     .map_err(|e| StoreError(format!("a stored task is malformed: {e}")))?;
                 let id = stored.parameters.task_id;
                 page.count(SecretKind::ShardKeys, stored.parameters.shard_key_version);
+                let (key_kind, token_kind) = (SecretKind::VerifyKeys, SecretKind::IssuedTokens);
                 let label = task::seal_label(&id);
-                if page.visit(kind, &label, &mut stored.sealed_verify_key, sealer)? {
+                let mut changed =
+                    page.visit(key_kind, &label, &mut stored.sealed_verify_key, sealer)?;
+                if let Some(token) = &mut stored.issued_token {
+                    let label = aggregator_api::token_label(&id);
+                    changed |= page.visit(token_kind, &label, &mut token.sealed, sealer)?;
+                }
+                if changed {
                     let entry =
                         t.task(&id)?.ok_or_else(|| StoreError("no such task".to_owned()))?;
                     let record = serde_json::to_vec(&stored)
@@ -312,6 +322,30 @@ mod tests {
         for record in db.transaction(|t| t.peers()).unwrap() {
             serde_json::from_slice::<StoredPeer>(&record).unwrap().open(&new).unwrap();
         }
+    }
+
+    #[test]
+    fn a_control_planes_token_comes_under_the_newest_root_key_with_its_task() {
+        use SecretKind::{IssuedTokens, ShardKeys, VerifyKeys};
+        let (db, old) = (Db::default(), testing::roots("1"));
+        let id = testing::create_task(&db, &old, 1);
+        let issued = aggregator_api::IssuedToken::new(&id, &[5; 16], &old, [6; 12]);
+        db.transaction(|t| {
+            let entry = t.task(&id)?.unwrap();
+            let mut stored: StoredTask =
+                serde_json::from_slice(entry.record.as_ref().unwrap()).unwrap();
+            stored.issued_token = Some(issued.clone());
+            t.put_task(&id, &TaskEntry { record: serde_json::to_vec(&stored).ok(), ..entry })
+        })
+        .unwrap();
+        let (done, _) = all(&db, &testing::roots("12"), true);
+        let expected = [(VerifyKeys, 2, 1), (ShardKeys, 1, 1), (IssuedTokens, 2, 1)];
+        assert_eq!((done.needed, done.resealed), (needed(&expected), 2));
+        let record = db.transaction(|t| t.task(&id)).unwrap().unwrap().record.unwrap();
+        let stored: StoredTask = serde_json::from_slice(&record).unwrap();
+        let new = testing::roots("2");
+        let token = stored.issued_token.unwrap().open(&id, &new).unwrap();
+        assert_eq!(*token, b64::encode(&[5; 16]));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ConfigResponse, ConfigTables, TaskEntry};
 use crate::{
+    aggregator_api::IssuedToken,
     ids::TaskId,
     seal::TokenHash,
     store::{StoreError, StoreResult},
@@ -29,6 +30,9 @@ pub enum TokenChange {
     Remove(TokenHash),
     /// The leader may no longer present the one with this [`TokenHash::name`].
     RemoveNamed(String),
+    /// The leader may present this one, too, which the control plane is to be given; unless the one that it was given
+    /// still works.
+    Issue(IssuedToken),
 }
 
 /// Why tokens are not changed. Each text says what to do instead.
@@ -69,15 +73,25 @@ pub(super) fn respond(
         return Ok(ConfigResponse::TokensRefused(TokenRefusal::Brought));
     }
     let hashes = &mut task.leader_token_hashes;
+    // Of two that are asked for at once, the first is what both are given.
+    let given = task.issued_token.as_ref().map(|issued| issued.hash);
     let is_meant = |hash: &TokenHash| match &request.change {
         TokenChange::Add(meant) | TokenChange::Remove(meant) => hash == meant,
         TokenChange::RemoveNamed(name) => hash.name() == *name,
+        TokenChange::Issue(_) => Some(*hash) == given,
     };
     let meant = hashes.iter().filter(|hash| is_meant(hash)).count();
     let refusal = match (&request.change, meant) {
-        (TokenChange::Add(_), 1..) => return Ok(ConfigResponse::Task(record)),
-        (TokenChange::Add(_), 0) if hashes.len() >= LEADER_TOKENS_MAX => {
+        (TokenChange::Add(_) | TokenChange::Issue(_), 1..) => {
+            return Ok(ConfigResponse::Task(record));
+        }
+        (TokenChange::Add(_) | TokenChange::Issue(_), 0) if hashes.len() >= LEADER_TOKENS_MAX => {
             Some(TokenRefusal::TooMany)
+        }
+        (TokenChange::Issue(issued), 0) => {
+            hashes.push(issued.hash);
+            task.issued_token = Some(issued.clone());
+            None
         }
         (TokenChange::Add(hash), 0) => {
             hashes.push(*hash);
@@ -166,5 +180,32 @@ mod tests {
         assert_eq!(t.change(TokenChange::Add(TokenHash::of("more"))), Err(TokenRefusal::TooMany));
         let again = t.change(TokenChange::Add(TokenHash::of("1"))).unwrap();
         assert_eq!(again.len(), LEADER_TOKENS_MAX);
+    }
+
+    #[test]
+    fn a_control_plane_is_given_another_token_when_the_one_it_was_given_works_no_more() {
+        let t = Tokens::new();
+        let keys = testing::roots("1");
+        let issued = |n: u8| IssuedToken::new(&t.1, &[n; 16], &keys, [n; 12]);
+        let issue = |n: u8| t.change(TokenChange::Issue(issued(n))).unwrap();
+        let given = || {
+            let entry = t.0.transaction(|tables| tables.task(&t.1)).unwrap().unwrap();
+            let stored: StoredTask = serde_json::from_slice(&entry.record.unwrap()).unwrap();
+            stored.issued_token.unwrap()
+        };
+        let operators = TokenHash::of("token");
+        assert_eq!(issue(1), [operators, issued(1).hash]);
+        // Another request at the same moment is given the same.
+        assert_eq!(issue(2), [operators, issued(1).hash]);
+        assert_eq!(given(), issued(1));
+        t.remove(issued(1).hash).unwrap();
+        assert_eq!(issue(2), [operators, issued(2).hash], "the one that was removed stays removed");
+        assert_eq!(given(), issued(2));
+        assert_eq!(*given().open(&t.1, &keys).unwrap(), crate::b64::encode(&[2; 16]));
+        t.remove(issued(2).hash).unwrap();
+        for n in 1..LEADER_TOKENS_MAX {
+            t.change(TokenChange::Add(TokenHash::of(&n.to_string()))).unwrap();
+        }
+        assert_eq!(t.change(TokenChange::Issue(issued(3))), Err(TokenRefusal::TooMany));
     }
 }

@@ -1,0 +1,194 @@
+//! `dapctl pair`.
+
+use daphne_core::{
+    aggregator_api::MEDIA_TYPE,
+    codec::Reader,
+    hpke::{HpkeConfig, HpkeConfigList},
+    version::{DapVersion, Message},
+};
+use serde::Deserialize;
+use serde_json::json;
+use ureq::http::Method;
+use url::{Host, Url};
+
+use crate::{
+    Failure,
+    cli::{Cli, PairArgs},
+    http::{Credential, Http, Request},
+    output::{self, clean},
+};
+
+/// Where the API is below a deployment's URL, without a slash at its end, as control planes are told.
+const API_PATH: &str = "aggregator-api";
+
+/// What is read of the API's configuration.
+#[derive(Deserialize)]
+struct ApiConfig {
+    protocol: String,
+    dap_url: String,
+    role: String,
+    vdafs: Vec<String>,
+    query_types: Vec<String>,
+    #[serde(default)]
+    features: Vec<String>,
+    #[serde(default)]
+    software_name: String,
+    #[serde(default)]
+    software_version: String,
+}
+
+pub(super) fn run(cli: &Cli, args: &PairArgs) -> Result<(), Failure> {
+    let (token, placeholder) = token(args)?;
+    let deployment = match &args.deployment {
+        Some(url) => url,
+        None => super::url(cli)?,
+    };
+    let http = Http::new(deployment, Credential::Bearer(&token))?.accepting(MEDIA_TYPE);
+    let api_url = http
+        .base()
+        .join(API_PATH)
+        .map_err(|_| Failure::Usage("the deployment's URL is malformed".into()))?;
+    let config = api_config(&http, &api_url)?;
+    let keys = hpke_keys(&config.dap_url)?;
+    let warnings = warnings(&api_url, &config.dap_url);
+
+    let token = if args.show_token { quoted(&token) } else { placeholder };
+    let name = quoted(&args.name);
+    let command = format!("divviup aggregator create -n {name} -a {api_url} -b {token}");
+    let dap_url = clean(&config.dap_url);
+    let list = |names: &[String]| clean(&names.join(", "));
+    let mut text = format!(
+        "{api_url} answers: {} {}, {}, {}\n  DAP URL      {dap_url}\n  VDAFs        {}\n  query types  {}\n  \
+         features     {}\n  HPKE keys    {}\n",
+        clean(&config.software_name),
+        clean(&config.software_version),
+        clean(&config.protocol),
+        clean(&config.role),
+        list(&config.vdafs),
+        list(&config.query_types),
+        list(&config.features),
+        list(&keys.iter().map(|key| format!("{} ({:?})", key.id, key.kem)).collect::<Vec<_>>()),
+    );
+    for warning in &warnings {
+        text += &format!("warning: {warning}\n");
+    }
+    text += &format!(
+        "Add it to Divvi Up:\n  {command}\nA Janus leader by hand is given, for each task, the Helper's endpoint {dap_url} and \
+         the parameters that `dapctl task add --save FILE` keeps; docs/pairing.md says where they go."
+    );
+    let json = json!({
+        "api_url": api_url.as_str(),
+        "dap_url": config.dap_url,
+        "protocol": config.protocol,
+        "role": config.role,
+        "vdafs": config.vdafs,
+        "query_types": config.query_types,
+        "features": config.features,
+        "software_name": config.software_name,
+        "software_version": config.software_version,
+        "hpke_configs": keys,
+        "warnings": warnings,
+        "command": command,
+    });
+    output::print(cli.output, &text, &json)
+}
+
+/// The token, and what stands for it in a command that is to be run in a shell.
+fn token(args: &PairArgs) -> Result<(String, String), Failure> {
+    match (&args.api_token_file, &args.api_token) {
+        (Some(path), _) => {
+            let placeholder = format!("\"$(cat {})\"", quoted(&path.display().to_string()));
+            Ok((super::read_token(path)?, placeholder))
+        }
+        (None, Some(token)) => Ok((token.clone(), "\"$DAPCTL_API_TOKEN\"".to_owned())),
+        (None, None) => Err(Failure::Usage(
+            "a token of the aggregator API is needed: --api-token-file, --api-token or DAPCTL_API_TOKEN".into(),
+        )),
+    }
+}
+
+/// Text as one word of a shell's command.
+fn quoted(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~/:@%+=,".contains(&b);
+    if !text.is_empty() && text.bytes().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", clean(text).replace('\'', r"'\''"))
+    }
+}
+
+/// Asks for the configuration as control planes do: without a slash at the end of the path, and without a content type.
+fn api_config(http: &Http, api_url: &Url) -> Result<ApiConfig, Failure> {
+    let request = Request { method: Method::GET, path: API_PATH, content: None };
+    let answer = http.send(&request)?;
+    let wrong = |why: &str| Err(Failure::Wrong(format!("{api_url}: {why}")));
+    match answer.status {
+        401 => return wrong("the token is not one of the deployment's AGGREGATOR_API_TOKENS"),
+        404 => return wrong("there is no aggregator API; set the secret AGGREGATOR_API_TOKENS"),
+        _ => {}
+    }
+    let answer = answer.expect(&[200], Some(MEDIA_TYPE))?;
+    let Ok(config) = serde_json::from_slice::<ApiConfig>(&answer.body) else {
+        return wrong("the answer is not understood");
+    };
+    if config.protocol != "DAP-09" || !matches!(config.role.as_str(), "Helper" | "Either") {
+        return wrong("it is no DAP-09 Helper");
+    }
+    Ok(config)
+}
+
+/// The keys that clients would find.
+fn hpke_keys(dap_url: &str) -> Result<Vec<HpkeConfig>, Failure> {
+    let during = |failure: Failure| failure.during(&format!("{}hpke_config", clean(dap_url)));
+    let http = Http::new(dap_url, Credential::None).map_err(during)?;
+    let request = Request { method: Method::GET, path: "hpke_config", content: None };
+    let answer = http.send(&request).map_err(|e| during(e.into()))?;
+    let media_type = DapVersion::V09.media_type(Message::HpkeConfigList);
+    let answer = answer.expect(&[200], media_type).map_err(|e| during(e.into()))?;
+    Reader::all(&answer.body, HpkeConfigList::read)
+        .map(|list| list.0)
+        .map_err(|_| during(Failure::Wrong("this is no list of HPKE configurations".into())))
+}
+
+/// Why Divvi Up would not take these URLs.
+fn warnings(api_url: &Url, dap_url: &str) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (what, url) in [("API", Some(api_url.clone())), ("DAP", Url::parse(dap_url).ok())] {
+        let Some(url) = url else { continue };
+        if url.scheme() != "https" {
+            warnings.push(format!("the {what} URL is not https, which Divvi Up demands"));
+        }
+        let is_private = match url.host() {
+            Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+            Some(Host::Ipv4(ip)) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
+            Some(Host::Ipv6(ip)) => ip.is_loopback() || ip.is_unique_local(),
+            None => true,
+        };
+        if is_private {
+            warnings.push(format!("the {what} URL leads nowhere from outside of this network"));
+        }
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_of_a_command_stays_one() {
+        assert_eq!(quoted("daphne-edge"), "daphne-edge");
+        assert_eq!(quoted("Our helper"), "'Our helper'");
+        assert_eq!(quoted("it's $HOME `x`"), r"'it'\''s $HOME `x`'");
+        assert_eq!(quoted(""), "''");
+    }
+
+    #[test]
+    fn urls_that_others_cannot_use_are_told() {
+        let of = |url: &str| warnings(&Url::parse(url).unwrap(), url).len();
+        assert_eq!(of("https://helper.example/"), 0);
+        assert_eq!(of("http://helper.example/"), 2);
+        assert_eq!(of("http://127.0.0.1:8787/"), 4);
+        assert_eq!(of("https://10.0.0.1/"), 2);
+    }
+}
