@@ -18,8 +18,8 @@ use crate::{
         Objects,
         message::{
             AggregateStoreRequest, AggregateStoreResponse as Answer, Collect, Commit, Content,
-            JobStoreRequest, JobStoreResponse, JobsInRange, LedgerRequest, LedgerResponse, Slice,
-            StoreAction,
+            JobStoreRequest, JobStoreResponse, JobsInRange, LedgerRequest, LedgerResponse,
+            LedgerStatus, Slice, StoreAction,
         },
         placement::{Group, Placement, StoreId},
     },
@@ -91,6 +91,7 @@ pub fn commit(job_number: u8, slices: Vec<Slice>) -> Commit {
         param: Vec::new(),
         slices,
         refused: Vec::new(),
+        unrecorded: Vec::new(),
         open: Some(Vec::new()),
         readmit: Vec::new(),
     }
@@ -222,6 +223,16 @@ impl<'a, O: Objects> Subject<'a, O> {
             collector_hpke_config: self.collector.config().clone(),
             hpke_info: hpke::aggregate_share_info(DapVersion::V09, Role::Helper),
             hpke_aad: vec![request],
+        }
+    }
+
+    /// How the task is doing, its batches included.
+    pub async fn status(&self) -> LedgerStatus {
+        let (placement, field) = (self.placement, self.field);
+        let status = LedgerRequest::Status { placement, field, batches: true, after: None };
+        match self.ask_ledger(status).await {
+            LedgerResponse::Status(status) => *status,
+            other => panic!("a status was answered with {other:?}"),
         }
     }
 
