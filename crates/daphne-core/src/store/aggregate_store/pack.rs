@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     AggregateTables, Epoch, Generation, JobHead, JobRow, Live, RecordedJob, SliceHead, StoreError,
     StoreMeta, StoreResult, collection, ids_by_slice, is_sealed, report_ids, shares_by_slice,
+    totals,
 };
 use crate::{
     batch::BatchBucket,
@@ -404,8 +405,7 @@ pub(super) fn forget(
     };
     if at + 1 == meta.epochs.len() {
         // The newest generation goes with it.
-        let newest = std::mem::take(&mut load(tables, live, meta)?.totals);
-        meta.totals.merge(&newest);
+        meta.totals = totals::of_all_jobs(tables, live, meta)?;
     }
     *live = None;
     let epoch = meta.epochs.remove(at);
