@@ -181,7 +181,7 @@ impl Totals {
         for (refused, n) in &other.refusals {
             *self.refusals.entry(*refused).or_default() += n;
         }
-        other.reasons.iter().for_each(|reason| self.remember(reason.clone()));
+        other.reasons.iter().rev().for_each(|reason| self.remember(reason.clone()));
         self.last_job = self.last_job.max(other.last_job);
     }
 
@@ -190,15 +190,15 @@ impl Totals {
         self.failures.values().sum()
     }
 
-    fn remember(&mut self, new: Reason) {
-        match self.reasons.iter_mut().find(|known| known.cause == new.cause) {
-            Some(known) => {
-                known.count += new.count;
-                known.first = known.first.min(new.first);
-                known.last = known.last.max(new.last);
-            }
-            None => self.reasons.push(new),
+    fn remember(&mut self, mut new: Reason) {
+        if let Some(at) = self.reasons.iter().position(|known| known.cause == new.cause) {
+            let known = self.reasons.remove(at);
+            new.count += known.count;
+            new.first = new.first.min(known.first);
+            new.last = new.last.max(known.last);
         }
+        // Of those of one second, the one that came last is first.
+        self.reasons.insert(0, new);
         self.reasons.sort_by_key(|reason| std::cmp::Reverse(reason.last));
         self.reasons.truncate(REASONS_MAX);
     }
