@@ -16,6 +16,7 @@ use std::rc::Rc;
 use daphne_core::{
     batch::{BatchBucket, BucketRange},
     ids::AggregationJobId,
+    metrics::Tally,
     store::{
         AggregateTables, RecordedJob, StoreError, StoreResult, VisitJob, VisitJobIds, VisitMerged,
         aggregate_store::{self, JobHead, JobRow, SealedRange, SliceHead, StoreMeta},
@@ -109,11 +110,17 @@ impl Tables for AggregateSql {
 
 /// What the `heads` column of a job holds.
 #[derive(Serialize)]
-struct HeadsRef<'a>(u64, &'a [SliceHead]);
+struct HeadsRef<'a>(u64, &'a [SliceHead], &'a Tally, Time);
+
+impl<'a> HeadsRef<'a> {
+    fn of(head: &'a JobHead) -> Self {
+        Self(head.seq, &head.slices, &head.tally, head.at)
+    }
+}
 
 /// The same, read.
 #[derive(Deserialize)]
-struct Heads(u64, Vec<SliceHead>);
+struct Heads(u64, Vec<SliceHead>, Tally, Time);
 
 fn job_id(row: &mut Row) -> StoreResult<AggregationJobId> {
     row.array().map(AggregationJobId::new)
@@ -122,8 +129,8 @@ fn job_id(row: &mut Row) -> StoreResult<AggregationJobId> {
 /// Reads job, parameter and heads.
 fn job_head(row: &mut Row) -> StoreResult<JobHead> {
     let (job, param) = (job_id(row)?, row.blob()?);
-    let Heads(seq, slices) = row.packed()?;
-    Ok(JobHead { job, param, seq, slices })
+    let Heads(seq, slices, tally, at) = row.packed()?;
+    Ok(JobHead { job, param, seq, slices, tally, at })
 }
 
 fn recorded(row: &mut Row) -> StoreResult<RecordedJob> {
@@ -236,7 +243,7 @@ impl AggregateTables for AggregateSql {
                 blob(head.job.as_bytes()),
                 blob(&row.recorded.digest),
                 blob(&head.param),
-                pack(&HeadsRef(head.seq, &head.slices))?,
+                pack(&HeadsRef::of(head))?,
                 pack(&row.recorded.refused)?,
                 blob(&row.ids),
                 blob(inline),
@@ -252,7 +259,7 @@ impl AggregateTables for AggregateSql {
         head: &JobHead,
         ids: Option<&[u8]>,
     ) -> StoreResult<()> {
-        let (heads, job) = (pack(&HeadsRef(head.seq, &head.slices))?, blob(head.job.as_bytes()));
+        let (heads, job) = (pack(&HeadsRef::of(head))?, blob(head.job.as_bytes()));
         match ids {
             None => self.0.run(
                 &format!("UPDATE job_{generation} SET heads = ? WHERE job = ?"),

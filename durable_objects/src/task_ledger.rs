@@ -3,7 +3,9 @@
 //! Tables (`WITHOUT ROWID` where the key is no integer):
 //! - `meta`: one row, the packed `LedgerMeta`. `pending`: at most one row, the attempt under way.
 //! - `object`: the registered stores of time groups, one row each, until they expire. `expired`: what they forgot.
-//! - `released_E`: jobs the leader deleted in epoch E, one row each; dropped whole.
+//! - `released_E`, `noted_E`: jobs the leader deleted in epoch E, and those whose reports no store was asked about and that
+//!   were counted, one row each; dropped whole.
+//! - `books`: one row, what no living store counts.
 //! - `collection`: decided collections with the answer's bytes, one row each.
 
 use std::{collections::BTreeSet, rc::Rc};
@@ -11,6 +13,7 @@ use std::{collections::BTreeSet, rc::Rc};
 use daphne_core::{
     batch::BucketRange,
     ids::AggregationJobId,
+    metrics::Totals,
     store::{
         LedgerTables, StoreResult,
         ledger::{ALARM_AFTER_S, CollectionRow, Ledger, LedgerHost, LedgerMeta, Pending},
@@ -118,7 +121,7 @@ impl DurableObject for TaskLedger {
 /// The line of the log about reports that were lost: nobody collected them in time.
 fn warning(request: &LedgerRequest) -> Option<serde_json::Value> {
     match request {
-        LedgerRequest::Expired { placement, store, epoch, uncollected } if *uncollected > 0 => {
+        LedgerRequest::Expired { placement, store, epoch, uncollected, .. } if *uncollected > 0 => {
             Some(serde_json::json!({
                 "event": "expired_uncollected",
                 "task": placement.task_id,
@@ -139,6 +142,7 @@ impl Tables for LedgerSql {
         "CREATE TABLE IF NOT EXISTS pending (k INTEGER PRIMARY KEY, v BLOB)",
         "CREATE TABLE IF NOT EXISTS object (run BLOB, shard INTEGER, PRIMARY KEY (run, shard)) WITHOUT ROWID",
         "CREATE TABLE IF NOT EXISTS expired (store BLOB, epoch INTEGER, reports BLOB, PRIMARY KEY (store, epoch)) WITHOUT ROWID",
+        "CREATE TABLE IF NOT EXISTS books (k INTEGER PRIMARY KEY, v BLOB)",
         "CREATE TABLE IF NOT EXISTS collection (request BLOB PRIMARY KEY, lo BLOB, hi BLOB, todo INTEGER, reports BLOB, v BLOB, answer BLOB) WITHOUT ROWID",
         // A collection asks for its neighbours and for what is left to do; neither may grow with the task's age.
         "CREATE INDEX IF NOT EXISTS collection_lo ON collection (lo)",
@@ -201,14 +205,53 @@ impl LedgerTables for LedgerSql {
         Ok(total)
     }
 
-    fn create_released(&mut self, epoch: u32) -> StoreResult<()> {
+    fn books(&mut self) -> StoreResult<Totals> {
+        Ok(self
+            .0
+            .first("SELECT v FROM books WHERE k = 1", vec![], |mut row| row.packed())?
+            .unwrap_or_default())
+    }
+
+    fn put_books(&mut self, books: &Totals) -> StoreResult<()> {
+        self.0.run("INSERT OR REPLACE INTO books VALUES (1, ?)", vec![pack(books)?])
+    }
+
+    fn put_noted(
+        &mut self,
+        epoch: u32,
+        job: &AggregationJobId,
+        digest: &RequestDigest,
+    ) -> StoreResult<()> {
+        self.0.run(
+            &format!("INSERT OR IGNORE INTO noted_{epoch} VALUES (?, ?)"),
+            vec![blob(job.as_bytes()), blob(digest)],
+        )
+    }
+
+    fn is_noted(
+        &mut self,
+        epoch: u32,
+        job: &AggregationJobId,
+        digest: &RequestDigest,
+    ) -> StoreResult<bool> {
+        let statement = format!("SELECT 1 FROM noted_{epoch} WHERE job = ? AND digest = ?");
+        let key = vec![blob(job.as_bytes()), blob(digest)];
+        Ok(self.0.first(&statement, key, |_| Ok(()))?.is_some())
+    }
+
+    fn create_epoch(&mut self, epoch: u32) -> StoreResult<()> {
+        self.0.run(
+            &format!("CREATE TABLE noted_{epoch} (job BLOB, digest BLOB, PRIMARY KEY (job, digest)) WITHOUT ROWID"),
+            vec![],
+        )?;
         self.0.run(
             &format!("CREATE TABLE released_{epoch} (job BLOB PRIMARY KEY) WITHOUT ROWID"),
             vec![],
         )
     }
 
-    fn drop_released(&mut self, epoch: u32) -> StoreResult<()> {
+    fn drop_epoch(&mut self, epoch: u32) -> StoreResult<()> {
+        self.0.run(&format!("DROP TABLE noted_{epoch}"), vec![])?;
         self.0.run(&format!("DROP TABLE released_{epoch}"), vec![])
     }
 

@@ -8,6 +8,7 @@ use daphne_core::{
     hpke::{HpkeConfigList, HpkeKem},
     ids::{BatchId, HpkeConfigId, TaskId},
     message::BatchSelector,
+    metrics::{Failure, Refusal, Resource, Tally, Totals},
     seal::RootKeys,
     store::{
         config_store::{
@@ -276,8 +277,21 @@ pub fn store_messages() -> Vec<Vec<u8>> {
             LedgerRequest::Settle { placement, field, store, attempt: 1 },
             LedgerRequest::Release { placement, job },
             LedgerRequest::Released(vec![job, job_id(2)]),
-            LedgerRequest::Expired { placement, store, epoch: 0, uncollected: 3 },
-            LedgerRequest::Status,
+            LedgerRequest::Expired {
+                placement,
+                store,
+                epoch: 0,
+                uncollected: 3,
+                totals: Box::new(totals()),
+            },
+            LedgerRequest::Note {
+                placement,
+                job,
+                digest: [4; 32],
+                tally: Tally { accepted: 0, failures: vec![(Failure::UnknownKey(Some(3)), 2)] },
+            },
+            LedgerRequest::Refused(Box::new(refusal())),
+            LedgerRequest::Status { placement, field, batches: true, after: Some(store) },
             LedgerRequest::Purge { placement, field, again: true },
             LedgerRequest::Collect(Box::new(collect(n))),
         ] {
@@ -396,12 +410,14 @@ fn actions(
             param: param.clone(),
             slices: vec![slice],
             refused: vec![(report_id(7), daphne_core::error::ReportError::ReportDropped)],
+            unrecorded: vec![(Failure::Proof, 2), (Failure::UnknownExtension(Some(9)), 1)],
             open: Some(vec![(BucketRange::Batch(BatchId::new([1; 32])), param.clone())]),
             readmit: exclude.clone(),
         }),
         StoreAction::Gather { range, param: param.clone(), exclude: exclude.clone() },
         StoreAction::GatherJobs { range, param: param.clone() },
         StoreAction::KnowsJob(job),
+        StoreAction::Totals { batches: true },
         StoreAction::Freeze {
             attempt: 1,
             range,
@@ -435,4 +451,16 @@ fn collect(n: usize) -> daphne_core::store::message::Collect {
         hpke_info: b"info".to_vec(),
         hpke_aad: b"aad".to_vec(),
     }
+}
+
+fn refusal() -> Refusal {
+    let (resource, kind) = (Resource::AggregationJobs, daphne_core::error::AbortKind::Conflict);
+    Refusal { resource, kind, detail: "another body".to_owned() }
+}
+
+fn totals() -> Totals {
+    let mut totals = Totals::default();
+    totals.add(&Tally { accepted: 2, failures: vec![(Failure::Replayed, 1)] }, Time::from_seconds(NOW));
+    totals.refuse(refusal(), Time::from_seconds(NOW));
+    totals
 }

@@ -125,16 +125,19 @@ fn ledger(world: &World, ours: Option<Placement>, mut request: LedgerRequest) {
         match &mut request {
             LedgerRequest::Open { placement, field, .. }
             | LedgerRequest::Settle { placement, field, .. }
+            | LedgerRequest::Status { placement, field, .. }
             | LedgerRequest::Purge { placement, field, .. } => {
                 (*placement, *field) = (ours, our_field);
             }
-            LedgerRequest::Release { placement, .. } | LedgerRequest::Expired { placement, .. } => {
+            LedgerRequest::Release { placement, .. }
+            | LedgerRequest::Note { placement, .. }
+            | LedgerRequest::Expired { placement, .. } => {
                 *placement = ours;
             }
             LedgerRequest::Collect(collect) => {
                 (collect.placement, collect.field) = (ours, our_field);
             }
-            LedgerRequest::Released(_) | LedgerRequest::Status => {}
+            LedgerRequest::Released(_) | LedgerRequest::Refused(_) => {}
         }
     }
     drop(block_on(world.cluster.ledger(world.pool.task.id(), request)));

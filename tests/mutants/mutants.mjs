@@ -12,6 +12,7 @@ const ALARM = `${STORE}/aggregate_store/alarm.rs`;
 const OBJECT = `${STORE}/aggregate_store/mod.rs`;
 const LEDGER = `${STORE}/ledger/mod.rs`;
 const COLLECT = `${STORE}/ledger/collect.rs`;
+const BOOKS = `${STORE}/ledger/books.rs`;
 const JOBS = `${STORE}/job_store.rs`;
 const STEPS = `${STORE}/job_store/steps.rs`;
 const WORKER = "crates/daphne-core/src/aggregate/commit.rs";
@@ -77,8 +78,8 @@ export const MUTANTS = [
     ),
     edit(
       WORKER,
-      "return Ok(refused.into_iter().collect());",
-      "return Ok(work.refused.into_iter().chain(refused).collect());",
+      "let refused = refused.into_iter().collect();",
+      "let refused = work.refused.into_iter().chain(refused).collect();",
     ),
   ]),
   simulated("refused-stay-in-the-sum", "The share of a report that a store refuses stays in the job's sum.", [
@@ -407,6 +408,24 @@ export const MUTANTS = [
   tested("an-expired-key-opens-anything", "Reports may be sealed to a key for ever, and it is destroyed all the same.", ["helper"], [
     edit(HELPER, "|until| share.metadata.time > until", "|until| false && share.metadata.time > until"),
   ]),
+
+  // --- Counters -----------------------------------------------------------------------------
+  tested("full-generations-are-not-counted", "What a full generation counted is forgotten with the memory of it.", ["counting"], [
+    edit(PACK, "    meta.totals.merge(&std::mem::take(&mut live.totals));\n", "    let _ = std::mem::take(&mut live.totals);\n"),
+  ]),
+  tested("the-last-epoch-takes-its-counts", "An epoch that ends takes what its newest generation counted.", ["counting"], [
+    edit(PACK, "if at + 1 == meta.epochs.len() {", "if false && at + 1 == meta.epochs.len() {"),
+  ]),
+  tested("last-words-count-each-time", "A store that says its last word again is counted again.", ["store"], [
+    edit(LEDGER, "&& t.registered(n, n)?.contains(&store)", "&& (t.registered(n, n)?.contains(&store) || n < u64::MAX)"),
+  ]),
+  tested("notes-count-each-time", "A note that comes again is counted again.", ["store"], [
+    edit(BOOKS, "if tables.is_noted(epoch, job, digest)? {", "if tables.is_noted(epoch, job, digest)? && false {"),
+  ]),
+  simulated("unasked-are-not-counted", "Reports that no store is asked about are counted by none.", [
+    edit(WORKER, "unrecorded: self.unrecorded(&work).failures,", "unrecorded: { let _ = self.unrecorded(&work); Vec::new() },"),
+  ], 5_000),
+
   tested("claims-forgotten-too-early", "A job store forgets which bodies its jobs have before their reports are too old.", ["retention"], [
     edit(JOBS, "if forget_at > now {", "if forget_at > now && false {"),
   ]),

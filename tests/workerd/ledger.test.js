@@ -39,7 +39,8 @@ describe("a decided collection", () => {
     expect(await task.ledger(await task.collection(2, windows(0, 1), [1, 2]))).toBe(answer);
     const other = JSON.parse(await task.ledger(await task.collection(3, windows(0, 1), [1])));
     expect(other.Refused.kind).toBe("BatchMismatch");
-    expect(await rows(task.ledgerStub())).toEqual({ meta: 1, collection: 1 });
+    // The refusal is counted.
+    expect(await rows(task.ledgerStub())).toEqual({ meta: 1, collection: 1, books: 1 });
   });
 
   it("closes its batch, even if all objects die with the answer just sent", async () => {

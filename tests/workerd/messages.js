@@ -51,6 +51,7 @@ export const commit = (n, slices) => ({
   param: [],
   slices,
   refused: [],
+  unrecorded: [],
   open: [],
   readmit: [],
 });

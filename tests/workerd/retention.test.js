@@ -48,9 +48,13 @@ describe("a store whose reports are all too old", () => {
     await vi.waitFor(async () => expect(await rows(stub)).toEqual({}));
     expect(await select(stub, "SELECT name FROM sqlite_master WHERE name NOT LIKE '\\_cf%' ESCAPE '\\'")).toEqual([]);
     expect(await alarm(stub)).toBe(null);
-    const status = { collections: 0, collected_reports: 0, expired_reports: 3, collecting: false };
-    expect(JSON.parse(await task.ledger("Status"))).toEqual({ Status: status });
-    expect(await rows(task.ledgerStub())).toEqual({ meta: 1, expired: 1 });
+    const { placement } = task;
+    const ask = { Status: { placement, field: "F64", batches: true, after: null } };
+    const { Status: status } = JSON.parse(await task.ledger(ask));
+    expect(status).toMatchObject({ collections: 0, collected_reports: 0, expired_reports: 3, collecting: false });
+    // What it counted outlives it.
+    expect(status).toMatchObject({ totals: { accepted: 3 }, batches: [], silent: 0, next: null });
+    expect(await rows(task.ledgerStub())).toEqual({ meta: 1, expired: 1, books: 1 });
 
     expect(await put(2, [4])).toBe(json("Expired"));
     expect(await open()).toBe(json("Expired"));

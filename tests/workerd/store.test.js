@@ -33,6 +33,18 @@ describe("rows", () => {
     const big = commit(2, [await slice(0, range(100).map((n) => n + 10)), await slice(3, range(100).map((n) => n + 110))]);
     expect(rowsWritten(await statements(stub, () => task.commit(big)))).toBe(1);
     expect(rowsWritten(await statements(stub, () => task.commit(big)))).toBe(0);
+    // What became of its reports is counted in the same row, and being asked for it costs none.
+    const refused = [[reportId(250), "ReportTooEarly"]];
+    const unrecorded = [[{ UnknownKey: 7 }, 3], ["Proof", 1]];
+    const mixed = { ...commit(4, [await slice(0, [240])]), refused, unrecorded };
+    expect(rowsWritten(await statements(stub, () => task.commit(mixed)))).toBe(1);
+    expect(rowsWritten(await statements(stub, () => task.commit(mixed)))).toBe(0);
+    const totals = async () => JSON.parse(await task.store({ Totals: { batches: true } })).Totals.totals;
+    const counted = { accepted: 203, failures: [["TooEarly", 1], [{ UnknownKey: null }, 3], ["Proof", 1]] };
+    expect(rowsWritten(await statements(stub, totals))).toBe(0);
+    expect(await totals()).toMatchObject(counted);
+    await evictDurableObject(stub);
+    expect(await totals()).toMatchObject(counted);
     const replay = commit(3, [await slice(0, [2])]);
     expect(rowsWritten(await statements(stub, () => task.commit(replay)))).toBe(0);
     expect(rowsWritten(await statements(stub, () => task.store({ KnowsJob: jobId(2) })))).toBe(0);

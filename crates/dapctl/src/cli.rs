@@ -88,6 +88,12 @@ pub enum Command {
     /// Creates, imports, lists, shows, exports and deletes tasks
     #[command(subcommand)]
     Task(TaskCommand),
+    /// Shows what became of a task's reports and requests, why some were refused, and what is in its batches
+    #[command(
+        after_help = "Example:\n  dapctl status AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\n  \
+        dapctl --output json status AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+    )]
+    Status(TaskIdArg),
     /// Makes, imports, lists, rotates and retires the helper's HPKE keys
     #[command(subcommand)]
     Hpke(HpkeCommand),

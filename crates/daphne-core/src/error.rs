@@ -78,7 +78,7 @@ impl ReportError {
 }
 
 /// What kind of mistake the peer made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum AbortKind {
     /// The message is malformed or contradicts the task.
     InvalidMessage,

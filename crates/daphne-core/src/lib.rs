@@ -15,6 +15,7 @@ pub mod hpke;
 pub mod ids;
 pub mod media_type;
 pub mod message;
+pub mod metrics;
 pub mod problem;
 pub mod seal;
 pub mod store;

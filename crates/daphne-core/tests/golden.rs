@@ -4,9 +4,10 @@
 use daphne_core::{
     aggregate::rounds::{WaitingJob, WaitingReport},
     batch::{BatchBucket, BatchMode, BucketRange, Checksum},
-    error::ReportError,
+    error::{AbortKind, ReportError},
     hpke::{HpkeKem, HpkeKeypair},
     ids::{AggregationJobId, BatchId, HpkeConfigId, ReportId, TaskId},
+    metrics::{Failure, Refusal, Resource, Tally, Totals},
     seal::{RootKeys, TokenHash},
     store::{
         SteppedJob,
@@ -53,6 +54,32 @@ fn windows() -> BucketRange {
 const PLACEMENT: &str =
     "20 1111111111111111111111111111111111111111111111111111111111111111 00 ac02 02 a002 01 80ea49";
 
+/// One job of 300 accepted reports and three refused ones, and a refused request.
+fn totals() -> Totals {
+    let mut totals = Totals::default();
+    let failures = vec![(Failure::UnknownKey(Some(7)), 2), (Failure::Proof, 1)];
+    totals.add(&Tally { accepted: 300, failures }, Time::from_seconds(600));
+    let (resource, kind) = (Resource::AggregateShares, AbortKind::BatchMismatch);
+    totals.refuse(Refusal { resource, kind, detail: "why".to_owned() }, Time::from_seconds(601));
+    totals
+}
+
+const TOTALS: &str = "ac02 02 0600 02 14 01 01 01 06 01 \
+     03 01 01 06 03776879 d904 d904 01 00 14 d804 d804 01 00 0601 07 d804 d804 02 01 d804";
+
+#[test]
+fn tallies_of_jobs() {
+    // The variants' numbers are stored: new kinds go to the end.
+    for (n, failure) in Failure::ALL.into_iter().enumerate() {
+        let number = if [6, 12, 13].contains(&n) { "00" } else { "" };
+        golden(
+            &Tally { accepted: 500, failures: vec![(failure, 3)] },
+            &format!("f403 01 {n:02x} {number} 03"),
+        );
+    }
+    golden(&Failure::Other(ReportError::OutdatedConfig), "17 0b");
+}
+
 #[test]
 fn rows_of_an_aggregate_store() {
     let frozen = FrozenRange { attempt: 7, range: windows(), param: vec![] };
@@ -73,12 +100,13 @@ fn rows_of_an_aggregate_store() {
         }],
         next_table: 4,
         levels: vec![0, 3],
+        totals: totals(),
     };
     golden(
         &meta,
         &format!(
             "{PLACEMENT} 01db990101 00 22222222222222222222222222222222 01 00 06 01 07 00 d804 ac02 00 \
-             01 890b 0000 01 03 8602 a01f 0102 04 02 00 03"
+             01 890b 0000 01 03 8602 a01f 0102 04 02 00 03 {TOTALS}"
         ),
     );
     let range = BucketRange::Batch(BatchId::new([0x33; 32]));

@@ -509,8 +509,8 @@ fn examined(task: &Task, extensions: &[(u16, &[u8])]) -> Result<(), ReportError>
     let ring = HpkeKeyring::new(vec![helper_keys]);
     let helper = HelperJob::new(task, &ring, NOW, &init).unwrap();
     match helper.examine(&init.verify_inits[0]).0 {
-        Examined::Owned(owned) => owned.verified.map(|_| ()),
-        Examined::Rejected(error) => Err(error),
+        Examined::Owned(owned) => owned.verified.map(|_| ()).map_err(|f| f.report_error()),
+        Examined::Rejected(failure) => Err(failure.report_error()),
     }
 }
 

@@ -259,7 +259,7 @@ impl Vector {
                 (Ok(_), Some(("verify_next", 1))) => {
                     let message = ping_pong(2, &[&verifier_messages[0]]);
                     let result = vdaf.leader_continued(ctx, leader, agg_param, &message);
-                    assert_eq!(result.unwrap_err(), VerifyError::Refused);
+                    assert!(!result.unwrap_err().is_undecodable_share());
                     return;
                 }
                 (Ok(HelperTransition::Finished { output, message }), None) => {

@@ -20,12 +20,14 @@ use crate::{
     credentials,
     dap::{self, hpke_config::CachingSigner},
     log::{self, Outcome},
-    respond,
+    metrics, respond,
     router::{Found, Route, Routes},
 };
 
 /// Secret with the tokens of the admin API.
 pub const ADMIN_TOKENS: &str = "ADMIN_TOKENS";
+/// Secret, optional, with tokens that only read metrics.
+pub const METRICS_TOKENS: &str = "METRICS_TOKENS";
 /// Secret, optional, with the key that signs the list of HPKE configurations.
 pub const HPKE_CONFIG_SIGNING_KEY: &str = "HPKE_CONFIG_SIGNING_KEY";
 /// Secret, optional, with the tokens of the aggregator API, which is not there without it.
@@ -43,6 +45,7 @@ pub struct App {
 struct Secrets {
     config: Config,
     admin_tokens: Vec<TokenHash>,
+    metrics_tokens: Vec<TokenHash>,
     signer: Option<CachingSigner>,
     api: aggregator_api::Settings,
     /// What is wrong with optional secrets. The rest works without them.
@@ -57,6 +60,8 @@ pub struct RequestContext<'a> {
     pub config: &'a Config,
     /// Hashes of the tokens of the admin API.
     pub admin_tokens: &'a [TokenHash],
+    /// Hashes of the tokens that only read metrics.
+    pub metrics_tokens: &'a [TokenHash],
     /// Signs the list of HPKE configurations, if that is configured.
     pub signer: Option<&'a CachingSigner>,
     /// How the aggregator API is set up.
@@ -100,6 +105,11 @@ impl Secrets {
                 .map(CachingSigner::new)
                 .ok()
         });
+        let metrics_tokens = env.secret(METRICS_TOKENS).ok().and_then(|tokens| {
+            parse_tokens(METRICS_TOKENS, &tokens.to_string())
+                .map_err(|e| complain(format!("{e}; only operators read metrics")))
+                .ok()
+        });
         let api_tokens = env.secret(AGGREGATOR_API_TOKENS).ok().and_then(|tokens| {
             parse_tokens(AGGREGATOR_API_TOKENS, &tokens.to_string())
                 .map_err(|e| complain(format!("{e}; there is no aggregator API")))
@@ -113,6 +123,7 @@ impl Secrets {
         Ok(Self {
             config: Config::new(root_keys),
             admin_tokens,
+            metrics_tokens: metrics_tokens.unwrap_or_default(),
             signer,
             api: aggregator_api::Settings { tokens: api_tokens.unwrap_or_default(), dap_url },
             complaint: (!complaints.is_empty()).then(|| complaints.join("; ")),
@@ -143,7 +154,7 @@ async fn answer(request: Request, env: Env) -> worker::Result<Response> {
         return respond::error(&abort.into(), None, None);
     };
     let route = found.route;
-    let mut outcome = Outcome::new(route, request.inner().method());
+    let mut outcome = Outcome::new(route, &request);
     let version = version_of(route);
     let task_id: Option<TaskId> = match route {
         Route::HpkeConfig => dap::hpke_config::task_in_query(&request).ok().flatten(),
@@ -159,6 +170,9 @@ async fn answer(request: Request, env: Env) -> worker::Result<Response> {
         Ok(response) => response,
         Err(error) => {
             outcome.error(&error);
+            if let Some((task, refusal)) = outcome.uncounted_refusal(&error) {
+                metrics::count_refusal(&env, &task, refusal).await;
+            }
             let mut response = match route {
                 Route::Api(route) => aggregator_api::refuse(&error, route)?,
                 _ => respond::error(&error, version, task_id.as_ref())?,
@@ -174,6 +188,7 @@ async fn answer(request: Request, env: Env) -> worker::Result<Response> {
     };
     outcome.status(response.status_code());
     log::write(&outcome);
+    metrics::data_point::write(&env, &outcome);
     Ok(response)
 }
 
@@ -182,6 +197,7 @@ const fn version_of(route: Route) -> Option<DapVersion> {
         Route::HpkeConfig | Route::AggregationJob | Route::AggregateShares => Some(DapVersion::V09),
         Route::Health
         | Route::Version
+        | Route::Metrics
         | Route::AdminTasks
         | Route::AdminTask
         | Route::AdminTaskStatus
@@ -230,11 +246,13 @@ async fn dispatch(
         env,
         config: &secrets.config,
         admin_tokens: &secrets.admin_tokens,
+        metrics_tokens: &secrets.metrics_tokens,
         signer: secrets.signer.as_ref(),
         api: &secrets.api,
         now: Time::from_seconds(Date::now().as_millis() / 1_000),
     };
     match (found.route, request.method()) {
+        (Route::Metrics, _) => metrics::scrape::get(&context, &request).await,
         (Route::HpkeConfig, Method::Options) => respond::preflight(&request),
         (Route::HpkeConfig, _) => dap::hpke_config::get(&context, &request).await,
         (Route::AggregationJob, Method::Put) => {

@@ -52,14 +52,33 @@ pub fn check_leader(request: &Request, task: &Task) -> Result<(), Abort> {
     }
 }
 
+/// Checks that the request comes from who may read metrics: an operator, or who has one of the tokens for that.
+///
+/// # Errors
+/// [`AbortKind::UnauthorizedRequest`].
+pub fn check_scraper(
+    request: &Request,
+    operators: &[TokenHash],
+    scrapers: &[TokenHash],
+) -> Result<TokenHash, Abort> {
+    check_bearer(request, operators.iter().chain(scrapers))
+}
+
 /// Checks that the request comes from an operator, and returns the hash of the token that it presents.
 ///
 /// # Errors
 /// [`AbortKind::UnauthorizedRequest`].
 pub fn check_operator(request: &Request, tokens: &[TokenHash]) -> Result<TokenHash, Abort> {
+    check_bearer(request, tokens.iter())
+}
+
+fn check_bearer<'a>(
+    request: &Request,
+    tokens: impl Iterator<Item = &'a TokenHash>,
+) -> Result<TokenHash, Abort> {
     let presented = bearer(request).ok_or_else(unauthorized)?;
     // Every hash is tried, so that the time does not tell which one matched.
-    if tokens.iter().fold(false, |ok, hash| ok | hash.matches(&presented)) {
+    if tokens.fold(false, |ok, hash| ok | hash.matches(&presented)) {
         Ok(TokenHash::of(&presented))
     } else {
         Err(unauthorized())

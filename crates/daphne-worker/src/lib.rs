@@ -15,6 +15,7 @@ mod dap;
 mod json;
 mod limits;
 mod log;
+mod metrics;
 mod respond;
 mod router;
 

@@ -79,6 +79,18 @@ pub fn json_as(
     with_type(body, media_type, status)
 }
 
+/// Text of some media type, with a `Link` header if there is one.
+///
+/// # Errors
+/// Ours.
+pub fn text(body: String, media_type: &str, link: Option<&str>) -> Result<Response, Error> {
+    let mut response = with_type(body.into_bytes(), media_type, 200)?;
+    if let Some(link) = link {
+        response.headers_mut().set("Link", link).map_err(platform)?;
+    }
+    Ok(response)
+}
+
 fn with_type(body: Vec<u8>, media_type: &str, status: u16) -> Result<Response, Error> {
     let mut response = Response::from_bytes(body).map_err(platform)?.with_status(status);
     response.headers_mut().set("Content-Type", media_type).map_err(platform)?;

@@ -15,6 +15,8 @@ pub enum Route {
     Health,
     /// Which code is deployed.
     Version,
+    /// Metrics of all tasks.
+    Metrics,
     /// All tasks.
     AdminTasks,
     /// One task.
@@ -95,6 +97,7 @@ impl Routes {
             ("/healthz", Route::Health),
             ("/version", Route::Version),
             ("/v09/version", Route::Version),
+            ("/metrics", Route::Metrics),
             ("/admin/tasks", Route::AdminTasks),
             ("/admin/tasks/{task}", Route::AdminTask),
             ("/admin/tasks/{task}/status", Route::AdminTaskStatus),
@@ -145,7 +148,7 @@ impl Route {
             Self::HpkeConfig => "GET, HEAD, OPTIONS",
             Self::AggregationJob => "PUT, POST, DELETE",
             Self::AggregateShares => "POST",
-            Self::Health | Self::Version => "GET, HEAD",
+            Self::Health | Self::Version | Self::Metrics => "GET, HEAD",
             Self::AdminTasks | Self::AdminHpkeKeys => "GET, HEAD, POST",
             Self::AdminPeers => "GET, HEAD, POST, PATCH, DELETE",
             Self::AdminTask => "GET, HEAD, DELETE",
@@ -173,6 +176,7 @@ impl Route {
             Self::AggregateShares => "aggregate_shares",
             Self::Health => "healthz",
             Self::Version => "version",
+            Self::Metrics => "metrics",
             Self::AdminTasks => "admin_tasks",
             Self::AdminTask => "admin_task",
             Self::AdminTaskStatus => "admin_task_status",

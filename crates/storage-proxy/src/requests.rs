@@ -32,7 +32,8 @@ impl ObjectRequest for AggregateStoreRequest {
             // They only read.
             StoreAction::Gather { .. }
             | StoreAction::GatherJobs { .. }
-            | StoreAction::KnowsJob(_) => Idempotence::Idempotent,
+            | StoreAction::KnowsJob(_)
+            | StoreAction::Totals { .. } => Idempotence::Idempotent,
             // The attempt that holds the range is told "frozen" again, and one that has ended stays ended.
             StoreAction::Freeze { .. } => Idempotence::Idempotent,
             // What is sealed or thawed stays so.
@@ -55,7 +56,11 @@ impl ObjectRequest for LedgerRequest {
             // The first deletion of a job is the one that is kept.
             Self::Release { .. } => Idempotence::Idempotent,
             // They only read.
-            Self::Released(_) | Self::Status => Idempotence::Idempotent,
+            Self::Released(_) | Self::Status { .. } => Idempotence::Idempotent,
+            // A job and its request are noted once.
+            Self::Note { .. } => Idempotence::Idempotent,
+            // Each time one more.
+            Self::Refused(_) => Idempotence::Once,
             // The last word about a store and an epoch counts.
             Self::Expired { .. } => Idempotence::Idempotent,
             // What is forgotten stays forgotten.

@@ -317,6 +317,7 @@ impl Maker {
             param: Vec::new(),
             slices: vec![slice],
             refused: Vec::new(),
+            unrecorded: Vec::new(),
             open: Some(Vec::new()),
             readmit: Vec::new(),
         };

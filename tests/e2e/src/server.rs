@@ -3,9 +3,10 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
-    process::{Child, ChildStdout, Command, Stdio},
+    process::{Child, Command, Stdio},
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -33,7 +34,7 @@ pub fn random_token() -> String {
 
 /// A running server. Dropped, it stops and its state is gone.
 pub struct Server {
-    process: Option<(Child, BufReader<ChildStdout>)>,
+    process: Option<(Child, JoinHandle<()>)>,
     folder: TempDir,
     // Removes the folder when this process ends without dropping, as it does with statics.
     janitor: Child,
@@ -139,6 +140,12 @@ impl Server {
         said.downcast_ref::<String>().cloned().unwrap_or_default()
     }
 
+    /// Stops the server in good order. Returns all that it wrote.
+    pub fn stop_and_read_log(&mut self) -> String {
+        self.stop();
+        self.log()
+    }
+
     /// Stops the server in good order, and starts it again on the same state and port.
     pub fn restart(&mut self) {
         self.stop();
@@ -199,15 +206,16 @@ impl Server {
         self.client.ask(method, path, &headers, body.map(str::as_bytes))
     }
 
-    /// What the server wrote on stderr.
+    /// What the server wrote so far, the Worker's log included.
     pub fn log(&self) -> String {
         read_log(self.folder.path())
     }
 
     fn stop(&mut self) {
-        if let Some((mut serve, _)) = self.process.take() {
+        if let Some((mut serve, log)) = self.process.take() {
             signal("-TERM", &serve.id().to_string());
             let _ = serve.wait();
+            let _ = log.join();
         }
     }
 }
@@ -235,14 +243,14 @@ fn read_log(folder: &Path) -> String {
     std::fs::read_to_string(folder.join("log")).unwrap_or_default()
 }
 
-fn spawn(folder: &Path, port: u16, limits: &[String]) -> ((Child, BufReader<ChildStdout>), String) {
+fn spawn(folder: &Path, port: u16, limits: &[String]) -> ((Child, JoinHandle<()>), String) {
     let root: PathBuf = [env!("CARGO_MANIFEST_DIR"), "..", ".."].iter().collect();
     let build = root.join("build-test");
     assert!(
         build.join("index_bg.wasm").exists(),
         "The test Worker is not built; run scripts/build --test first."
     );
-    let log = File::options()
+    let mut log = File::options()
         .create(true)
         .append(true)
         .open(folder.join("log"))
@@ -258,7 +266,7 @@ fn spawn(folder: &Path, port: u16, limits: &[String]) -> ((Child, BufReader<Chil
         .args(limits)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(log)
+        .stderr(log.try_clone().expect("another handle"))
         .spawn()
         .expect("scripts/serve starts");
     let mut stdout = BufReader::new(serve.stdout.take().expect("a pipe"));
@@ -266,8 +274,11 @@ fn spawn(folder: &Path, port: u16, limits: &[String]) -> ((Child, BufReader<Chil
     while stdout.read_line(&mut line).is_ok_and(|n| n > 0) {
         if let Some(base) = line.trim().strip_prefix("READY ") {
             let base = base.to_owned();
-            return ((serve, stdout), base);
+            // The Worker's log comes this way, and somebody must read it.
+            let copy = std::thread::spawn(move || drop(std::io::copy(&mut stdout, &mut log)));
+            return ((serve, copy), base);
         }
+        log.write_all(line.as_bytes()).expect("the folder can be written");
         line.clear();
     }
     let _ = serve.wait();

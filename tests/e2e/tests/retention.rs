@@ -12,8 +12,10 @@ use daphne_core::{
     },
     ids::BatchId,
     message::{BatchSelector, PartialBatchSelector},
+    metrics::{TaskCounters, TaskStatus},
     store::{
         Objects as _,
+        config_store::TaskObjects,
         message::{
             AggregateStoreRequest, AggregateStoreResponse as Stored, Content, JobStoreRequest,
             JobStoreResponse, LedgerRequest, LedgerResponse, LedgerStatus, StoreAction,
@@ -36,8 +38,11 @@ fn objects() -> RemoteObjects {
 }
 
 fn status(world: &World) -> LedgerStatus {
-    match block_on(objects().ledger(&world.task_id, LedgerRequest::Status)) {
-        Ok(LedgerResponse::Status(status)) => status,
+    let TaskObjects { placement, field } =
+        world.spec.clone().check(1).unwrap().parameters.objects();
+    let status = LedgerRequest::Status { placement, field, batches: false, after: None };
+    match block_on(objects().ledger(&world.task_id, status)) {
+        Ok(LedgerResponse::Status(status)) => *status,
         other => panic!("{other:?}"),
     }
 }
@@ -143,22 +148,28 @@ fn a_task_deleted_without_haste_keeps_its_data_for_now() {
 fn the_operator_sees_how_a_task_is_doing() {
     let world = World::new(server(), TimeInterval, |_| {});
     let status = || server().admin().task_status(&world.task_id).unwrap().unwrap();
-    assert_eq!(status(), LedgerStatus::default());
+    let counted = |status: TaskStatus| {
+        let TaskCounters { collections, collected_reports, expired_reports, .. } = status.counters;
+        assert!(status.complete && !status.collecting);
+        [collections, collected_reports, expired_reports]
+    };
+    assert_eq!(counted(status()), [0, 0, 0]);
     let mut books = Books::default();
     let reports = world.sums(&[1, 2, 3], world.time(0));
     world.aggregate(PartialBatchSelector::TimeInterval, &reports, &mut books);
     world.collect(world.interval(0, 1), &books);
-    let collected = LedgerStatus { collections: 1, collected_reports: 3, ..Default::default() };
-    assert_eq!(status(), collected);
+    assert_eq!(counted(status()), [1, 3, 0]);
     // As a store says that forgets reports which nobody collected.
     let placement = world.spec.clone().check(1).unwrap().parameters.placement();
     let store = StoreId { group: Group::Run(1), shard: 0 };
     for _ in 0..2 {
-        let expired = LedgerRequest::Expired { placement, store, epoch: 0, uncollected: 5 };
+        let totals = Box::default();
+        let (epoch, uncollected) = (0, 5);
+        let expired = LedgerRequest::Expired { placement, store, epoch, uncollected, totals };
         let answer = block_on(objects().ledger(&world.task_id, expired)).unwrap();
         assert_eq!(answer, LedgerResponse::Done);
     }
-    assert_eq!(status(), LedgerStatus { expired_reports: 5, ..collected });
+    assert_eq!(counted(status()), [1, 3, 5]);
     let path = format!("/admin/tasks/{}/status", world.task_id);
     world.client.ask("GET", &path, &[], None).refused_without_type(403);
     server().admin_ask("DELETE", &path, None).refused_without_type(405);

@@ -151,6 +151,7 @@ fn action(action: &StoreAction) -> String {
         }
         StoreAction::GatherJobs { range, .. } => format!("gather jobs of {range:?}"),
         StoreAction::Purge => "purge".to_owned(),
+        StoreAction::Totals { .. } => "totals".to_owned(),
         StoreAction::KnowsJob(id) => format!("knows {}?", job(*id)),
         StoreAction::Freeze { attempt, range, .. } => format!("freeze {range:?} for {attempt}"),
         StoreAction::Seal { attempt, range, exclude, .. } => {
@@ -174,7 +175,9 @@ fn ledger_request(request: &LedgerRequest) -> String {
         LedgerRequest::Expired { store: id, uncollected, .. } => {
             format!("{} forgets {uncollected} reports", store(id))
         }
-        LedgerRequest::Status => "status".to_owned(),
+        LedgerRequest::Status { .. } => "status".to_owned(),
+        LedgerRequest::Note { job: id, .. } => format!("note {}", job(*id)),
+        LedgerRequest::Refused(_) => "refused".to_owned(),
         LedgerRequest::Purge { .. } => "purge".to_owned(),
         LedgerRequest::Collect(collect) => {
             let Collect { range, report_count, .. } = &**collect;

@@ -367,6 +367,25 @@ async fn ask_until_final(world: &Rc<World>, kind: CollectionKind, range: BucketR
     }
 }
 
+/// Sends the jobs that were given up once more, until they are answered: no job is committed in part then.
+pub fn finish_what_was_given_up(world: &Rc<World>) {
+    let abandoned: Vec<SentJob> = world.leader.abandoned.borrow().clone();
+    for (job, body, _) in abandoned {
+        let w = world.clone();
+        world.executor.spawn(Host::Leader, None, async move {
+            for _ in 0..TRIES_MAX {
+                let request = HttpRequest::PutJob(job, body.clone());
+                if let Some(HttpAnswer::Ok(_) | HttpAnswer::Refused(_)) =
+                    w.network.http(request).await
+                {
+                    return;
+                }
+            }
+            w.oracle.violation("a job that was given up is never answered".to_owned());
+        });
+    }
+}
+
 /// Sends the requests of all finished jobs and all decided collections once more.
 pub fn repeat_everything(world: &Rc<World>) {
     for request in world.oracle.answered() {

@@ -3,6 +3,7 @@
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
+    rc::Rc,
 };
 
 use daphne_core::{
@@ -15,12 +16,19 @@ use daphne_core::{
         AggregateShareRequest, AggregationJobInit, HpkeCiphertext, PartialBatchSelector,
         VerifyResp, VerifyRespResult,
     },
+    metrics::Totals,
+    store::{
+        Objects as _,
+        config_store::TaskObjects,
+        message::{LedgerRequest, LedgerResponse},
+    },
     vdaf::AggregateResult,
     wire::v09,
 };
 
 use crate::{
     coverage::Event,
+    executor::Host,
     leader::{self, View, is_contested},
     network::{Bytes, HttpAnswer, HttpRequest},
     reports::{self, ALL, Special, Times, fixture},
@@ -483,6 +491,44 @@ pub fn at_the_end(world: &World) {
     }
     if times.iter().any(|n| *n > 1) {
         oracle.violation(format!("over all collections, reports are counted {times:?} times"));
+    }
+}
+
+/// Looks at the counters: each job that was answered is counted as it was answered, once.
+pub fn counters(world: &Rc<World>) {
+    let w = world.clone();
+    world.executor.spawn(Host::Leader, None, async move {
+        let TaskObjects { placement, field } = w.task.parameters.objects();
+        let ask = LedgerRequest::Status { placement, field, batches: false, after: None };
+        match w.network.ledger(w.task.id(), ask).await {
+            Ok(LedgerResponse::Status(status)) if status.is_complete() => {
+                compare_counters(&w, &status.totals);
+            }
+            other => w.oracle.violation(format!("a status is answered with {other:?}")),
+        }
+    });
+}
+
+fn compare_counters(world: &World, totals: &Totals) {
+    let (mut accepted, mut refused) = (0u64, BTreeMap::<ReportError, u64>::new());
+    for (_, answer) in world.oracle.jobs.borrow().values() {
+        let Ok(answer) = v09::AggregationJobResp::decode(answer) else { continue };
+        for VerifyResp { result, .. } in Vec::<VerifyResp>::from(answer) {
+            match result {
+                VerifyRespResult::Reject(error) => *refused.entry(error).or_default() += 1,
+                VerifyRespResult::Continue(_) | VerifyRespResult::Finish => accepted += 1,
+            }
+        }
+    }
+    let mut counted: BTreeMap<ReportError, u64> = BTreeMap::new();
+    for (failure, n) in &totals.failures {
+        *counted.entry(failure.report_error()).or_default() += n;
+    }
+    if (totals.accepted, &counted) != (accepted, &refused) {
+        world.oracle.violation(format!(
+            "{accepted} reports were accepted and {refused:?} refused, counted are {} and {counted:?}",
+            totals.accepted
+        ));
     }
 }
 

@@ -161,6 +161,14 @@ impl Schedule {
             return;
         }
         oracle::at_the_end(&world);
+        leader::finish_what_was_given_up(&world);
+        if !self.until_quiet() {
+            return;
+        }
+        oracle::counters(&world);
+        if !self.until_quiet() {
+            return;
+        }
         // A month later all is forgotten, and a repeat does not bring it back.
         world.step_clock_far();
         for round in 0..2 {
@@ -174,6 +182,11 @@ impl Schedule {
             world.run_job_store_alarms();
             oracle::after_a_month(&world);
             if round == 0 {
+                // What is counted is not forgotten.
+                oracle::counters(&world);
+                if !self.until_quiet() {
+                    return;
+                }
                 leader::repeat_everything(&world);
                 if !self.until_quiet() {
                     return;

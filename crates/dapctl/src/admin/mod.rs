@@ -11,7 +11,7 @@ pub use secrets::SecretsStatus;
 
 use daphne_core::{
     ids::TaskId,
-    store::message::LedgerStatus,
+    metrics::TaskStatus,
     task::{TaskParameters, TaskSpec},
 };
 use serde::{Deserialize, de::DeserializeOwned};
@@ -114,7 +114,7 @@ impl AdminClient {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub fn task_status(&self, id: &TaskId) -> Result<Option<LedgerStatus>, ClientError> {
+    pub fn task_status(&self, id: &TaskId) -> Result<Option<TaskStatus>, ClientError> {
         absent_is_none(self.get(&format!("admin/tasks/{id}/status")))
     }
 

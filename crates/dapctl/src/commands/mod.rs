@@ -10,6 +10,7 @@ mod pair;
 mod peer;
 mod report;
 mod secrets;
+mod status;
 mod task;
 mod token;
 
@@ -33,6 +34,7 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Deploy(args) => deploy::run(cli, args),
         Command::Doctor(args) => doctor::run(cli, args),
         Command::Task(command) => task::run(cli, command),
+        Command::Status(arg) => status::run(cli, arg),
         Command::Hpke(command) => hpke::run(cli, command),
         Command::Peer(command) => peer::run(cli, command),
         Command::Pair(args) => pair::run(cli, args),

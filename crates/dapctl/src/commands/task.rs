@@ -6,7 +6,6 @@ use daphne_core::{
     b64,
     codec::Reader,
     hpke::HpkeConfig,
-    store::message::LedgerStatus,
     task::TaskParameters,
     time::Duration,
     vdaf::{Vdaf, VdafConfig},
@@ -38,7 +37,7 @@ pub(super) fn run(cli: &Cli, command: &TaskCommand) -> Result<(), Failure> {
             let task = admin.task(&arg.task_id)?.ok_or_else(unknown)?;
             let status = admin.task_status(&arg.task_id)?.ok_or_else(unknown)?;
             let mut json = json!(task);
-            let text = format!("{json:#}\n{}", status_lines(&status));
+            let text = format!("{json:#}\n{}", super::status::lines(&status));
             json["status"] = json!(status);
             output::print(cli.output, &text, &json)
         }
@@ -255,21 +254,6 @@ fn verify_key_len(fields: &Map<String, Value>) -> Result<usize, Failure> {
         serde_json::from_value(config).map_err(|e| usage(format!("vdaf: {e}")))?;
     let vdaf = Vdaf::new(DapVersion::V09.vdaf_draft(), config).map_err(|e| usage(e.to_string()))?;
     Ok(vdaf.verify_key_len())
-}
-
-fn status_lines(status: &LedgerStatus) -> String {
-    let LedgerStatus { collections, collected_reports, expired_reports, collecting } = status;
-    let mut text = format!("collected: {collections} batches with {collected_reports} reports");
-    if *collecting {
-        text += "\na collection is under way";
-    }
-    if *expired_reports > 0 {
-        text += &format!(
-            "\nLOST: {expired_reports} reports were forgotten uncollected: they became too old before a collection asked \
-             for them"
-        );
-    }
-    text
 }
 
 fn line(task: &TaskParameters) -> String {

@@ -17,6 +17,7 @@ use crate::{
     error::{Abort, AbortKind, Error, Internal, ReportError},
     ids::{AggregationJobId, ReportId},
     message::{VerifyResp, VerifyRespResult},
+    metrics::{Failure, Tally},
     store::{
         CallError, Objects,
         message::{
@@ -86,7 +87,7 @@ impl Step for HelperJob<'_> {
             Some((examined, Some(Verified::Output(output)))) => (examined, Some(output)),
             // Only reports of VDAFs of several rounds wait; they are not committed at once.
             Some((examined, _)) => (examined, None),
-            None => (Examined::Rejected(ReportError::InvalidMessage), None),
+            None => (Examined::Rejected(Failure::Plaintext), None),
         }
     }
 }
@@ -205,6 +206,16 @@ struct StoreWork {
     shares: BTreeMap<BatchBucket, Vec<u8>>,
     /// Refusals to record.
     refused: BTreeMap<ReportId, ReportError>,
+    /// What became of reports that no store is asked about, for this one to count.
+    unasked: Tally,
+}
+
+/// What became of a job in one store.
+struct Fate {
+    /// The refusals that were recorded.
+    refused: BTreeMap<ReportId, ReportError>,
+    /// What the store did not count, because it has forgotten.
+    uncounted: Tally,
 }
 
 type Examination = (Vec<Examined>, BTreeMap<StoreId, StoreWork>);
@@ -226,7 +237,7 @@ fn examine_all(
         if let Examined::Owned(owned) = &examined
             && let Some(error) = unasked.get(&owned.report_id)
         {
-            examined = Examined::Rejected(*error);
+            examined = Examined::Rejected(Failure::recorded(*error));
         }
         if let Examined::Owned(owned) = &mut examined {
             let owner = placement.owner(&identity.shard_key, &owned.bucket, &owned.report_id);
@@ -286,11 +297,19 @@ impl<O: Objects, J: Step> Committer<'_, O, J> {
         binding: Binding,
     ) -> Result<Vec<VerifyResp>, Error> {
         let mut recorded = BTreeMap::new();
+        // What becomes of reports that no store is asked about is counted by the first one that is asked about others; and
+        // by the ledger, if there is none. Which it is does not change when the request comes again.
+        let mut uncounted = self.rejected();
         if binding == Binding::HomeStore {
             // The home store binds the job id to this body before any other store counts anything.
             let shard = self.placement.home(&self.identity.shard_key, &self.identity.job);
             let home = StoreId { group: Group::Whole, shard };
-            recorded.extend(self.commit(home, work.remove(&home).unwrap_or_default()).await?);
+            let mut work = work.remove(&home).unwrap_or_default();
+            work.unasked = std::mem::take(&mut uncounted);
+            let fate = self.commit(home, work).await?;
+            recorded.extend(fate.refused);
+        } else if let Some((_, work)) = work.iter_mut().next() {
+            work.unasked = std::mem::take(&mut uncounted);
         }
         let mut others = stream::iter(work)
             .map(|(store, work)| self.commit(store, work))
@@ -299,16 +318,33 @@ impl<O: Objects, J: Step> Committer<'_, O, J> {
         let mut failure = None;
         while let Some(result) = others.next().await {
             match result {
-                Ok(refused) => recorded.extend(refused),
+                Ok(fate) => {
+                    recorded.extend(fate.refused);
+                    for (failure, n) in fate.uncounted.failures {
+                        (0..n).for_each(|_| uncounted.refuse(failure));
+                    }
+                }
                 Err(e @ Error::Abort(_)) => failure = Some(e),
                 Err(e) => failure = failure.or(Some(e)),
             }
         }
         drop(others);
-        match failure {
-            Some(error) => Err(error),
-            None => Ok(self.answer(&recorded)),
+        if let Some(error) = failure {
+            return Err(error);
         }
+        note(self.objects, self.identity, self.job.task(), uncounted).await?;
+        Ok(self.answer(&recorded))
+    }
+
+    /// What becomes of the reports that no store is asked about.
+    fn rejected(&self) -> Tally {
+        let mut tally = Tally::default();
+        for examined in self.reports {
+            if let Examined::Rejected(failure) = examined {
+                tally.refuse(*failure);
+            }
+        }
+        tally
     }
 
     /// One entry per report, in the order of the request.
@@ -318,13 +354,14 @@ impl<O: Objects, J: Step> Committer<'_, O, J> {
             .zip(self.reports)
             .map(|((report_id, _), examined)| {
                 let result = match (examined, recorded.get(&report_id)) {
-                    (Examined::Rejected(error), _) | (Examined::Owned(_), Some(error)) => {
-                        VerifyRespResult::Reject(*error)
+                    (Examined::Rejected(failure), _) => {
+                        VerifyRespResult::Reject(failure.report_error())
                     }
+                    (Examined::Owned(_), Some(error)) => VerifyRespResult::Reject(*error),
                     (Examined::Owned(OwnedReport { verified, .. }), None) => match verified {
                         Ok(Some(message)) => VerifyRespResult::Continue(message.clone()),
                         Ok(None) => VerifyRespResult::Finish,
-                        Err(error) => VerifyRespResult::Reject(*error),
+                        Err(failure) => VerifyRespResult::Reject(failure.report_error()),
                     },
                 };
                 VerifyResp { report_id, result }
@@ -333,11 +370,7 @@ impl<O: Objects, J: Step> Committer<'_, O, J> {
     }
 
     /// Brings one store to a recorded verdict and returns the refusals it recorded.
-    async fn commit(
-        &self,
-        store: StoreId,
-        mut work: StoreWork,
-    ) -> Result<BTreeMap<ReportId, ReportError>, Error> {
+    async fn commit(&self, store: StoreId, mut work: StoreWork) -> Result<Fate, Error> {
         let field = self.job.task().vdaf.field();
         // A store of the whole task takes part in every collection, so it needs no registration.
         let mut open = (store.group == Group::Whole).then(Vec::new);
@@ -349,6 +382,7 @@ impl<O: Objects, J: Step> Committer<'_, O, J> {
                 param: self.job.encoded_param().to_vec(),
                 slices: self.slices(&work),
                 refused: work.refused.iter().map(|(id, e)| (*id, *e)).collect(),
+                unrecorded: self.unrecorded(&work).failures,
                 open: open.clone(),
                 readmit: readmit.iter().copied().collect(),
             };
@@ -360,7 +394,8 @@ impl<O: Objects, J: Step> Committer<'_, O, J> {
             };
             match self.objects.store(&store, request).await.map_err(unavailable)? {
                 AggregateStoreResponse::Committed(refused) => {
-                    return Ok(refused.into_iter().collect());
+                    let refused = refused.into_iter().collect();
+                    return Ok(Fate { refused, uncounted: Tally::default() });
                 }
                 AggregateStoreResponse::NotOpen => match self.register(store).await? {
                     Some(collected) => open = Some(collected),
@@ -462,14 +497,32 @@ impl<O: Objects, J: Step> Committer<'_, O, J> {
         Ok(())
     }
 
+    /// What becomes of reports whose refusal the store need not remember.
+    fn unrecorded(&self, work: &StoreWork) -> Tally {
+        let mut tally = work.unasked.clone();
+        for n in &work.members {
+            if let Some(Examined::Owned(OwnedReport { report_id, verified: Err(failure), .. })) =
+                self.reports.get(*n)
+                && !work.refused.contains_key(report_id)
+            {
+                tally.refuse(*failure);
+            }
+        }
+        tally
+    }
+
     /// The verdicts of a store that has forgotten, or is about to.
-    fn all_too_old(&self, work: &StoreWork) -> BTreeMap<ReportId, ReportError> {
+    fn all_too_old(&self, work: &StoreWork) -> Fate {
         let ids = work.members.iter().filter_map(|&n| match self.reports.get(n) {
             Some(Examined::Owned(r)) => Some(r.report_id),
             _ => None,
         });
-        ids.map(|id| (id, work.refused.get(&id).copied().unwrap_or(ReportError::ReportDropped)))
-            .collect()
+        let refused: BTreeMap<ReportId, ReportError> = ids
+            .map(|id| (id, work.refused.get(&id).copied().unwrap_or(ReportError::ReportDropped)))
+            .collect();
+        let mut uncounted = work.unasked.clone();
+        refused.values().for_each(|error| uncounted.refuse(Failure::recorded(*error)));
+        Fate { refused, uncounted }
     }
 
     /// Which owners of reports the leader deleted.
@@ -520,6 +573,31 @@ impl<O: Objects, J: Step> Committer<'_, O, J> {
         // If this call is lost too, the next one who meets the attempt settles it.
         let _ = self.objects.ledger(self.job.task().id(), request).await;
         Internal::Unavailable("a collection is under way".to_owned())
+    }
+}
+
+/// Has the ledger count what no store counts, once.
+///
+/// # Errors
+/// [`Internal::Unavailable`] if it did not answer: nobody is told what was not counted.
+pub(super) async fn note(
+    objects: &impl Objects,
+    identity: &JobIdentity,
+    task: &Task,
+    tally: Tally,
+) -> Result<(), Error> {
+    if tally.is_empty() {
+        return Ok(());
+    }
+    let note = LedgerRequest::Note {
+        placement: task.parameters.placement(),
+        job: identity.job,
+        digest: identity.digest,
+        tally,
+    };
+    match objects.ledger(task.id(), note).await.map_err(unavailable)? {
+        LedgerResponse::Done => Ok(()),
+        _ => Err(out_of_turn()),
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{
     message::{
         AggregationJobInit, PartialBatchSelector, PlaintextInputShare, ReportShare, VerifyInit,
     },
+    metrics::Failure,
     task::Task,
     time::{Duration, Time},
     vdaf::{AggregationParam, HelperState, HelperTransition, OutputShare, VerifyError},
@@ -100,7 +101,7 @@ pub struct HelperJob<'a> {
 
 /// What a report's bytes alone decide. `Err` comes before anything the clock says about the report, the inner `Err`
 /// after it; else how far its verification comes, with the helper's ping-pong message.
-pub type BytesVerdict = Result<Result<HelperTransition, ReportError>, ReportError>;
+pub type BytesVerdict = Result<Result<HelperTransition, Failure>, Failure>;
 
 /// The costly part of examining a report: a pure function of the task, the keys and the report's bytes. Who sees the
 /// same reports over and over, as a simulation does, may remember what [`OpenAndVerify`] says.
@@ -132,14 +133,14 @@ impl Verifier for OpenAndVerify {
         let version = task.parameters.version;
         let key = keys
             .get(share.encrypted_input_share.config_id)
-            .ok_or(ReportError::HpkeUnknownConfigId)?;
+            .ok_or(Failure::UnknownKey(Some(share.encrypted_input_share.config_id.0)))?;
         let aad = v09::input_share_aad(task.id(), metadata.encoded, share.public_share)
-            .map_err(|_| ReportError::InvalidMessage)?;
+            .map_err(|_| Failure::AadEncoding)?;
         let info = hpke::input_share_info(version, Role::Helper);
         let plaintext = hpke::open(key, &info, &aad, share.encrypted_input_share)
-            .map_err(|_| ReportError::HpkeDecryptError)?;
+            .map_err(|_| Failure::Decryption)?;
         let input_share: PlaintextInputShare<'_> = v09::PlaintextInputShare::decode(&plaintext)
-            .map_err(|_: DecodeError| ReportError::InvalidMessage)?
+            .map_err(|_: DecodeError| Failure::Plaintext)?
             .into();
         let verified = task.vdaf.helper_init(
             &task.verify_key,
@@ -150,11 +151,12 @@ impl Verifier for OpenAndVerify {
             input_share.payload,
             report.payload,
         );
-        if matches!(verified, Err(VerifyError::UndecodableShare)) {
-            return Err(ReportError::InvalidMessage);
-        }
-        Ok(check_extensions(&input_share, task)
-            .and_then(|()| verified.map_err(|_| ReportError::VdafVerifyError)))
+        let verified = match verified {
+            Err(e) if e.is_undecodable_share() => return Err(e.into()),
+            Err(e) => Err(e.into()),
+            Ok(transition) => Ok(transition),
+        };
+        Ok(check_extensions(&input_share, task).and(verified))
     }
 }
 
@@ -162,7 +164,7 @@ impl Verifier for OpenAndVerify {
 #[derive(Clone, Debug)]
 pub enum Examined {
     /// Refused, whatever its owner knows: a function of the bytes, or of a time far off.
-    Rejected(ReportError),
+    Rejected(Failure),
     /// Its owner decides.
     Owned(OwnedReport),
 }
@@ -180,7 +182,7 @@ pub struct OwnedReport {
     /// other side of the boundary is answered alike.
     pub proposal: Option<ReportError>,
     /// The helper's ping-pong message, if it has any left to send; or why the report's bytes refuse it.
-    pub verified: Result<Option<Vec<u8>>, ReportError>,
+    pub verified: Result<Option<Vec<u8>>, Failure>,
 }
 
 /// What a report's verification left the helper with. Secret.
@@ -264,7 +266,7 @@ impl<'a> HelperJob<'a> {
     fn examine_or_reject(
         &self,
         report: &VerifyInit<'_>,
-    ) -> Result<(OwnedReport, Option<Verified>), ReportError> {
+    ) -> Result<(OwnedReport, Option<Verified>), Failure> {
         let metadata = &report.report_share.metadata;
         let verified = self.verifier.verify(self.task, self.keys, &self.agg_param, report)?;
         let proposal =
@@ -361,8 +363,36 @@ fn check_work(task: &Task, agg_param: &AggregationParam, reports: usize) -> Resu
 
 /// Report extensions are exactly those of the task: none, but for the one that taskprov defines. Each other one is unknown,
 /// and none may be repeated. DAP-09 §4.5.1.4, taskprov-07 §4.8.
-fn check_extensions(share: &PlaintextInputShare<'_>, task: &Task) -> Result<(), ReportError> {
+fn check_extensions(share: &PlaintextInputShare<'_>, task: &Task) -> Result<(), Failure> {
     const TASKPROV: (u16, &[u8]) = (v09::TASKPROV_EXTENSION, &[]);
     let expected = task.parameters.taskprov.as_ref().map(|_| TASKPROV);
-    if share.extensions == expected.as_slice() { Ok(()) } else { Err(ReportError::InvalidMessage) }
+    if share.extensions == expected.as_slice() {
+        return Ok(());
+    }
+    let mut codes: Vec<u16> = share.extensions.iter().map(|(code, _)| *code).collect();
+    codes.sort_unstable();
+    if let Some(pair) = codes.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(Failure::DuplicateExtension(Some(pair[0])));
+    }
+    if let Some(code) = codes.iter().find(|code| **code != TASKPROV.0) {
+        return Err(Failure::UnknownExtension(Some(*code)));
+    }
+    // What is left is the one of taskprov, or nothing.
+    Err(if expected.is_some() { Failure::MissingTaskprov } else { Failure::UnexpectedTaskprov })
+}
+
+impl From<VerifyError> for Failure {
+    fn from(e: VerifyError) -> Self {
+        match e {
+            VerifyError::PublicShare => Self::PublicShare,
+            VerifyError::InputShare => Self::InputShare,
+            VerifyError::PeerShare => Self::LeaderShare,
+            VerifyError::PeerMessage => Self::LeaderMessage,
+            VerifyError::PeerStep => Self::StepMismatch,
+            VerifyError::PeerFinish => Self::FinishMismatch,
+            VerifyError::Init => Self::VerifyInit,
+            VerifyError::Step => Self::VerifyStep,
+            VerifyError::Refused => Self::Proof,
+        }
+    }
 }

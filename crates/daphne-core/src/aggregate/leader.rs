@@ -16,7 +16,7 @@ use crate::{
     time::{Duration, Time},
     vdaf::{
         AggregateShare, AggregationParam, LeaderState, LeaderTransition, OutputShare, Vdaf,
-        VerifyError, VerifyKey,
+        VerifyKey,
     },
     version::DapVersion,
     wire::v09,
@@ -141,10 +141,7 @@ impl LeaderTask {
                 report.public_share,
                 share.payload,
             )
-            .map_err(|e| match e {
-                VerifyError::UndecodableShare => ReportError::InvalidMessage,
-                VerifyError::Refused => ReportError::VdafVerifyError,
-            })
+            .map_err(ReportError::from)
     }
 
     fn bucket(&self, batch: PartialBatchSelector, time: Time) -> BatchBucket {

@@ -19,6 +19,7 @@ use crate::{
     error::{Abort, AbortKind, Error, Internal, ReportError},
     ids::{AggregationJobId, BatchId, ReportId},
     message::{AggregationJobContinue, PartialBatchSelector, VerifyResp, VerifyRespResult},
+    metrics::{Failure, Tally},
     store::{
         Objects,
         message::{JobStoreRequest, JobStoreResponse, RequestDigest},
@@ -76,9 +77,14 @@ pub(super) async fn begin(
     let begun = JobStoreRequest::Begun { job: identity.job, digest: identity.digest };
     match ask(begun).await? {
         JobStoreResponse::Unknown => {}
-        known => return answer(&known),
+        known => {
+            // Whoever answered first may have died before it was counted. What lay behind the refusals is not looked at again.
+            let answers = answer(&known)?;
+            note_refused(objects, identity, job.task(), &answers, &BTreeMap::new()).await?;
+            return Ok(answers);
+        }
     }
-    let (waiting, answers) = first_round(job)?;
+    let FirstRound { waiting, answers, failures } = first_round(job)?;
     let begin = JobStoreRequest::Begin {
         placement,
         job: identity.job,
@@ -87,7 +93,9 @@ pub(super) async fn begin(
         state: postcard::to_allocvec(&waiting).map_err(|e| Internal::Broken(e.to_string()))?,
         answer: encode(&answers)?,
     };
-    answer(&ask(begin).await?)
+    let answers = answer(&ask(begin).await?)?;
+    note_refused(objects, identity, job.task(), &answers, &failures).await?;
+    Ok(answers)
 }
 
 /// What a job's first request is answered, as its job store has it.
@@ -105,8 +113,17 @@ fn answer(begun: &JobStoreResponse) -> Result<Vec<VerifyResp>, Error> {
     }
 }
 
-/// Verifies the first round: what waits for the second, and the answers.
-fn first_round(job: &HelperJob<'_>) -> Result<(WaitingJob, Vec<VerifyResp>), Internal> {
+/// The outcome of a first round.
+struct FirstRound {
+    /// What waits for the second.
+    waiting: WaitingJob,
+    answers: Vec<VerifyResp>,
+    /// What lies behind the refusals, but for those that the clock made.
+    failures: BTreeMap<ReportId, Failure>,
+}
+
+/// Verifies the first round.
+fn first_round(job: &HelperJob<'_>) -> Result<FirstRound, Internal> {
     let mut waiting = WaitingJob {
         agg_param: job.init().agg_param.to_vec(),
         batch: match job.init().batch {
@@ -116,14 +133,18 @@ fn first_round(job: &HelperJob<'_>) -> Result<(WaitingJob, Vec<VerifyResp>), Int
         reports: Vec::new(),
     };
     let mut answers = Vec::with_capacity(job.init().verify_inits.len());
+    let mut failures: BTreeMap<ReportId, Failure> = BTreeMap::new();
     for init in &job.init().verify_inits {
         let report_id = init.report_share.metadata.report_id;
         let (examined, left) = job.examine(init);
         let result = match (examined, left) {
-            (Examined::Rejected(error), _) => VerifyRespResult::Reject(error),
-            (Examined::Owned(OwnedReport { proposal: Some(error), .. }), _)
-            | (Examined::Owned(OwnedReport { verified: Err(error), .. }), _) => {
+            (Examined::Owned(OwnedReport { proposal: Some(error), .. }), _) => {
                 VerifyRespResult::Reject(error)
+            }
+            (Examined::Rejected(failure), _)
+            | (Examined::Owned(OwnedReport { verified: Err(failure), .. }), _) => {
+                failures.insert(report_id, failure);
+                VerifyRespResult::Reject(failure.report_error())
             }
             (
                 Examined::Owned(OwnedReport { time, verified: Ok(Some(message)), .. }),
@@ -138,7 +159,26 @@ fn first_round(job: &HelperJob<'_>) -> Result<(WaitingJob, Vec<VerifyResp>), Int
         };
         answers.push(VerifyResp { report_id, result });
     }
-    Ok((waiting, answers))
+    Ok(FirstRound { waiting, answers, failures })
+}
+
+/// Has the ledger count what the first round refused: no store is going to hear of it. Once, whatever is repeated.
+async fn note_refused(
+    objects: &impl Objects,
+    identity: &JobIdentity,
+    task: &Task,
+    answers: &[VerifyResp],
+    failures: &BTreeMap<ReportId, Failure>,
+) -> Result<(), Error> {
+    let mut tally = Tally::default();
+    for VerifyResp { report_id, result } in answers {
+        if let VerifyRespResult::Reject(error) = result {
+            // The first answer is the one that counts; its clock may have been another.
+            let failure = failures.get(report_id).filter(|f| f.report_error() == *error);
+            tally.refuse(failure.copied().unwrap_or(Failure::recorded(*error)));
+        }
+    }
+    commit::note(objects, identity, task, tally).await
 }
 
 /// A request to continue a job.
@@ -346,8 +386,8 @@ impl Step for ContinuedJob<'_> {
     }
 
     fn examine(&self, n: usize) -> (Examined, Option<OutputShare>) {
-        let refused = (Examined::Rejected(ReportError::VdafVerifyError), None);
-        let Some(report) = self.reports.get(n) else { return refused };
+        let refused = |failure| (Examined::Rejected(failure), None);
+        let Some(report) = self.reports.get(n) else { return refused(Failure::StepMismatch) };
         let context = self.task.parameters.version.vdaf_context(self.task.id());
         let (state, payload) = (report.state.clone(), report.payload);
         let ContinuedReport { report_id, time, bucket, .. } = *report;
@@ -361,7 +401,7 @@ impl Step for ContinuedJob<'_> {
                 (Examined::Owned(owned), Some(output))
             }
             // The leader's message or the client's shares: nobody else's report is touched.
-            Err(_) => refused,
+            Err(e) => refused(e.into()),
         }
     }
 }

@@ -4,21 +4,25 @@
 //! sender gave up; each is therefore idempotent, and says so. A deploy runs old and new code side by side for
 //! minutes: the envelope carries [`MESSAGE_VERSION`], and a receiver refuses a version that it does not know.
 
+mod totals;
+
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
+pub use self::totals::{BatchTotals, LedgerStatus, STATUS_BATCHES_MAX, StoreTotals};
 use super::placement::{Group, Placement, StoreId};
 use crate::{
     batch::{BatchBucket, BucketRange, Checksum},
     error::{Abort, ReportError},
     hpke::HpkeConfig,
     ids::{AggregationJobId, ReportId},
+    metrics::{Failure, Refusal, Tally, Totals},
     time::Time,
     vdaf::FieldKind,
 };
 
 /// Version of the encoding of all messages in this file.
-pub const MESSAGE_VERSION: u8 = 1;
+pub const MESSAGE_VERSION: u8 = 2;
 
 /// Bytes are not a message that this version of the code understands: a deploy is under way, or a defect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -109,7 +113,7 @@ pub struct AggregateStoreRequest {
     pub action: StoreAction,
 }
 
-/// What an `AggregateStore` is asked. `Gather`, `GatherJobs` and `KnowsJob` read only.
+/// What an `AggregateStore` is asked. `Gather`, `GatherJobs`, `KnowsJob` and `Totals` read only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StoreAction {
     /// Record one job's fate in this store. Idempotent by job id and digest.
@@ -133,6 +137,11 @@ pub enum StoreAction {
     },
     /// Is this job recorded here? Reads only.
     KnowsJob(AggregationJobId),
+    /// What became of the reports here? Reads only.
+    Totals {
+        /// Also what is in the batches: reads what there is of all jobs but their ids and shares.
+        batches: bool,
+    },
     /// Stop changes in a range, if it still holds what was gathered. Idempotent by attempt.
     Freeze {
         /// The collection attempt.
@@ -179,6 +188,8 @@ pub struct Commit {
     pub slices: Vec<Slice>,
     /// Reports whose refusal is to be remembered.
     pub refused: Vec<(ReportId, ReportError)>,
+    /// What became of reports whose refusal need not be remembered, to be counted.
+    pub unrecorded: Vec<(Failure, u32)>,
     /// Ranges collected before this store existed, from [`LedgerRequest::Open`]; opens a store of a time group.
     pub open: Option<Vec<(BucketRange, Vec<u8>)>>,
     /// Jobs that the leader deleted, as the ledger says: their reports may be taken over by this one.
@@ -244,6 +255,8 @@ pub enum AggregateStoreResponse {
     },
     /// What [`StoreAction::GatherJobs`] found.
     Jobs(JobsInRange),
+    /// What [`StoreAction::Totals`] found.
+    Totals(Box<StoreTotals>),
     /// The range is frozen for the attempt.
     Frozen,
     /// The range holds something else than was gathered.
@@ -405,9 +418,33 @@ pub enum LedgerRequest {
         epoch: u32,
         /// Reports that no collection asked for.
         uncollected: u64,
+        /// What became of all reports of a store that ends. They are counted once.
+        totals: Box<Totals>,
     },
-    /// How the task is doing. Reads only.
-    Status,
+    /// Count what became of reports of a job that no store was asked about. Idempotent by job and digest.
+    Note {
+        /// The task's frozen numbers.
+        placement: Placement,
+        /// The job.
+        job: AggregationJobId,
+        /// SHA-256 of its request.
+        digest: RequestDigest,
+        /// The counts.
+        tally: Tally,
+    },
+    /// Count a request of the task's leader that was refused. Not idempotent.
+    Refused(Box<Refusal>),
+    /// How the task is doing: asks some of its stores, and says where to go on. Reads only.
+    Status {
+        /// The task's frozen numbers.
+        placement: Placement,
+        /// Field of the task's shares.
+        field: FieldKind,
+        /// Also what is in the batches.
+        batches: bool,
+        /// The last store that was asked, and all before it. With the first stores comes what the ledger itself knows.
+        after: Option<StoreId>,
+    },
     /// The task is gone: have all its stores forget everything, then forget too. Idempotent. Busy: a part is done, come
     /// again.
     Purge {
@@ -419,19 +456,6 @@ pub enum LedgerRequest {
         /// collected: what late requests bring back must not be given out a second time.
         again: bool,
     },
-}
-
-/// How a task is doing, as its ledger knows.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LedgerStatus {
-    /// Batches collected, each with each aggregation parameter.
-    pub collections: u64,
-    /// Reports in them.
-    pub collected_reports: u64,
-    /// Reports that were forgotten, being too old, before a collection asked for them.
-    pub expired_reports: u64,
-    /// A collection attempt is under way.
-    pub collecting: bool,
 }
 
 /// A leader's aggregate-share request, with what the ledger needs to answer it.
@@ -499,7 +523,7 @@ pub enum LedgerResponse {
     /// Which of the jobs asked about were deleted.
     Released(Vec<AggregationJobId>),
     /// How the task is doing.
-    Status(LedgerStatus),
+    Status(Box<LedgerStatus>),
     /// Done.
     Done,
     /// The encoded, sealed aggregate share: the same bytes for the same request, for ever.
@@ -516,149 +540,4 @@ pub fn whole_task_stores(shards: u16) -> Vec<StoreId> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        batch::BatchMode,
-        hpke::{HpkeKem, HpkeKeypair},
-        ids::{BatchId, HpkeConfigId, TaskId},
-        time::{Duration, Interval},
-    };
-
-    fn placement() -> Placement {
-        Placement {
-            task_id: TaskId::new([1; 32]),
-            batch_mode: BatchMode::TimeInterval,
-            time_precision: Duration::from_seconds(300),
-            shards: 2,
-            buckets_per_group: 288,
-            shard_key_version: 1,
-            retention: Duration::from_seconds(1_209_600),
-        }
-    }
-
-    fn interval() -> BucketRange {
-        let (start, length) = (Time::from_seconds(600), Duration::from_seconds(300));
-        BucketRange::Windows(Interval::new(start, length).unwrap())
-    }
-
-    fn survives<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(message: T) {
-        let bytes = encode(&message).unwrap();
-        assert_eq!(decode::<T>(&bytes), Ok(message));
-        for cut in 0..bytes.len() {
-            assert!(decode::<T>(&bytes[..cut]).is_err(), "cut at {cut}");
-        }
-        assert_eq!(decode::<T>(&[&bytes[..], &[0]].concat()), Err(MessageError), "trailing");
-        let other_version = [&[MESSAGE_VERSION + 1], &bytes[1..]].concat();
-        assert_eq!(decode::<T>(&other_version), Err(MessageError));
-        let text = serde_json::to_string(&decode::<T>(&bytes).unwrap()).unwrap();
-        assert_eq!(encode(&serde_json::from_str::<T>(&text).unwrap()).unwrap(), bytes, "{text}");
-    }
-
-    #[test]
-    fn every_message_survives_its_encoding() {
-        let job = AggregationJobId::new([3; 16]);
-        let commit = Commit {
-            job,
-            digest: [4; 32],
-            param: vec![],
-            slices: vec![Slice {
-                bucket: BatchBucket::Batch(BatchId::new([5; 32])),
-                ids: vec![6; 32],
-                checksum: Checksum::new([7; 32]),
-                min_time: Time::from_seconds(8),
-                max_time: Time::from_seconds(u64::MAX),
-                share: vec![9; 16],
-            }],
-            refused: vec![(ReportId::new([10; 16]), ReportError::ReportTooEarly)],
-            open: Some(vec![(interval(), vec![11])]),
-            readmit: vec![job],
-        };
-        let (range, param, exclude) = (interval(), vec![1], vec![job]);
-        let (attempt, version) = (1 << 60, [12; 32]);
-        for action in [
-            StoreAction::Commit(commit),
-            StoreAction::Gather { range, param: param.clone(), exclude: exclude.clone() },
-            StoreAction::GatherJobs { range, param: param.clone() },
-            StoreAction::KnowsJob(job),
-            StoreAction::Purge,
-            StoreAction::Freeze {
-                attempt,
-                range,
-                param: param.clone(),
-                exclude: exclude.clone(),
-                version,
-            },
-            StoreAction::Seal { attempt, range, param, exclude },
-            StoreAction::Thaw { attempt },
-        ] {
-            survives(AggregateStoreRequest {
-                placement: placement(),
-                store: StoreId { group: Group::Run(3), shard: 1 },
-                field: FieldKind::F128,
-                action,
-            });
-        }
-        let ids = vec![ReportId::new([13; 16])];
-        for answer in [
-            AggregateStoreResponse::Committed(vec![(ids[0], ReportError::BatchCollected)]),
-            AggregateStoreResponse::Busy(u64::MAX),
-            AggregateStoreResponse::Replayed { soft: vec![(ids[0], job)], hard: ids.clone() },
-            AggregateStoreResponse::Collected(ids.clone()),
-            AggregateStoreResponse::Gathered {
-                content: Content { report_count: 1, ..Content::default() },
-                contested: true,
-            },
-            AggregateStoreResponse::Jobs(JobsInRange {
-                packed_count: 1,
-                packed_checksum: Checksum::new([21; 32]),
-                jobs: vec![JobInRange {
-                    job,
-                    report_count: 2,
-                    checksum: Checksum::new([22; 32]),
-                    fingerprint_sum: u64::MAX,
-                    yields: true,
-                }],
-                conflicts: vec![(job, job)],
-            }),
-            AggregateStoreResponse::Expired,
-            AggregateStoreResponse::Done,
-        ] {
-            survives(answer);
-        }
-        let unasked = vec![(ids[0], ReportError::ReportTooEarly)];
-        survives(JobStoreResponse::Claimed(unasked.clone()));
-        survives(JobStoreRequest::Claim { placement: placement(), job, digest: [14; 32], unasked });
-        survives(JobStoreResponse::Known(true));
-        let keys = HpkeKeypair::derive(HpkeConfigId(1), HpkeKem::P256HkdfSha256, &[1; 32]).unwrap();
-        let collect = Collect {
-            digest: [15; 32],
-            placement: placement(),
-            field: FieldKind::F64,
-            range: interval(),
-            param: vec![],
-            report_count: u64::MAX,
-            checksum: Checksum::new([16; 32]),
-            min_batch_size: 2,
-            max_batch_size: Some(3),
-            max_batch_query_count: 1,
-            collector_hpke_config: keys.config().clone(),
-            hpke_info: vec![17; 20],
-            hpke_aad: vec![18; 100],
-        };
-        survives(LedgerRequest::Collect(Box::new(collect)));
-        survives(LedgerRequest::Release { placement: placement(), job });
-        let store = StoreId { group: Group::Whole, shard: 2 };
-        survives(LedgerRequest::Expired {
-            placement: placement(),
-            store,
-            epoch: 19,
-            uncollected: 20,
-        });
-        survives(LedgerResponse::Status(LedgerStatus { collections: 1, ..Default::default() }));
-        survives(LedgerResponse::Released(vec![job]));
-        survives(LedgerResponse::Share(vec![20; 60]));
-        survives(LedgerResponse::Opened(vec![(interval(), vec![])]));
-        survives(LedgerResponse::Busy);
-    }
-}
+mod tests;

@@ -40,6 +40,7 @@ use crate::{
     batch::{BatchBucket, BucketRange},
     error::{Internal, ReportError},
     ids::{AggregationJobId, ReportId, TaskId},
+    metrics::Totals,
     time::Time,
 };
 
@@ -254,6 +255,16 @@ pub trait LedgerTables {
     /// # Errors
     /// The database's.
     fn unregister(&mut self, store: &StoreId) -> StoreResult<()>;
+    /// What became of reports and requests that no living store counts; nothing if none was written.
+    ///
+    /// # Errors
+    /// The database's.
+    fn books(&mut self) -> StoreResult<Totals>;
+    /// Writes it (1 row).
+    ///
+    /// # Errors
+    /// The database's.
+    fn put_books(&mut self, books: &Totals) -> StoreResult<()>;
     /// Records what a store forgot uncollected (1 row); the last word counts.
     ///
     /// # Errors
@@ -264,16 +275,36 @@ pub trait LedgerTables {
     /// # Errors
     /// The database's.
     fn expired_total(&mut self) -> StoreResult<u64>;
-    /// Creates the table of jobs deleted in an epoch.
+    /// Creates the tables of an epoch: of jobs that were deleted in it, and of those that were noted.
     ///
     /// # Errors
     /// The database's.
-    fn create_released(&mut self, epoch: u32) -> StoreResult<()>;
-    /// Drops it.
+    fn create_epoch(&mut self, epoch: u32) -> StoreResult<()>;
+    /// Drops them.
     ///
     /// # Errors
     /// The database's.
-    fn drop_released(&mut self, epoch: u32) -> StoreResult<()>;
+    fn drop_epoch(&mut self, epoch: u32) -> StoreResult<()>;
+    /// Records that this job, with this request, was noted (1 row).
+    ///
+    /// # Errors
+    /// The database's.
+    fn put_noted(
+        &mut self,
+        epoch: u32,
+        job: &AggregationJobId,
+        digest: &RequestDigest,
+    ) -> StoreResult<()>;
+    /// Whether it was noted in this epoch.
+    ///
+    /// # Errors
+    /// The database's.
+    fn is_noted(
+        &mut self,
+        epoch: u32,
+        job: &AggregationJobId,
+        digest: &RequestDigest,
+    ) -> StoreResult<bool>;
     /// Records that the leader deleted a job (1 row, or none if recorded).
     ///
     /// # Errors

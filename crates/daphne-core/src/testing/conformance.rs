@@ -4,10 +4,11 @@
 //! A case panics when the protocol is broken; the suite runs all of [`CASES`].
 
 mod collections;
+mod counting;
 mod rounds;
 mod stores;
 
-use self::{collections::*, rounds::*, stores::*};
+use self::{collections::*, counting::*, rounds::*, stores::*};
 use crate::{
     batch::{BatchBucket, BatchMode, BucketRange, Checksum},
     error::{AbortKind, ReportError},
@@ -18,8 +19,8 @@ use crate::{
         Objects,
         message::{
             AggregateStoreRequest, AggregateStoreResponse as Answer, Collect, Commit, Content,
-            JobStoreRequest, JobStoreResponse, JobsInRange, LedgerRequest, LedgerResponse, Slice,
-            StoreAction,
+            JobStoreRequest, JobStoreResponse, JobsInRange, LedgerRequest, LedgerResponse,
+            LedgerStatus, Slice, StoreAction,
         },
         placement::{Group, Placement, StoreId},
     },
@@ -91,6 +92,7 @@ pub fn commit(job_number: u8, slices: Vec<Slice>) -> Commit {
         param: Vec::new(),
         slices,
         refused: Vec::new(),
+        unrecorded: Vec::new(),
         open: Some(Vec::new()),
         readmit: Vec::new(),
     }
@@ -225,6 +227,20 @@ impl<'a, O: Objects> Subject<'a, O> {
         }
     }
 
+    /// How the task is doing, its batches included, when all stores have answered.
+    pub async fn status(&self) -> LedgerStatus {
+        let (placement, field) = (self.placement, self.field);
+        let ask = LedgerRequest::Status { placement, field, batches: true, after: None };
+        for _ in 0..1_000 {
+            match self.ask_ledger(ask.clone()).await {
+                LedgerResponse::Status(status) if status.is_complete() => return *status,
+                LedgerResponse::Status(_) => {}
+                other => panic!("a status was answered with {other:?}"),
+            }
+        }
+        panic!("some store never answers")
+    }
+
     /// Asks the ledger to collect.
     pub async fn collect(&self, collect: &Collect) -> LedgerResponse {
         self.ask_ledger(LedgerRequest::Collect(Box::new(collect.clone()))).await
@@ -306,4 +322,8 @@ cases!(
     a_deleted_job_of_several_rounds_takes_no_step,
     large_states_are_kept_whole,
     large_shares_are_kept_whole,
+    a_job_is_counted_once,
+    what_no_store_was_asked_about_is_counted_once,
+    what_a_store_counted_outlives_it,
+    a_status_tells_what_is_in_the_batches,
 );

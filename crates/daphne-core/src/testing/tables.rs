@@ -11,6 +11,7 @@ use super::runs::MemoryRuns;
 use crate::{
     batch::{BatchBucket, BucketRange},
     ids::{AggregationJobId, TaskId},
+    metrics::Totals,
     store::{
         AggregateTables, Claim, Database, JobTables, LedgerTables, RecordedJob, SteppedJob,
         SteppedJobBody, StoreError, StoreResult, VisitJob, VisitJobIds, VisitMerged,
@@ -294,6 +295,8 @@ pub struct MemoryLedgerTables {
     expired: BTreeMap<(StoreId, u32), u64>,
     released: BTreeMap<u32, BTreeSet<AggregationJobId>>,
     pending: Option<Pending>,
+    noted: BTreeMap<u32, BTreeSet<(AggregationJobId, RequestDigest)>>,
+    books: Totals,
     collections: BTreeMap<RequestDigest, CollectionRow>,
     answers: BTreeMap<RequestDigest, Vec<u8>>,
 }
@@ -332,14 +335,44 @@ impl LedgerTables for MemoryLedgerTables {
         Ok(self.expired.values().sum())
     }
 
-    fn create_released(&mut self, epoch: u32) -> StoreResult<()> {
+    fn books(&mut self) -> StoreResult<Totals> {
+        Ok(self.books.clone())
+    }
+
+    fn put_books(&mut self, books: &Totals) -> StoreResult<()> {
+        self.books = books.clone();
+        Ok(())
+    }
+
+    fn put_noted(
+        &mut self,
+        epoch: u32,
+        job: &AggregationJobId,
+        digest: &RequestDigest,
+    ) -> StoreResult<()> {
+        no_table(self.noted.get_mut(&epoch))?.insert((*job, *digest));
+        Ok(())
+    }
+
+    fn is_noted(
+        &mut self,
+        epoch: u32,
+        job: &AggregationJobId,
+        digest: &RequestDigest,
+    ) -> StoreResult<bool> {
+        Ok(no_table(self.noted.get(&epoch))?.contains(&(*job, *digest)))
+    }
+
+    fn create_epoch(&mut self, epoch: u32) -> StoreResult<()> {
+        self.noted.insert(epoch, BTreeSet::new());
         match self.released.insert(epoch, BTreeSet::new()) {
             None => Ok(()),
             Some(_) => Err(StoreError("a table was created twice".to_owned())),
         }
     }
 
-    fn drop_released(&mut self, epoch: u32) -> StoreResult<()> {
+    fn drop_epoch(&mut self, epoch: u32) -> StoreResult<()> {
+        self.noted.remove(&epoch);
         no_table(self.released.remove(&epoch)).map(|_| ())
     }
 

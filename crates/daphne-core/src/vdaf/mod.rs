@@ -43,19 +43,53 @@ pub use share::{FieldKind, ShareError};
 /// One report did not verify.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VerifyError {
-    /// The public share or our input share cannot be decoded. The client's fault.
-    #[error("a share of the report cannot be decoded")]
-    UndecodableShare,
-    /// The proof is wrong, or the peer's ping-pong message is malformed. The client's fault or the peer's.
+    /// The public share cannot be decoded. The client's fault.
+    #[error("the public share of the report cannot be decoded")]
+    PublicShare,
+    /// Our input share cannot be decoded. The client's fault.
+    #[error("the input share of the report cannot be decoded")]
+    InputShare,
+    /// The peer's ping-pong message, or the verifier share in it, cannot be decoded. The peer's fault.
+    #[error("the peer's verifier share cannot be decoded")]
+    PeerShare,
+    /// The peer's ping-pong message, or the verifier message in it, cannot be decoded. The peer's fault.
+    #[error("the peer's verifier message cannot be decoded")]
+    PeerMessage,
+    /// The peer's ping-pong message is of another kind than the one that comes next. The peer's fault.
+    #[error("the peer is at another step")]
+    PeerStep,
+    /// The peer's ping-pong message is its last, and more must come before it. The peer's fault.
+    #[error("the peer finishes too early")]
+    PeerFinish,
+    /// Verification cannot begin with these shares. The client's fault, or the peer's for its parameter.
+    #[error("verification cannot begin")]
+    Init,
+    /// The verifier message does not fit what was computed before. The client's fault or the peer's.
+    #[error("the verifier message does not fit")]
+    Step,
+    /// The proof is wrong, or what was remembered is of another VDAF. The client's fault, or ours.
     #[error("the report does not verify")]
     Refused,
+}
+
+impl VerifyError {
+    /// Whether a share of the report cannot be decoded. All else is a report that does not verify.
+    pub const fn is_undecodable_share(self) -> bool {
+        matches!(self, Self::PublicShare | Self::InputShare)
+    }
 }
 
 impl From<VerifyError> for ReportError {
     fn from(e: VerifyError) -> Self {
         match e {
-            VerifyError::UndecodableShare => Self::InvalidMessage,
-            VerifyError::Refused => Self::VdafVerifyError,
+            VerifyError::PublicShare | VerifyError::InputShare => Self::InvalidMessage,
+            VerifyError::PeerShare
+            | VerifyError::PeerMessage
+            | VerifyError::PeerStep
+            | VerifyError::PeerFinish
+            | VerifyError::Init
+            | VerifyError::Step
+            | VerifyError::Refused => Self::VdafVerifyError,
         }
     }
 }
@@ -390,7 +424,7 @@ impl Vdaf {
     /// two. VDAF-08 §5.8, VDAF-18 §5.7.1.
     ///
     /// # Errors
-    /// [`VerifyError::Refused`], the fault of the client or the helper; also for the state or parameter of another
+    /// [`VerifyError`], the fault of the client or the helper; also for the state or parameter of another
     /// VDAF, which is ours.
     pub fn leader_continued(
         &self,
@@ -474,7 +508,7 @@ impl Vdaf {
     /// VDAF-08 §5.8, VDAF-18 §5.7.1.
     ///
     /// # Errors
-    /// [`VerifyError::Refused`], the leader's fault; also for the state or parameter of another VDAF, which is ours.
+    /// [`VerifyError`], the leader's fault; also for the state or parameter of another VDAF, which is ours.
     pub fn helper_continued(
         &self,
         ctx: &[u8],

@@ -12,7 +12,7 @@ use prio08::{
     },
     idpf::IdpfInput,
     topology::ping_pong::{
-        PingPongContinuedValue, PingPongMessage, PingPongState, PingPongTopology,
+        PingPongContinuedValue, PingPongError, PingPongMessage, PingPongState, PingPongTopology,
     },
     vdaf::{
         Aggregatable as _, AggregateShare, Aggregator, Client, Collector, OutputShare, Vdaf,
@@ -335,9 +335,9 @@ fn decode_shares<V: Vdaf>(
 ) -> Result<(V::PublicShare, V::InputShare), VerifyError> {
     Ok((
         V::PublicShare::get_decoded_with_param(vdaf, public_share)
-            .map_err(|_| VerifyError::UndecodableShare)?,
+            .map_err(|_| VerifyError::PublicShare)?,
         V::InputShare::get_decoded_with_param(&(vdaf, aggregator), input_share)
-            .map_err(|_| VerifyError::UndecodableShare)?,
+            .map_err(|_| VerifyError::InputShare)?,
     ))
 }
 
@@ -434,13 +434,13 @@ where
     Output: From<V::OutputShare>,
 {
     let shares = decode_shares(vdaf, 1, public_share, input_share)?;
-    let inbound = read(inbound)?;
+    let inbound = read(inbound).map_err(|_| VerifyError::PeerShare)?;
     let (state, message) = vdaf
         .helper_initialized(verify_key.seed()?, agg_param, nonce, &shares.0, &shares.1, &inbound)
         .and_then(|transition| transition.evaluate(vdaf))
-        .map_err(|_| VerifyError::Refused)?;
+        .map_err(|e| why(&e, &inbound))?;
     if !vdaf.leader_agrees(public_share, &message) {
-        return Err(VerifyError::Refused);
+        return Err(VerifyError::Step);
     }
     let state = match state {
         PingPongState::Finished(output) => Ok(output.into()),
@@ -459,13 +459,33 @@ where
     V::PrepareState: TryFrom<VerifyState>,
     Output: From<V::OutputShare>,
 {
+    let inbound = read(inbound).map_err(|_| VerifyError::PeerMessage)?;
     let state = state.try_into().map_err(|_| VerifyError::Refused)?;
     let value = vdaf
-        .helper_continued(PingPongState::Continued(state), agg_param, &read(inbound)?)
-        .map_err(|_| VerifyError::Refused)?;
+        .helper_continued(PingPongState::Continued(state), agg_param, &inbound)
+        .map_err(|e| why(&e, &inbound))?;
     match value {
         PingPongContinuedValue::FinishedNoMessage { output_share } => Ok(output_share.into()),
         PingPongContinuedValue::WithMessage { .. } => Err(VerifyError::Refused),
+    }
+}
+
+/// What `prio` says of a report at the helper, after the leader's message.
+fn why(e: &PingPongError, inbound: &PingPongMessage) -> VerifyError {
+    match e {
+        PingPongError::VdafPrepareInit(_) => VerifyError::Init,
+        PingPongError::VdafPrepareSharesToPrepareMessage(_) => VerifyError::Refused,
+        PingPongError::VdafPrepareNext(_) => VerifyError::Step,
+        PingPongError::CodecPrepShare(_) => VerifyError::PeerShare,
+        PingPongError::CodecPrepMessage(_) => VerifyError::PeerMessage,
+        PingPongError::PeerMessageMismatch { .. } => match inbound {
+            PingPongMessage::Finish { .. } => VerifyError::PeerFinish,
+            PingPongMessage::Initialize { .. } | PingPongMessage::Continue { .. } => {
+                VerifyError::PeerStep
+            }
+        },
+        // `prio` may name more; so far that is us being at the wrong step, which we never are.
+        _ => VerifyError::Refused,
     }
 }
 

@@ -11,7 +11,9 @@ use prio18::{
         types::{Count, Histogram, MultihotCountVec, Sum, SumVec},
     },
     idpf::IdpfInput,
-    topology::ping_pong::{Continued, PingPongMessage, PingPongState, PingPongTopology},
+    topology::ping_pong::{
+        Continued, PingPongError, PingPongMessage, PingPongState, PingPongTopology,
+    },
     vdaf::{
         Aggregatable as _, AggregateShare, Aggregator, Client, Collector, OutputShare, Vdaf,
         poplar1::{Poplar1, Poplar1FieldVec, Poplar1VerifierState},
@@ -339,9 +341,9 @@ fn decode_shares<V: Vdaf>(
 ) -> Result<(V::PublicShare, V::InputShare), VerifyError> {
     Ok((
         V::PublicShare::get_decoded_with_param(vdaf, public_share)
-            .map_err(|_| VerifyError::UndecodableShare)?,
+            .map_err(|_| VerifyError::PublicShare)?,
         V::InputShare::get_decoded_with_param(&(vdaf, aggregator), input_share)
-            .map_err(|_| VerifyError::UndecodableShare)?,
+            .map_err(|_| VerifyError::InputShare)?,
     ))
 }
 
@@ -436,7 +438,7 @@ where
     Output: From<V::OutputShare>,
 {
     let shares = decode_shares(vdaf, 1, public_share, input_share)?;
-    let inbound = read(inbound)?;
+    let inbound = read(inbound).map_err(|_| VerifyError::PeerShare)?;
     let state = vdaf
         .helper_initialized(
             verify_key.seed()?,
@@ -448,11 +450,11 @@ where
             &inbound,
         )
         .and_then(|continuation| continuation.evaluate(ctx, vdaf))
-        .map_err(|_| VerifyError::Refused)?;
+        .map_err(|e| why(&e, &inbound))?;
     match state {
         PingPongState::FinishedWithOutbound { output_share, message } => {
             if !vdaf.leader_agrees(ctx, public_share, &message) {
-                return Err(VerifyError::Refused);
+                return Err(VerifyError::Step);
             }
             Ok((Ok(output_share.into()), write(&message)?))
         }
@@ -474,14 +476,34 @@ where
     V::VerifyState: TryFrom<VerifyState>,
     Output: From<V::OutputShare>,
 {
+    let inbound = read(inbound).map_err(|_| VerifyError::PeerMessage)?;
     let state = state.try_into().map_err(|_| VerifyError::Refused)?;
     let state = vdaf
-        .helper_continued(ctx, agg_param, state, &read(inbound)?)
+        .helper_continued(ctx, agg_param, state, &inbound)
         .and_then(|continuation| continuation.evaluate(ctx, vdaf))
-        .map_err(|_| VerifyError::Refused)?;
+        .map_err(|e| why(&e, &inbound))?;
     match state {
         PingPongState::Finished { output_share } => Ok(output_share.into()),
         _ => Err(VerifyError::Refused),
+    }
+}
+
+/// What `prio` says of a report at the helper, after the leader's message.
+fn why(e: &PingPongError, inbound: &PingPongMessage) -> VerifyError {
+    match e {
+        PingPongError::VdafVerifyInit(_) => VerifyError::Init,
+        PingPongError::VdafVerifierSharesToMessage(_) => VerifyError::Refused,
+        PingPongError::VdafVerifyNext(_) => VerifyError::Step,
+        PingPongError::CodecVerifierShare(_) => VerifyError::PeerShare,
+        PingPongError::CodecVerifierMessage(_) => VerifyError::PeerMessage,
+        PingPongError::PeerMessageMismatch { .. } => match inbound {
+            PingPongMessage::Finish { .. } => VerifyError::PeerFinish,
+            PingPongMessage::Initialize { .. } | PingPongMessage::Continue { .. } => {
+                VerifyError::PeerStep
+            }
+        },
+        // `prio` may name more.
+        _ => VerifyError::Refused,
     }
 }
 

@@ -5,7 +5,7 @@
 //! | `POST /admin/tasks` | `TaskSpec` | 201, or 200 if it exists with these parameters: `TaskParameters` |
 //! | `GET /admin/tasks[?after=ID][&limit=N]` | | 200: `{"tasks": [..], "next": ID}`; `next` while there may be more |
 //! | `GET /admin/tasks/{id}` | | 200: `TaskParameters` |
-//! | `GET /admin/tasks/{id}/status` | | 200: `LedgerStatus` |
+//! | `GET /admin/tasks/{id}/status` | | 200: `TaskStatus` |
 //! | `DELETE /admin/tasks/{id}[?purge_after=SECONDS]` | | 204; the id is never used again |
 //! | `GET /admin/tasks/{id}/leader_tokens` | | 200: `{"leader_tokens": [{"name"}, ..]}` |
 //! | `POST /admin/tasks/{id}/leader_tokens` | `{"leader_token"}` or `{"leader_token_hash"}` | 200, as above |

@@ -1,22 +1,19 @@
 //! Tasks.
 
 use daphne_core::{
-    error::{Abort, AbortKind, Error, Internal},
+    error::{Abort, AbortKind, Error},
     ids::TaskId,
-    store::{
-        Objects,
-        config_store::{PURGE_AFTER_MAX_S, TASKS_PAGE_MAX},
-        message::{LedgerRequest, LedgerResponse},
-    },
+    metrics::TaskStatus,
+    store::config_store::{PURGE_AFTER_MAX_S, TASKS_PAGE_MAX},
     task::TaskSpec,
     time::Duration,
 };
 use serde_json::json;
-use storage_proxy::{config::Created, objects::ObjectCaller};
+use storage_proxy::config::Created;
 use worker::{Request, Response};
 
 use super::{bad, read_json, task_id};
-use crate::{app::RequestContext, respond};
+use crate::{app::RequestContext, metrics, respond};
 
 const PAGE_DEFAULT: u32 = 100;
 
@@ -68,15 +65,13 @@ pub async fn show_task(context: &RequestContext<'_>, id: TaskId) -> Result<Respo
     respond::json(&task.ok_or_else(no_such_task)?.parameters, 200)
 }
 
-/// How the task is doing, as its ledger knows. A task that is deleted has no status, even before it is purged.
+/// How the task is doing, as its ledger and its stores know. A task that is deleted has no status, even before it is purged.
 pub async fn show_status(context: &RequestContext<'_>, id: TaskId) -> Result<Response, Error> {
-    context.config.task(context.env, &id, context.now).await?.ok_or_else(no_such_task)?;
-    let objects = ObjectCaller::new(context.env.clone());
-    match objects.ledger(&id, LedgerRequest::Status).await {
-        Ok(LedgerResponse::Status(status)) => respond::json(&status, 200),
-        Ok(_) => Err(Internal::Broken("the ledger answered out of turn".to_owned()).into()),
-        Err(e) => Err(Internal::from(e).into()),
-    }
+    let task =
+        context.config.task(context.env, &id, context.now).await?.ok_or_else(no_such_task)?;
+    let task = &task.parameters;
+    let status = metrics::task_status(context.env, task, true, metrics::PAGES_MAX).await?;
+    respond::json(&TaskStatus::new(task, &status, context.now), 200)
 }
 
 pub async fn delete_task(

@@ -44,7 +44,10 @@ pub async fn post(
         Ok(LedgerResponse::Share(share)) => {
             respond::message(VERSION, Message::AggregateShare, share)
         }
-        Ok(LedgerResponse::Refused(abort)) => Err(abort.into()),
+        Ok(LedgerResponse::Refused(abort)) => {
+            outcome.refusal_is_counted();
+            Err(abort.into())
+        }
         Ok(LedgerResponse::Busy) => {
             Err(Internal::Unavailable("another collection is under way".to_owned()).into())
         }

@@ -66,10 +66,14 @@ async fn leaders_task(
     let id = task_id(&found.task)?;
     outcome.task(id);
     let Some(task) = known_task(context, request, &id).await? else {
-        return taskprov::opt_in(context, request, &id, outcome).await;
+        let task = taskprov::opt_in(context, request, &id, outcome).await?;
+        outcome.is_of_leader(id);
+        return Ok(task);
     };
     taskprov::check_leader(context, request, &task).await?;
     limits::leader(context.env, &task.parameters).await?;
+    // What is refused for being too much is not counted: that would be work, too.
+    outcome.is_of_leader(id);
     taskprov::check_header(request, &id)?;
     Ok(task)
 }

@@ -5,8 +5,10 @@
 use super::{
     AggregateStore, AggregateTables, Database, StoreMeta, StoreResult, forgets_at_once,
     pack::{self, Fates},
+    totals,
 };
 use crate::{
+    metrics::Totals,
     store::{
         Objects,
         message::{LedgerRequest, LedgerResponse},
@@ -169,7 +171,7 @@ where
         meta: &StoreMeta,
         now: Time,
     ) -> StoreResult<Forgotten> {
-        let counted = self.transaction(|tables, _| {
+        let counted = self.transaction(|tables, live| {
             let Some(mut meta) = tables.meta()? else { return Ok(None) };
             if meta.frozen.is_some() {
                 return Ok(None);
@@ -187,14 +189,20 @@ where
                 meta.closing = true;
                 tables.put_meta(&meta)?;
             }
-            Ok(Some((number, uncollected)))
+            // A store of the whole task counts on when an epoch of it has ended.
+            let totals = if forgets_at_once(&meta.store) {
+                totals::of_all_jobs(tables, live, &meta)?
+            } else {
+                Totals::default()
+            };
+            Ok(Some((number, uncollected, Box::new(totals))))
         })?;
-        let Some((epoch, uncollected)) = counted else {
+        let Some((epoch, uncollected, totals)) = counted else {
             return Ok(Forgotten::NotYet);
         };
         // The ledger first: what is lost is to be known, even if this is cut off and done again.
         let (placement, store) = (meta.placement, meta.store);
-        let tell = LedgerRequest::Expired { placement, store, epoch, uncollected };
+        let tell = LedgerRequest::Expired { placement, store, epoch, uncollected, totals };
         if objects.ledger(&meta.placement.task_id, tell).await != Ok(LedgerResponse::Done) {
             return Ok(Forgotten::NotYet);
         }
@@ -206,8 +214,7 @@ where
             if meta.frozen.is_some() {
                 return Ok(Forgotten::NotYet);
             }
-            *live = None;
-            pack::forget(tables, &mut meta, epoch)?;
+            pack::forget(tables, live, &mut meta, epoch)?;
             // Its reports are too old, and what arrived of them was forgotten with its epoch.
             let oldest = meta.placement.epoch_deadline(meta.placement.epoch(now));
             let lifetime = oldest.as_seconds().saturating_sub(now.as_seconds()).saturating_mul(2);

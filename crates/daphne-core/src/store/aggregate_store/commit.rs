@@ -9,6 +9,7 @@ use super::{
 use crate::{
     batch::BatchBucket,
     ids::{AggregationJobId, ReportId},
+    metrics::{Failure, Tally},
     store::{
         message::{Commit, RequestDigest, Slice},
         placement::Group,
@@ -87,7 +88,7 @@ pub(super) fn commit_job<T: AggregateTables>(
         meta.levels.insert(place, level);
         must_write = true;
     }
-    let row = job_row(commit, (u64::from(generation) << 32) | u64::from(live.rows))?;
+    let row = job_row(commit, (u64::from(generation) << 32) | u64::from(live.rows), now)?;
     tables.insert_job(generation, &row)?;
     live.add(meta.field, &row.head, &row.ids)?;
     let refused = row.recorded.refused;
@@ -410,17 +411,20 @@ fn take_over(
     Ok(None)
 }
 
-fn job_row(commit: Commit, seq: u64) -> StoreResult<JobRow> {
+fn job_row(commit: Commit, seq: u64, at: Time) -> StoreResult<JobRow> {
+    let mut tally = Tally { accepted: 0, failures: commit.unrecorded };
     let (mut slices, mut ids, mut shares) = (Vec::new(), Vec::new(), Vec::new());
     for slice in commit.slices {
         let malformed = || StoreError("malformed slice".to_owned());
         if slice.ids.is_empty() || !slice.ids.len().is_multiple_of(ReportId::LEN) {
             return Err(malformed());
         }
+        let report_count =
+            u32::try_from(slice.ids.len() / ReportId::LEN).map_err(|_| malformed())?;
+        tally.accepted = tally.accepted.saturating_add(report_count);
         slices.push(SliceHead {
             bucket: slice.bucket,
-            report_count: u32::try_from(slice.ids.len() / ReportId::LEN)
-                .map_err(|_| malformed())?,
+            report_count,
             checksum: slice.checksum,
             min_time: slice.min_time,
             max_time: slice.max_time,
@@ -433,8 +437,9 @@ fn job_row(commit: Commit, seq: u64) -> StoreResult<JobRow> {
         shares.extend_from_slice(&slice.share);
     }
     let refused: Refused = commit.refused;
+    refused.iter().for_each(|(_, error)| tally.refuse(Failure::recorded(*error)));
     Ok(JobRow {
-        head: JobHead { job: commit.job, param: commit.param, seq, slices },
+        head: JobHead { job: commit.job, param: commit.param, seq, slices, tally, at },
         recorded: RecordedJob { digest: commit.digest, refused },
         ids,
         shares,

@@ -6,12 +6,14 @@
 //! - [`commit`](self) (`commit.rs`): records a job, or says why not.
 //! - `collection.rs`: gather, freeze, seal, thaw.
 //! - `pack.rs`: generations of jobs, and how finished ones shrink.
+//! - `totals.rs`: what became of reports, and what is in the batches.
 //! - `alarm.rs`: what is done in the background, and when a store forgets.
 
 mod alarm;
 mod collection;
 mod commit;
 mod pack;
+mod totals;
 
 use std::{
     cell::{Cell, RefCell},
@@ -24,7 +26,10 @@ pub(crate) use self::collection::merge_share;
 pub use self::{alarm::Alarmed, pack::Limits};
 use super::{
     AggregateTables, Database, RecordedJob, StoreError, StoreResult,
-    message::{AggregateStoreRequest, AggregateStoreResponse as Response, Content, StoreAction},
+    message::{
+        AggregateStoreRequest, AggregateStoreResponse as Response, Content, StoreAction,
+        StoreTotals,
+    },
     placement::{Group, Placement, StoreId},
     replay::{Recent, Runs},
 };
@@ -32,6 +37,7 @@ use crate::{
     batch::{BatchBucket, BucketRange, Checksum},
     error::ReportError,
     ids::{AggregationJobId, ReportId},
+    metrics::{Tally, Totals},
     time::{Duration, Time},
     vdaf::FieldKind,
 };
@@ -64,6 +70,8 @@ pub struct StoreMeta {
     pub next_table: u32,
     /// The levels at which reports were aggregated, ascending, if the task's VDAF has any: Poplar1.
     pub levels: Vec<u16>,
+    /// What became of all jobs but those of the newest generation, which are counted where they are.
+    pub totals: Totals,
 }
 
 /// What arrived in one epoch. It is forgotten together.
@@ -150,6 +158,10 @@ pub struct JobHead {
     pub seq: u64,
     /// Its slices.
     pub slices: Vec<SliceHead>,
+    /// What became of its reports. It does not change with the slices.
+    pub tally: Tally,
+    /// When it was recorded.
+    pub at: Time,
 }
 
 /// One job in one store.
@@ -182,6 +194,7 @@ struct Live {
     recent: Recent,
     rows: u32,
     share_bytes: u64,
+    totals: Totals,
 }
 
 /// An `AggregateStore`: its database, and what it keeps in memory between requests.
@@ -252,6 +265,7 @@ where
                 epochs: Vec::new(),
                 next_table: 0,
                 levels: Vec::new(),
+                totals: Totals::default(),
             });
             let response = match action {
                 StoreAction::Commit(c) => {
@@ -271,6 +285,10 @@ where
                 StoreAction::GatherJobs { range, param } => {
                     Response::Jobs(collection::jobs_in(tables, &meta, &range, &param)?)
                 }
+                StoreAction::Totals { batches } => Response::Totals(Box::new(StoreTotals {
+                    totals: totals::of_all_jobs(tables, live, &meta)?,
+                    ..if batches { totals::batches(tables, &meta)? } else { Default::default() }
+                })),
                 StoreAction::Freeze { attempt, range, param, exclude, version } => {
                     let frozen = FrozenRange { attempt, range, param };
                     collection::freeze(tables, &mut meta, frozen, &exclude, version)?
@@ -334,6 +352,8 @@ fn after_the_end(action: &StoreAction) -> Response {
             Response::Gathered { content: Default::default(), contested: false }
         }
         StoreAction::GatherJobs { .. } => Response::Jobs(Default::default()),
+        // What it counted is with the ledger, which may not have been when it was read: a sum must not seem less.
+        StoreAction::Totals { .. } => Response::Expired,
         // There is nothing, and never will be again: a collection that has it registered still must not fail for it.
         StoreAction::Freeze { version, .. } if *version == Content::default().version() => {
             Response::Frozen

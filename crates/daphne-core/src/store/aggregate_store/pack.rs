@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     AggregateTables, Epoch, Generation, JobHead, JobRow, Live, RecordedJob, SliceHead, StoreError,
     StoreMeta, StoreResult, collection, ids_by_slice, is_sealed, report_ids, shares_by_slice,
+    totals,
 };
 use crate::{
     batch::BatchBucket,
@@ -52,7 +53,8 @@ impl Limits {
 
 impl Live {
     fn new(key: [u8; 16]) -> Self {
-        Self { recent: Recent::new(key), rows: 0, share_bytes: 0 }
+        let (rows, share_bytes, totals) = Default::default();
+        Self { recent: Recent::new(key), rows, share_bytes, totals }
     }
 
     /// Takes note of a job in the newest generation.
@@ -69,6 +71,7 @@ impl Live {
             }
         }
         self.rows += 1;
+        self.totals.add(&head.tally, head.at);
         self.share_bytes += head.slices.iter().map(|s| u64::from(s.share_len)).sum::<u64>();
         Ok(())
     }
@@ -178,6 +181,7 @@ fn flush(
     meta: &mut StoreMeta,
 ) -> StoreResult<()> {
     let Some(epoch) = meta.epochs.last_mut() else { return Ok(()) };
+    meta.totals.merge(&std::mem::take(&mut live.totals));
     epoch.runs.flush(tables, &mut meta.next_table, &live.recent.take_sorted())?;
     if let Some(generation) = epoch.generations.last_mut() {
         generation.rows = live.rows;
@@ -389,15 +393,21 @@ pub(super) fn uncollected(tables: &mut impl AggregateTables, epoch: &Epoch) -> S
     Ok(total)
 }
 
-/// Forgets an epoch.
+/// Forgets an epoch, but not what became of its reports.
 pub(super) fn forget(
     tables: &mut impl AggregateTables,
+    live: &mut Option<Live>,
     meta: &mut StoreMeta,
     number: u32,
 ) -> StoreResult<()> {
     let Some(at) = meta.epochs.iter().position(|e| e.number == number) else {
         return Ok(());
     };
+    if at + 1 == meta.epochs.len() {
+        // The newest generation goes with it.
+        meta.totals = totals::of_all_jobs(tables, live, meta)?;
+    }
+    *live = None;
     let epoch = meta.epochs.remove(at);
     for table in epoch.job_tables() {
         tables.drop_generation(table)?;

@@ -10,6 +10,7 @@
 //! delete. Where the sums differ from the leader's, its count and checksum say which jobs it counts
 //! ([`super::exclusion`]).
 
+mod books;
 mod collect;
 
 use std::cell::Cell;
@@ -21,13 +22,15 @@ use super::{
     Database, LedgerTables, Objects, StoreError, StoreResult,
     message::{
         AggregateStoreRequest, AggregateStoreResponse, JobStoreRequest, JobStoreResponse,
-        LedgerRequest, LedgerResponse, LedgerStatus, RequestDigest, StoreAction, whole_task_stores,
+        LedgerRequest, LedgerResponse, RequestDigest, StoreAction, whole_task_stores,
     },
     placement::{Group, Placement, StoreId},
 };
 use crate::{
     batch::{BucketRange, Checksum},
+    error::Abort,
     ids::AggregationJobId,
+    metrics::{Refusal, Resource},
     time::{Duration, Time},
     vdaf::FieldKind,
 };
@@ -53,7 +56,7 @@ pub struct LedgerMeta {
     pub attempt: u64,
     /// The task's frozen numbers, known since the first message that carried them.
     pub task: Option<(Placement, FieldKind)>,
-    /// Epochs that have a table of deleted jobs, oldest first.
+    /// Epochs that have tables of deleted and of noted jobs, oldest first.
     pub released_epochs: Vec<u32>,
     /// The task is gone, and its stores with it: nothing is collected any more.
     pub closed: bool,
@@ -110,6 +113,7 @@ pub trait LedgerHost {
 pub struct Ledger<D> {
     db: D,
     locked_at: Cell<Option<Time>>,
+    heard: books::Heard,
 }
 
 /// Releases the lock it took, whatever became of its holder.
@@ -129,7 +133,7 @@ where
 {
     /// The ledger in `db`. Reads nothing yet.
     pub fn new(db: D) -> Self {
-        Self { db, locked_at: Cell::new(None) }
+        Self { db, locked_at: Cell::new(None), heard: books::Heard::default() }
     }
 
     /// The database.
@@ -164,7 +168,7 @@ where
             LedgerRequest::Released(jobs) => {
                 self.db.transaction(|t| Ok(LedgerResponse::Released(released(t, &jobs)?)))
             }
-            LedgerRequest::Expired { placement: _, store, epoch, uncollected } => {
+            LedgerRequest::Expired { placement: _, store, epoch, uncollected, totals } => {
                 self.db.transaction(|t| {
                     if store.group != Group::Whole && t.meta()?.task.is_none() {
                         // Such a store was registered here, so this ledger was purged since: a late request brought the store
@@ -172,20 +176,33 @@ where
                         return Ok(LedgerResponse::Done);
                     }
                     t.put_expired(&store, epoch, uncollected)?;
+                    // It is registered until it has said this: so it is counted once.
+                    if let Group::Run(n) = store.group
+                        && t.registered(n, n)?.contains(&store)
+                    {
+                        let mut books = t.books()?;
+                        books.merge(&totals);
+                        t.put_books(&books)?;
+                    }
                     t.unregister(&store)?;
                     Ok(LedgerResponse::Done)
                 })
             }
-            LedgerRequest::Status => self.db.transaction(|t| {
-                let (collections, collected_reports) = t.collected_totals()?;
-                Ok(LedgerResponse::Status(LedgerStatus {
-                    collections,
-                    collected_reports,
-                    expired_reports: t.expired_total()?,
-                    collecting: t.pending()?.is_some(),
-                }))
-            }),
+            LedgerRequest::Note { placement, job, digest, tally } => {
+                self.db.transaction(|t| {
+                    books::note(t, &placement, &job, &digest, &tally, host.now())
+                })?;
+                Ok(LedgerResponse::Done)
+            }
+            LedgerRequest::Refused(refusal) => {
+                self.hear(host, *refusal).await?;
+                Ok(LedgerResponse::Done)
+            }
+            LedgerRequest::Status { placement, field, batches, after } => {
+                self.status(objects, (placement, field), batches, after).await
+            }
             LedgerRequest::Purge { placement, field, again } => {
+                self.heard.forget();
                 self.remember_task(placement, field)?;
                 if again {
                     self.close()?;
@@ -194,7 +211,13 @@ where
             }
             LedgerRequest::Collect(collect) => {
                 self.remember_task(collect.placement, collect.field)?;
-                self.collect(objects, host, &collect).await
+                let response = self.collect(objects, host, &collect).await?;
+                if let LedgerResponse::Refused(Abort { kind, detail }) = &response {
+                    let (kind, detail) = (*kind, detail.clone());
+                    let resource = Resource::AggregateShares;
+                    self.hear(host, Refusal { resource, kind, detail }).await?;
+                }
+                Ok(response)
             }
         }
     }
@@ -205,6 +228,7 @@ where
     /// # Errors
     /// The database's.
     pub async fn tidy(&self, objects: &impl Objects, host: &impl LedgerHost) -> StoreResult<bool> {
+        self.write_what_was_heard(host.now())?;
         let rolled_back = match self.lock(host.now()) {
             Some(_lock) => self.roll_back(objects).await?,
             None => false,
@@ -446,15 +470,25 @@ where
         stores: &'a [StoreId],
         action: F,
     ) -> StoreResult<impl Stream<Item = Option<AggregateStoreResponse>> + use<'a, D, O, F>> {
-        let (placement, field) = self
+        let task = self
             .task()?
             .ok_or_else(|| StoreError("the ledger does not know its task yet".to_owned()))?;
+        Ok(self.calls_of(task, objects, stores, action))
+    }
+
+    fn calls_of<'a, O: Objects, F: Fn(usize) -> StoreAction + 'a>(
+        &self,
+        (placement, field): (Placement, FieldKind),
+        objects: &'a O,
+        stores: &'a [StoreId],
+        action: F,
+    ) -> impl Stream<Item = Option<AggregateStoreResponse>> + use<'a, D, O, F> {
         let calls = stores.iter().enumerate().map(move |(n, store)| {
             let request =
                 AggregateStoreRequest { placement, store: *store, field, action: action(n) };
             async move { objects.store(store, request).await.ok() }
         });
-        Ok(stream::iter(calls).buffered(PARALLEL_CALLS))
+        stream::iter(calls).buffered(PARALLEL_CALLS)
     }
 }
 
@@ -465,6 +499,16 @@ fn release(
     job: &AggregationJobId,
     now: Time,
 ) -> StoreResult<()> {
+    let epoch = current_epoch(tables, placement, now)?;
+    tables.release(epoch, job)
+}
+
+/// The epoch of what arrives now, its tables made if it has none and old ones dropped.
+fn current_epoch(
+    tables: &mut impl LedgerTables,
+    placement: &Placement,
+    now: Time,
+) -> StoreResult<u32> {
     let mut meta = tables.meta()?;
     let latest = meta.released_epochs.last().copied();
     let epoch = latest.map_or(placement.epoch(now), |latest| latest.max(placement.epoch(now)));
@@ -474,11 +518,11 @@ fn release(
         meta.released_epochs = live;
         meta.released_epochs.push(epoch);
         let old: Vec<u32> = old;
-        old.into_iter().try_for_each(|e| tables.drop_released(e))?;
-        tables.create_released(epoch)?;
+        old.into_iter().try_for_each(|e| tables.drop_epoch(e))?;
+        tables.create_epoch(epoch)?;
         tables.put_meta(&meta)?;
     }
-    tables.release(epoch, job)
+    Ok(epoch)
 }
 
 /// Which of these jobs the leader deleted.

@@ -74,6 +74,16 @@ pub enum KeyState {
 }
 
 impl KeyState {
+    /// Name in metrics, as in JSON.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Active { .. } => "active",
+            Self::Expired { .. } => "expired",
+            Self::Destroyed => "destroyed",
+        }
+    }
+
     /// Whether the key is in the published list.
     pub const fn is_active(&self) -> bool {
         matches!(self, Self::Active { .. })
