@@ -375,7 +375,7 @@ pub fn store_messages() -> Vec<Vec<u8>> {
         }
         add(6, bytes(&AggregateStoreResponse::Busy(1)));
         add(6, bytes(&JobStoreResponse::Step { digest, state: vec![1] }));
-        add(7, bytes(&LedgerResponse::Status(LedgerStatus::default())));
+        add(7, bytes(&LedgerResponse::Status(Box::new(LedgerStatus::default()))));
     }
     seeds.push(vec![0, 8, 0, 0, 0, 9, 0, 0, 0, 1, 60]);
     seeds
@@ -460,7 +460,10 @@ fn refusal() -> Refusal {
 
 fn totals() -> Totals {
     let mut totals = Totals::default();
-    totals.add(&Tally { accepted: 2, failures: vec![(Failure::Replayed, 1)] }, Time::from_seconds(NOW));
+    totals.add(
+        &Tally { accepted: 2, failures: vec![(Failure::Replayed, 1)] },
+        Time::from_seconds(NOW),
+    );
     totals.refuse(refusal(), Time::from_seconds(NOW));
     totals
 }
