@@ -57,6 +57,10 @@ pub enum ApiRoute {
     Tasks,
     /// One task.
     Task,
+    /// What became of a task's uploads: nothing, at a Helper.
+    UploadMetrics,
+    /// What became of a task's reports.
+    AggregationMetrics,
     /// All HPKE keys.
     HpkeConfigs,
     /// One HPKE key.
@@ -114,6 +118,11 @@ impl Routes {
             ("/aggregator-api/task_ids", Route::Api(ApiRoute::TaskIds)),
             ("/aggregator-api/tasks", Route::Api(ApiRoute::Tasks)),
             ("/aggregator-api/tasks/{task}", Route::Api(ApiRoute::Task)),
+            ("/aggregator-api/tasks/{task}/metrics/uploads", Route::Api(ApiRoute::UploadMetrics)),
+            (
+                "/aggregator-api/tasks/{task}/metrics/aggregations",
+                Route::Api(ApiRoute::AggregationMetrics),
+            ),
             ("/aggregator-api/hpke_configs", Route::Api(ApiRoute::HpkeConfigs)),
             ("/aggregator-api/hpke_configs/{key}", Route::Api(ApiRoute::HpkeConfig)),
             ("/aggregator-api/taskprov/peer_aggregators", Route::Api(ApiRoute::Peers)),
@@ -199,7 +208,9 @@ impl ApiRoute {
     /// As [`Route::allow`].
     pub const fn allow(self) -> &'static str {
         match self {
-            Self::Config | Self::TaskIds => "GET, HEAD",
+            Self::Config | Self::TaskIds | Self::UploadMetrics | Self::AggregationMetrics => {
+                "GET, HEAD"
+            }
             Self::Tasks => "POST",
             Self::Task => "GET, HEAD, PATCH, DELETE",
             Self::HpkeConfigs => "GET, HEAD, PUT",
@@ -215,6 +226,8 @@ impl ApiRoute {
             Self::TaskIds => "api_task_ids",
             Self::Tasks => "api_tasks",
             Self::Task => "api_task",
+            Self::UploadMetrics => "api_upload_metrics",
+            Self::AggregationMetrics => "api_aggregation_metrics",
             Self::HpkeConfigs => "api_hpke_configs",
             Self::HpkeConfig => "api_hpke_config",
             Self::Peers => "api_peers",

@@ -1,5 +1,5 @@
-//! What became of reports and requests, caused in the runtime and read back: as an operator's status, and as Prometheus
-//! reads it. Each job is sent twice and counted once.
+//! What became of reports and requests, caused in the runtime and read back: as an operator's status, as Prometheus
+//! reads it, and as a control plane does. Each job is sent twice and counted once.
 //!
 //! Of the types of failed steps that Janus counts, a helper does not meet these; they stay at 0:
 //!
@@ -28,6 +28,7 @@ use daphne_core::{
 use e2e::{
     Books, Peer, Server, World,
     client::{JOB_CONTINUE, JOB_INIT},
+    control_plane::{API_PATH, API_TOKENS, MEDIA_TYPE},
     forge::{Draft, Forged, TIMED, forge, forge_shares, job_body},
     now,
     server::{random, random_token},
@@ -39,6 +40,7 @@ fn server() -> &'static Server {
     SERVER.get_or_init(|| {
         let mut server = Server::start();
         server.set_secret("METRICS_TOKENS", &format!("{},{}", random_token(), random_token()));
+        server.set_secret(API_TOKENS, &random_token());
         server
     })
 }
@@ -78,6 +80,15 @@ fn scraped(world: &World) -> BTreeMap<String, u64> {
     }
 }
 
+/// What the aggregator API tells of a task.
+fn told_to_control_planes(world: &World, of: &str) -> BTreeMap<String, u64> {
+    let bearer = format!("Bearer {}", server().secret(API_TOKENS));
+    let headers = [("authorization", bearer.as_str()), ("accept", MEDIA_TYPE)];
+    let path = format!("{API_PATH}/tasks/{}/metrics/{of}", world.task_id);
+    let answer = server().client().ask("GET", &path, &headers, None);
+    serde_json::from_slice(answer.ok(MEDIA_TYPE)).expect("integers with names")
+}
+
 /// Asserts what a task has counted: accepted reports, reports refused with `outcome` and, among them, those of `step`.
 #[track_caller]
 fn assert_counted(world: &World, accepted: u64, outcome: (&str, u64), step: Option<(&str, u64)>) {
@@ -91,6 +102,13 @@ fn assert_counted(world: &World, accepted: u64, outcome: (&str, u64), step: Opti
         };
         assert_eq!(n, expected, "{name}");
     }
+    let told = told_to_control_planes(world, "aggregations");
+    for (name, n) in status.counters.aggregation.named() {
+        assert_eq!(told[name], n, "{name} in the aggregator API");
+    }
+    let helpers: u64 = told.iter().filter(|(n, _)| n.starts_with("helper_")).map(|(_, n)| n).sum();
+    assert_eq!((told.len(), helpers), (21, outcome.1));
+    assert_eq!(told_to_control_planes(world, "uploads").into_values().collect::<Vec<_>>(), [0; 8]);
     let samples = scraped(world);
     assert_eq!(samples["daphne_reports_total{outcome=\"success\"}"], accepted);
     assert_eq!(samples[&format!("daphne_reports_total{{outcome=\"{}\"}}", outcome.0)], outcome.1);

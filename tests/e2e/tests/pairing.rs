@@ -73,7 +73,10 @@ fn an_aggregator_is_paired_under_its_url_with_and_without_a_slash() {
             assert!(paired.vdafs.iter().any(|v| v == vdaf), "{vdaf}");
         }
         // Nothing is claimed that a task would not get.
-        assert_eq!(paired.features, ["TokenHash", "TimeBucketedFixedSize"]);
+        assert_eq!(
+            paired.features,
+            ["TokenHash", "TimeBucketedFixedSize", "UploadMetrics", "AggregationJobMetrics"]
+        );
         // Clients fetch keys there.
         let path = paired.dap_url.strip_prefix(server.client().base()).unwrap();
         assert_eq!(server.client().get(&format!("{path}hpke_config")).status, 200);

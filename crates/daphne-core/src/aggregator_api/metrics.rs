@@ -1,31 +1,8 @@
 //! Counters of a task, as the aggregator API names them. All are running totals.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-/// What a Helper has made of the reports of a task's aggregation jobs, each counted once.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReportCounters {
-    /// Aggregated.
-    pub success: u64,
-    /// Of a batch that was collected before.
-    pub batch_collected: u64,
-    /// Aggregated before.
-    pub report_replayed: u64,
-    /// Too old, or of too many buckets.
-    pub report_dropped: u64,
-    /// Sealed to a key that we do not have.
-    pub hpke_unknown_config_id: u64,
-    /// Did not open.
-    pub hpke_decrypt_failure: u64,
-    /// With a proof that does not verify.
-    pub vdaf_prep_error: u64,
-    /// Made after the task's end.
-    pub task_expired: u64,
-    /// Malformed.
-    pub invalid_message: u64,
-    /// From too far in the future.
-    pub report_too_early: u64,
-}
+use crate::metrics::AggregationCounters;
 
 /// What `GET /tasks/{id}/metrics/uploads` answers. Clients upload to the leader, so a Helper counts nothing here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -46,7 +23,7 @@ pub struct UploadMetrics {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct AggregationMetrics {
     #[serde(flatten)]
-    own: Own,
+    own: AggregationCounters,
     helper_batch_collected: u64,
     helper_report_replayed: u64,
     helper_report_dropped: u64,
@@ -58,50 +35,20 @@ pub struct AggregationMetrics {
     helper_report_too_early: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-struct Own {
-    success: u64,
-    /// Counted as `invalid_message`.
-    duplicate_extension: u64,
-    /// Of leaders only.
-    public_share_encode_failure: u64,
-    batch_collected: u64,
-    report_replayed: u64,
-    report_dropped: u64,
-    hpke_unknown_config_id: u64,
-    hpke_decrypt_failure: u64,
-    vdaf_prep_error: u64,
-    task_expired: u64,
-    invalid_message: u64,
-    report_too_early: u64,
-}
-
-impl From<ReportCounters> for AggregationMetrics {
-    fn from(c: ReportCounters) -> Self {
+impl From<AggregationCounters> for AggregationMetrics {
+    fn from(own: AggregationCounters) -> Self {
         Self {
-            own: Own {
-                success: c.success,
-                duplicate_extension: 0,
-                public_share_encode_failure: 0,
-                batch_collected: c.batch_collected,
-                report_replayed: c.report_replayed,
-                report_dropped: c.report_dropped,
-                hpke_unknown_config_id: c.hpke_unknown_config_id,
-                hpke_decrypt_failure: c.hpke_decrypt_failure,
-                vdaf_prep_error: c.vdaf_prep_error,
-                task_expired: c.task_expired,
-                invalid_message: c.invalid_message,
-                report_too_early: c.report_too_early,
-            },
-            helper_batch_collected: c.batch_collected,
-            helper_report_replayed: c.report_replayed,
-            helper_report_dropped: c.report_dropped,
-            helper_hpke_unknown_config_id: c.hpke_unknown_config_id,
-            helper_hpke_decrypt_failure: c.hpke_decrypt_failure,
-            helper_vdaf_prep_error: c.vdaf_prep_error,
-            helper_task_expired: c.task_expired,
-            helper_invalid_message: c.invalid_message,
-            helper_report_too_early: c.report_too_early,
+            own,
+            helper_batch_collected: own.batch_collected,
+            helper_report_replayed: own.report_replayed,
+            helper_report_dropped: own.report_dropped,
+            helper_hpke_unknown_config_id: own.hpke_unknown_config_id,
+            helper_hpke_decrypt_failure: own.hpke_decrypt_failure,
+            helper_vdaf_prep_error: own.vdaf_prep_error,
+            helper_task_expired: own.task_expired,
+            // The leader is told of both in the same way.
+            helper_invalid_message: own.invalid_message + own.duplicate_extension,
+            helper_report_too_early: own.report_too_early,
         }
     }
 }
@@ -112,8 +59,10 @@ mod tests {
 
     #[test]
     fn all_counters_are_there_as_integers_under_the_names_that_consoles_read() {
-        let counters = ReportCounters {
+        let counters = AggregationCounters {
             success: 1,
+            duplicate_extension: 11,
+            public_share_encode_failure: 0,
             batch_collected: 2,
             report_replayed: 3,
             report_dropped: 4,
@@ -124,7 +73,7 @@ mod tests {
             invalid_message: 9,
             report_too_early: u64::MAX,
         };
-        let expected = r#"{"success":1,"duplicate_extension":0,"public_share_encode_failure":0,"batch_collected":2,"report_replayed":3,"report_dropped":4,"hpke_unknown_config_id":5,"hpke_decrypt_failure":6,"vdaf_prep_error":7,"task_expired":8,"invalid_message":9,"report_too_early":18446744073709551615,"helper_batch_collected":2,"helper_report_replayed":3,"helper_report_dropped":4,"helper_hpke_unknown_config_id":5,"helper_hpke_decrypt_failure":6,"helper_vdaf_prep_error":7,"helper_task_expired":8,"helper_invalid_message":9,"helper_report_too_early":18446744073709551615}"#;
+        let expected = r#"{"success":1,"duplicate_extension":11,"public_share_encode_failure":0,"batch_collected":2,"report_replayed":3,"report_dropped":4,"hpke_unknown_config_id":5,"hpke_decrypt_failure":6,"vdaf_prep_error":7,"task_expired":8,"invalid_message":9,"report_too_early":18446744073709551615,"helper_batch_collected":2,"helper_report_replayed":3,"helper_report_dropped":4,"helper_hpke_unknown_config_id":5,"helper_hpke_decrypt_failure":6,"helper_vdaf_prep_error":7,"helper_task_expired":8,"helper_invalid_message":20,"helper_report_too_early":18446744073709551615}"#;
         let metrics = AggregationMetrics::from(counters);
         assert_eq!(serde_json::to_string(&metrics).unwrap(), expected);
         let uploads = r#"{"interval_collected":0,"report_decode_failure":0,"report_decrypt_failure":0,"report_expired":0,"report_outdated_key":0,"report_success":0,"report_too_early":0,"task_expired":0}"#;

@@ -14,7 +14,7 @@ mod vdaf;
 use serde::Serialize;
 
 pub use hpke::{HpkeConfigView, HpkeState, NewHpkeConfig, PatchHpkeConfig};
-pub use metrics::{AggregationMetrics, ReportCounters, UploadMetrics};
+pub use metrics::{AggregationMetrics, UploadMetrics};
 pub use peers::{NewPeer, OldPeer, PeerAggregatorView};
 pub use task::{Provisioned, Provisioning, TaskCreate, TaskPatch, TaskView, UNKNOWN_PEER};
 pub use token::IssuedToken;
@@ -62,7 +62,12 @@ impl<'a> ApiConfig<'a> {
             query_types: &["TimeInterval", "FixedSize"],
             // TokenHash: no collector's token is ever needed here. TimeBucketedFixedSize: such tasks are taken, and to a
             // Helper they are like others. No noise is added, so nothing is said of differential privacy.
-            features: &["TokenHash", "TimeBucketedFixedSize"],
+            features: &[
+                "TokenHash",
+                "TimeBucketedFixedSize",
+                "UploadMetrics",
+                "AggregationJobMetrics",
+            ],
             software_name: "daphne-edge",
             software_version,
         }
@@ -76,7 +81,7 @@ mod tests {
     #[test]
     fn the_configuration_is_written_as_control_planes_read_it() {
         let config = ApiConfig::new("https://helper.example/v09/", "0.1.0");
-        let expected = r#"{"protocol":"DAP-09","dap_url":"https://helper.example/v09/","role":"Helper","vdafs":["Prio3Count","Prio3Sum","Prio3Histogram","Prio3SumVec","Prio3SumVecField64MultiproofHmacSha256Aes128","Poplar1"],"query_types":["TimeInterval","FixedSize"],"features":["TokenHash","TimeBucketedFixedSize"],"software_name":"daphne-edge","software_version":"0.1.0"}"#;
+        let expected = r#"{"protocol":"DAP-09","dap_url":"https://helper.example/v09/","role":"Helper","vdafs":["Prio3Count","Prio3Sum","Prio3Histogram","Prio3SumVec","Prio3SumVecField64MultiproofHmacSha256Aes128","Poplar1"],"query_types":["TimeInterval","FixedSize"],"features":["TokenHash","TimeBucketedFixedSize","UploadMetrics","AggregationJobMetrics"],"software_name":"daphne-edge","software_version":"0.1.0"}"#;
         assert_eq!(serde_json::to_string(&config).unwrap(), expected);
     }
 }

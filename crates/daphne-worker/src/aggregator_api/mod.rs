@@ -9,6 +9,8 @@
 //! | `GET /tasks/{id}` | | 200: `TaskView` |
 //! | `PATCH /tasks/{id}` | `{"task_expiration": seconds or null}` | 200: `TaskView` |
 //! | `DELETE /tasks/{id}` | | 204, also when there is none |
+//! | `GET /tasks/{id}/metrics/uploads` | | 200: `UploadMetrics`, all 0 |
+//! | `GET /tasks/{id}/metrics/aggregations` | | 200: `AggregationMetrics` |
 //! | `GET /hpke_configs` | | 200: `[HpkeConfigView, ..]`, published ones first |
 //! | `PUT /hpke_configs` | `{"kem_id", "kdf_id", "aead_id"}`, all optional | 201: `HpkeConfigView`, pending |
 //! | `GET /hpke_configs/{id}` | | 200: `HpkeConfigView` |
@@ -99,6 +101,8 @@ pub async fn handle(
         (ApiRoute::Task, Method::Patch) => tasks::change(context, request, &found.task).await,
         (ApiRoute::Task, Method::Delete) => tasks::delete(context, &found.task).await,
         (ApiRoute::Task, _) => tasks::show(context, &found.task).await,
+        (ApiRoute::UploadMetrics, _) => tasks::upload_metrics(context, &found.task).await,
+        (ApiRoute::AggregationMetrics, _) => tasks::aggregation_metrics(context, &found.task).await,
         (ApiRoute::HpkeConfigs, Method::Put) => keys::create(context, request).await,
         (ApiRoute::HpkeConfigs, _) => keys::list(context).await,
         (ApiRoute::HpkeConfig, Method::Patch) => keys::change(context, request, &found.key).await,

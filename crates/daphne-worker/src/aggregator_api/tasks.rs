@@ -1,7 +1,10 @@
 //! Tasks, for control planes. Those that an operator or a leader created are among them.
 
 use daphne_core::{
-    aggregator_api::{IssuedToken, Provisioning, TaskCreate, TaskPatch, TaskView},
+    aggregator_api::{
+        AggregationMetrics, IssuedToken, Provisioning, TaskCreate, TaskPatch, TaskView,
+        UploadMetrics,
+    },
     error::{Error, Internal},
     ids::TaskId,
     task::Task,
@@ -14,7 +17,7 @@ use storage_proxy::{
 use worker::{Request, Response};
 
 use super::{bad, conflict, empty, not_found, read_json, respond};
-use crate::app::RequestContext;
+use crate::{app::RequestContext, metrics};
 
 const PAGE: u32 = 100;
 
@@ -81,8 +84,7 @@ pub async fn create(
 }
 
 pub async fn show(context: &RequestContext<'_>, id: &str) -> Result<Response, Error> {
-    let id = task_id(id)?;
-    let task = context.config.stored_task(context.env, &id).await?.ok_or_else(not_found)?;
+    let task = stored(context, id).await?;
     tell(context, &task, None).await
 }
 
@@ -108,6 +110,32 @@ pub async fn change(
 pub async fn delete(context: &RequestContext<'_>, id: &str) -> Result<Response, Error> {
     context.config.delete_task(context.env, &task_id(id)?, None).await?;
     empty(204)
+}
+
+pub async fn upload_metrics(context: &RequestContext<'_>, id: &str) -> Result<Response, Error> {
+    stored(context, id).await?;
+    respond(&UploadMetrics::default(), 200)
+}
+
+pub async fn aggregation_metrics(
+    context: &RequestContext<'_>,
+    id: &str,
+) -> Result<Response, Error> {
+    let task = stored(context, id).await?;
+    let pages = metrics::PAGES_MAX;
+    let status = metrics::task_status(context.env, &task.parameters, false, pages).await?;
+    if !status.is_complete() {
+        // A running total that is too small would look like one that began anew.
+        return Err(
+            Internal::Unavailable("not all of the task's objects answered".to_owned()).into()
+        );
+    }
+    respond(&AggregationMetrics::from(status.counters().aggregation), 200)
+}
+
+async fn stored(context: &RequestContext<'_>, id: &str) -> Result<Task, Error> {
+    let id = task_id(id)?;
+    context.config.stored_task(context.env, &id).await?.ok_or_else(not_found)
 }
 
 async fn tell(
