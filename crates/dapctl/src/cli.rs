@@ -85,7 +85,7 @@ pub enum Command {
     #[command(after_help = "Example:\n  dapctl doctor https://dap.example.org\n  \
         dapctl --output json --secrets-file secrets.production.json doctor https://dap.example.org")]
     Doctor(DoctorArgs),
-    /// Creates, imports, lists, shows, exports and deletes tasks
+    /// Creates, imports, lists, shows, exports, ends and deletes tasks
     #[command(subcommand)]
     Task(TaskCommand),
     /// Shows what became of a task's reports and requests, why some were refused, and what is in its batches
@@ -136,6 +136,16 @@ pub enum TaskCommand {
         after_help = "Example:\n  dapctl task show AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
     )]
     Show(TaskIdArg),
+    /// Changes when a task ends: reports made later are refused, what was aggregated before can be collected
+    ///
+    /// Two `report_expiry_age`s and two days after its end, or after now if that is later, the task is deleted with all its
+    /// data. Until then the end can be moved or taken away.
+    #[command(
+        after_help = "Example:\n  dapctl task expire AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA --now\n  \
+        dapctl task expire AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA --at 1893456000\n  \
+        dapctl task expire AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA --never"
+    )]
+    Expire(TaskExpireArgs),
     /// Deletes a task for good; its id can never be used again
     #[command(
         after_help = "Example:\n  dapctl task rm AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
@@ -157,6 +167,24 @@ pub enum TaskCommand {
     /// Adds, removes and lists the tokens that a task's leader may present
     #[command(subcommand)]
     Token(TokenCommand),
+}
+
+/// Which task ends, and when.
+#[derive(Debug, Args)]
+#[group(id = "end", required = true, multiple = false, args = ["at", "now", "never"])]
+pub struct TaskExpireArgs {
+    /// The task.
+    #[command(flatten)]
+    pub task: TaskIdArg,
+    /// Then, in seconds since the Unix epoch
+    #[arg(long, value_name = "EPOCH")]
+    pub at: Option<u64>,
+    /// Now, by this machine's clock
+    #[arg(long)]
+    pub now: bool,
+    /// Not at all
+    #[arg(long)]
+    pub never: bool,
 }
 
 /// Which task goes, and when its data does.

@@ -9,7 +9,7 @@ use daphne_core::{
     seal::TokenHash,
     store::config_store::{
         ConfigRequest, ConfigResponse,
-        expiration::ExpirationRequest,
+        expiration::{Brought, ExpirationRequest},
         tokens::{TokenChange, TokenRefusal, TokenRequest},
     },
     task::{StoredTask, Task, TaskParameters},
@@ -284,14 +284,14 @@ impl Config {
         env: &Env,
         task: TaskId,
         expiration: Option<Time>,
-    ) -> Result<ChangedTask<()>, Internal> {
+    ) -> Result<ChangedTask<Brought>, Internal> {
         let request = ConfigRequest::SetExpiration(ExpirationRequest { task, expiration });
         match ask(env, &request).await? {
             ConfigResponse::Task(record) => {
                 self.publish_task(env, &task, &record).await;
                 self.open_task(&record).map(ChangedTask::Now)
             }
-            ConfigResponse::Brought => Ok(ChangedTask::Refused(())),
+            ConfigResponse::Brought => Ok(ChangedTask::Refused(Brought)),
             ConfigResponse::NotFound => Ok(ChangedTask::NoSuchTask),
             other => Err(unexpected(&other)),
         }
