@@ -21,7 +21,7 @@ pub use peer::{
     Bound, EndpointArg, PeerAddArgs, PeerCommand, PeerSecretArgs, PeerSetArgs, PeerTokenCommand,
     PolicyArgs, TokenArgs,
 };
-pub use secrets::{SecretsCommand, TokenCommand};
+pub use secrets::{SecretsCommand, TokenCommand, TokenOf};
 
 use crate::{Failure, helper_client::AuthHeader, output::Format};
 
@@ -58,7 +58,7 @@ pub struct Cli {
     /// A file that holds the admin API's token, which wins over --admin-token
     #[arg(long, global = true, value_name = "FILE")]
     pub admin_token_file: Option<PathBuf>,
-    /// A file of `dapctl init`, whose first admin token is used where none is given
+    /// A file of `dapctl init`, whose first tokens are used where none are given
     #[arg(long, global = true, env = "DAPCTL_SECRETS_FILE", value_name = "FILE")]
     pub secrets_file: Option<PathBuf>,
     /// What to do
@@ -79,7 +79,8 @@ pub enum Command {
         after_help = "Example:\n  dapctl deploy --env production\n  dapctl deploy --env staging --dry-run"
     )]
     Deploy(DeployArgs),
-    /// Examines a deployment from outside, with an admin token also by a task of its own, which it deletes
+    /// Examines a deployment from outside, with an admin token also by a task of its own, which it deletes, and with
+    /// --secrets-file its aggregator API
     ///
     /// Exit codes: 0 nothing failed, warnings included; 1 a check failed; 2 the URL is unusable; 3 nobody answers there.
     #[command(after_help = "Example:\n  dapctl doctor https://dap.example.org\n  \
@@ -102,11 +103,11 @@ pub enum Command {
     Peer(PeerCommand),
     /// Checks that a control plane can reach the deployment, and prints the command that adds it to Divvi Up
     #[command(
-        after_help = "Example:\n  dapctl pair https://helper.example --api-token-file token\n  \
-        dapctl --output json pair --name \"Our helper\""
+        after_help = "Example:\n  dapctl --secrets-file secrets.production.json pair https://helper.example\n  \
+        dapctl --output json pair --api-token-file token --name \"Our helper\""
     )]
     Pair(PairArgs),
-    /// Tells which root keys are needed, and seals everything with the newest
+    /// Tells which root keys are needed, seals everything with the newest, and reads tokens from the file of secrets
     #[command(subcommand)]
     Secrets(SecretsCommand),
     /// Makes reports, and prints what other clients need to make some
