@@ -68,7 +68,7 @@ pub async fn create(
         let issued =
             IssuedToken::new(task.id(), &random::bytes(), config.root_keys(), random::bytes());
         task = match config.issue_leader_token(env, *task.id(), issued).await? {
-            ChangedTask::Now(task) => task,
+            ChangedTask::Now(task) => *task,
             ChangedTask::Refused(why) => return Err(conflict(why.to_string())),
             ChangedTask::NoSuchTask => return Err(conflict("the task was deleted a moment ago")),
         };

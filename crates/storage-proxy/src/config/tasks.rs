@@ -266,7 +266,7 @@ impl Config {
         match ask(env, &ConfigRequest::Tokens(TokenRequest { task, change })).await? {
             ConfigResponse::Task(record) => {
                 self.publish_task(env, &task, &record).await;
-                self.open_task(&record).map(ChangedTask::Now)
+                self.open_task(&record).map(|task| ChangedTask::Now(Box::new(task)))
             }
             ConfigResponse::TokensRefused(why) => Ok(ChangedTask::Refused(why)),
             ConfigResponse::NotFound => Ok(ChangedTask::NoSuchTask),
@@ -289,7 +289,7 @@ impl Config {
         match ask(env, &request).await? {
             ConfigResponse::Task(record) => {
                 self.publish_task(env, &task, &record).await;
-                self.open_task(&record).map(ChangedTask::Now)
+                self.open_task(&record).map(|task| ChangedTask::Now(Box::new(task)))
             }
             ConfigResponse::Brought => Ok(ChangedTask::Refused(Brought)),
             ConfigResponse::NotFound => Ok(ChangedTask::NoSuchTask),
@@ -331,7 +331,7 @@ impl Config {
 #[derive(Debug)]
 pub enum ChangedTask<R> {
     /// The task as it is now.
-    Now(Task),
+    Now(Box<Task>),
     /// Nothing was changed.
     Refused(R),
     /// There is no such task.
