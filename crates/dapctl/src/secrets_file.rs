@@ -28,6 +28,9 @@ pub struct DeploymentSecrets {
     /// Tokens of the aggregator API, separated by commas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aggregator_api_tokens: Option<String>,
+    /// Tokens that only read metrics, separated by commas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics_tokens: Option<String>,
     /// A PEM file's content.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hpke_config_signing_key: Option<String>,
@@ -51,6 +54,7 @@ impl DeploymentSecrets {
             root_keys: format!("1={}", token()?),
             admin_tokens: token()?,
             aggregator_api_tokens: Some(token()?),
+            metrics_tokens: None,
             hpke_config_signing_key: None,
         })
     }
@@ -79,10 +83,11 @@ impl DeploymentSecrets {
             Self::from_lines(text)?
         };
         RootKeys::parse(&secrets.root_keys).map_err(|e| format!("ROOT_KEYS: {e}"))?;
-        let api_tokens = secrets.aggregator_api_tokens.as_deref().filter(|t| !t.trim().is_empty());
-        for (name, tokens) in
-            [("ADMIN_TOKENS", Some(&*secrets.admin_tokens)), ("AGGREGATOR_API_TOKENS", api_tokens)]
-        {
+        for (name, tokens) in [
+            ("ADMIN_TOKENS", Some(&secrets.admin_tokens)),
+            ("AGGREGATOR_API_TOKENS", secrets.aggregator_api_tokens.as_ref()),
+            ("METRICS_TOKENS", secrets.metrics_tokens.as_ref()),
+        ] {
             let mut tokens = tokens.into_iter().flat_map(|tokens| tokens.split(','));
             if tokens.any(|token| token.trim().len() < TOKEN_LEN_MIN) {
                 return Err(format!(
@@ -107,6 +112,7 @@ impl DeploymentSecrets {
             root_keys: needed("ROOT_KEYS")?,
             admin_tokens: needed("ADMIN_TOKENS")?,
             aggregator_api_tokens: value("AGGREGATOR_API_TOKENS"),
+            metrics_tokens: value("METRICS_TOKENS"),
             hpke_config_signing_key: value("HPKE_CONFIG_SIGNING_KEY"),
         })
     }
@@ -118,7 +124,7 @@ impl DeploymentSecrets {
 
     /// The first of the aggregator API's tokens, if there are any.
     pub fn api_token(&self) -> Option<&str> {
-        self.aggregator_api_tokens.as_deref().map(first).filter(|token| !token.is_empty())
+        self.aggregator_api_tokens.as_deref().map(first)
     }
 
     /// As [`DeploymentSecrets::api_token`], of a file that must have one.

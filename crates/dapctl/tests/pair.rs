@@ -109,13 +109,16 @@ fn what_keeps_others_from_pairing_is_one_sentence() {
     fails(&["pair", "https://helper.example"], 2, "DAPCTL_API_TOKEN");
 }
 
-/// A file of secrets as `init` makes it, with these tokens of the aggregator API.
-fn secrets_file(folder: &TempDir, api_tokens: &str) -> String {
+/// A file of secrets as `init` makes it, with these tokens of the aggregator API, and one for metrics.
+fn secrets_file(folder: &TempDir, api_tokens: Option<&str>) -> String {
     let file = path(folder, "secrets of ours.json");
-    let secrets = json!({
+    let mut secrets = json!({
         "ROOT_KEYS": format!("1={}", common::ID), "ADMIN_TOKENS": "a-token-of-the-admin-api,another-one-of-it",
-        "AGGREGATOR_API_TOKENS": api_tokens,
+        "METRICS_TOKENS": "a-token-that-reads-metrics",
     });
+    if let Some(tokens) = api_tokens {
+        secrets["AGGREGATOR_API_TOKENS"] = tokens.into();
+    }
     std::fs::write(&file, secrets.to_string()).unwrap();
     file
 }
@@ -126,7 +129,7 @@ fn with_the_file_of_secrets_the_printed_command_runs_as_it_is() {
     use std::os::unix::fs::PermissionsExt as _;
 
     let folder = TempDir::new().unwrap();
-    let file = secrets_file(&folder, &format!("{TOKEN}, a-successor-of-that-token"));
+    let file = secrets_file(&folder, Some(&format!("{TOKEN}, a-successor-of-that-token")));
     let Server { url, requests } = well();
     let output = dapctl(&["--url", &url, "--secrets-file", &file, "--output", "json", "pair"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
@@ -153,7 +156,7 @@ fn with_the_file_of_secrets_the_printed_command_runs_as_it_is() {
 #[test]
 fn tokens_of_the_file_of_secrets_are_for_other_programs() {
     let folder = TempDir::new().unwrap();
-    let file = secrets_file(&folder, TOKEN);
+    let file = secrets_file(&folder, Some(TOKEN));
     for (of, token) in [("api", TOKEN), ("admin", "a-token-of-the-admin-api")] {
         let output = dapctl(&["--secrets-file", &file, "secrets", "token", of]);
         assert_eq!(text(&output.stdout), format!("{token}\n"), "{}", text(&output.stderr));
@@ -163,7 +166,7 @@ fn tokens_of_the_file_of_secrets_are_for_other_programs() {
     }
     fails(&["secrets", "token", "api"], 2, "DAPCTL_SECRETS_FILE");
     fails(&["--secrets-file", &file, "secrets", "token", "root"], 2, "root");
-    let none = secrets_file(&folder, "");
+    let none = secrets_file(&folder, None);
     for command in [&["secrets", "token", "api"][..], &["pair", "https://helper.example"]] {
         let args = [&["--secrets-file", &none], command].concat();
         fails(&args, 2, "holds no AGGREGATOR_API_TOKENS");
