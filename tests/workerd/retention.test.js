@@ -11,7 +11,10 @@ const json = JSON.stringify;
 const DAY = 86_400;
 const operator = { authorization: `Bearer ${base64url(new Uint8Array(16).fill(2))}`, "content-type": "application/json" };
 
-afterEach(() => plan());
+afterEach(() => {
+  vi.useRealTimers();
+  return plan();
+});
 
 /** A task with groups of one second, and a store of the group that ends in about `seconds`. */
 function ending(name, seconds) {
@@ -95,31 +98,39 @@ describe("a JobStore", () => {
   });
 });
 
+const config = env.CONFIG_STORE.get(env.CONFIG_STORE.idFromName("v1/config"));
+
+const spec = {
+  version: "dap-09",
+  role: "helper",
+  batch_mode: "leader-selected",
+  vdaf: "Prio3Count",
+  verify_key: base64url(new Uint8Array(16).fill(77)),
+  leader_token: "a-token-of-the-leader",
+  collector_hpke_config: {
+    id: 1,
+    kem_id: "X25519HkdfSha256",
+    kdf_id: "HkdfSha256",
+    aead_id: "Aes128Gcm",
+    public_key: base64url([9, ...new Uint8Array(31)]),
+  },
+  min_batch_size: 2,
+  time_precision: 100,
+};
+
+/** A task that the operator made. */
+function made(parameters) {
+  const task = new Task("unused");
+  for (const name of Object.keys(task.placement)) task.placement[name] = parameters[name] ?? parameters.report_expiry_age;
+  return task;
+}
+
 describe("the ConfigStore", () => {
   it("purges a deleted task's objects, and once more later", async () => {
-    const config = env.CONFIG_STORE.get(env.CONFIG_STORE.idFromName("v1/config"));
-    const spec = {
-      version: "dap-09",
-      role: "helper",
-      batch_mode: "leader-selected",
-      vdaf: "Prio3Count",
-      verify_key: base64url(new Uint8Array(16).fill(77)),
-      leader_token: "a-token-of-the-leader",
-      collector_hpke_config: {
-        id: 1,
-        kem_id: "X25519HkdfSha256",
-        kdf_id: "HkdfSha256",
-        aead_id: "Aes128Gcm",
-        public_key: base64url([9, ...new Uint8Array(31)]),
-      },
-      min_batch_size: 2,
-      time_precision: 100,
-    };
     const created = await send("POST", "/admin/tasks", spec, operator);
     expect(created.status, created.text).toBe(201);
     const parameters = JSON.parse(created.text);
-    const task = new Task("unused");
-    for (const name of Object.keys(task.placement)) task.placement[name] = parameters[name] ?? parameters.report_expiry_age;
+    const task = made(parameters);
     const slices = [{ ...(await slice(0, [1, 2])), bucket: { Batch: base64url(new Uint8Array(32).fill(1)) } }];
     expect(await task.commit(commit(1, slices))).toBe(json({ Committed: [] }));
     expect(await rows(config)).not.toHaveProperty("purge");
@@ -148,5 +159,39 @@ describe("the ConfigStore", () => {
     const again = parseInt(due[0].at, 16) * 1000;
     expect(again).toBeGreaterThan(Date.now() + 7_100_000);
     expect(await select(config, "SELECT count(*) AS n FROM task WHERE record IS NULL")).toEqual([{ n: 2 }]);
+  });
+
+  it("purges a task two retentions and two days after its end, or after it was said to have ended", async () => {
+    vi.useFakeTimers({ toFake: ["Date"], now: Math.floor(Date.now() / 1000) * 1000 });
+    const pass = (seconds) => vi.setSystemTime(Date.now() + seconds * 1000);
+    const created = await send("POST", "/admin/tasks", { ...spec, verify_key: base64url(new Uint8Array(16).fill(79)) }, operator);
+    const parameters = JSON.parse(created.text);
+    const { task_id, report_expiry_age } = parameters;
+    const task = made(parameters);
+    const slices = [{ ...(await slice(0, [1, 2])), bucket: { Batch: base64url(new Uint8Array(32).fill(1)) } }];
+    expect(await task.commit(commit(1, slices))).toBe(json({ Committed: [] }));
+    const end = (task_expiration) => send("PATCH", `/admin/tasks/${task_id}`, { task_expiration }, operator);
+    const later = 2 * report_expiry_age + 2 * DAY;
+    const now = () => Date.now() / 1000;
+    const hex = Uint8Array.fromBase64(task_id, { alphabet: "base64url" }).toHex();
+    const at = async () => {
+      const due = await select(config, `SELECT hex(at) AS at FROM purge WHERE task = x'${hex}'`);
+      return due.map(({ at }) => parseInt(at, 16));
+    };
+
+    expect((await end(now() + 5 * DAY)).status).toBe(200);
+    expect(await at()).toEqual([now() + 5 * DAY + later]);
+    expect((await end(null)).status).toBe(200);
+    expect(await at()).toEqual([]);
+    expect((await end(1)).status).toBe(200);
+    expect(await at(), "the past is now").toEqual([now() + later]);
+
+    pass(later - 1);
+    await runDurableObjectAlarm(config);
+    expect(await rows(task.storeStub()), "it can be collected").toEqual({ meta: 1, job_0: 1 });
+    pass(1);
+    await runDurableObjectAlarm(config);
+    await vi.waitFor(async () => expect(await rows(task.storeStub())).toEqual({}));
+    expect((await end(null)).status, "gone for good").toBe(404);
   });
 });

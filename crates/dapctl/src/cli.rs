@@ -21,7 +21,7 @@ pub use peer::{
     Bound, EndpointArg, PeerAddArgs, PeerCommand, PeerSecretArgs, PeerSetArgs, PeerTokenCommand,
     PolicyArgs, TokenArgs,
 };
-pub use secrets::{SecretsCommand, TokenCommand};
+pub use secrets::{SecretsCommand, TokenCommand, TokenOf};
 
 use crate::{Failure, helper_client::AuthHeader, output::Format};
 
@@ -58,7 +58,7 @@ pub struct Cli {
     /// A file that holds the admin API's token, which wins over --admin-token
     #[arg(long, global = true, value_name = "FILE")]
     pub admin_token_file: Option<PathBuf>,
-    /// A file of `dapctl init`, whose first admin token is used where none is given
+    /// A file of `dapctl init`, whose first tokens are used where none are given
     #[arg(long, global = true, env = "DAPCTL_SECRETS_FILE", value_name = "FILE")]
     pub secrets_file: Option<PathBuf>,
     /// What to do
@@ -79,13 +79,14 @@ pub enum Command {
         after_help = "Example:\n  dapctl deploy --env production\n  dapctl deploy --env staging --dry-run"
     )]
     Deploy(DeployArgs),
-    /// Examines a deployment from outside, with an admin token also by a task of its own, which it deletes
+    /// Examines a deployment from outside, with an admin token also by a task of its own, which it deletes, and with
+    /// --secrets-file its aggregator API
     ///
     /// Exit codes: 0 nothing failed, warnings included; 1 a check failed; 2 the URL is unusable; 3 nobody answers there.
     #[command(after_help = "Example:\n  dapctl doctor https://dap.example.org\n  \
         dapctl --output json --secrets-file secrets.production.json doctor https://dap.example.org")]
     Doctor(DoctorArgs),
-    /// Creates, imports, lists, shows, exports and deletes tasks
+    /// Creates, imports, lists, shows, exports, ends and deletes tasks
     #[command(subcommand)]
     Task(TaskCommand),
     /// Shows what became of a task's reports and requests, why some were refused, and what is in its batches
@@ -102,11 +103,11 @@ pub enum Command {
     Peer(PeerCommand),
     /// Checks that a control plane can reach the deployment, and prints the command that adds it to Divvi Up
     #[command(
-        after_help = "Example:\n  dapctl pair https://helper.example --api-token-file token\n  \
-        dapctl --output json pair --name \"Our helper\""
+        after_help = "Example:\n  dapctl --secrets-file secrets.production.json pair https://helper.example\n  \
+        dapctl --output json pair --api-token-file token --name \"Our helper\""
     )]
     Pair(PairArgs),
-    /// Tells which root keys are needed, and seals everything with the newest
+    /// Tells which root keys are needed, seals everything with the newest, and reads tokens from the file of secrets
     #[command(subcommand)]
     Secrets(SecretsCommand),
     /// Makes reports, and prints what other clients need to make some
@@ -136,6 +137,16 @@ pub enum TaskCommand {
         after_help = "Example:\n  dapctl task show AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
     )]
     Show(TaskIdArg),
+    /// Changes when a task ends: reports made later are refused, what was aggregated before can be collected
+    ///
+    /// Two `report_expiry_age`s and two days after its end, or after now if that is later, the task is deleted with all its
+    /// data. Until then the end can be moved or taken away.
+    #[command(
+        after_help = "Example:\n  dapctl task expire AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA --now\n  \
+        dapctl task expire AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA --at 1893456000\n  \
+        dapctl task expire AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA --never"
+    )]
+    Expire(TaskExpireArgs),
     /// Deletes a task for good; its id can never be used again
     #[command(
         after_help = "Example:\n  dapctl task rm AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
@@ -157,6 +168,24 @@ pub enum TaskCommand {
     /// Adds, removes and lists the tokens that a task's leader may present
     #[command(subcommand)]
     Token(TokenCommand),
+}
+
+/// Which task ends, and when.
+#[derive(Debug, Args)]
+#[group(id = "end", required = true, multiple = false, args = ["at", "now", "never"])]
+pub struct TaskExpireArgs {
+    /// The task.
+    #[command(flatten)]
+    pub task: TaskIdArg,
+    /// Then, in seconds since the Unix epoch
+    #[arg(long, value_name = "EPOCH")]
+    pub at: Option<u64>,
+    /// Now, by this machine's clock
+    #[arg(long)]
+    pub now: bool,
+    /// Not at all
+    #[arg(long)]
+    pub never: bool,
 }
 
 /// Which task goes, and when its data does.

@@ -1,10 +1,11 @@
-//! The operator's tool for a DAP helper, as a library: the admin API's client, a client for the helper's own
+//! The operator's tool for a DAP helper, as a library: clients of the admin API, the aggregator API and the helper's own
 //! endpoints, task files, peer files, report files, a driver that plays leader and collector, and what puts a deployment
 //! up and examines it.
 //!
 //! The program `dapctl` is [`cli`] and [`commands`] over it; tests use the rest directly.
 
 pub mod admin;
+pub mod aggregator_api;
 pub mod cli;
 pub mod commands;
 pub mod doctor;

@@ -12,7 +12,7 @@ use crate::{
     task_file::{random, read_text, save},
 };
 
-/// What the Worker refuses as an admin token.
+/// What the Worker refuses as a token of the admin API or the aggregator API is shorter.
 const TOKEN_LEN_MIN: usize = 16;
 
 /// The secrets of a deployment, by the names that the Worker knows them by.
@@ -28,6 +28,9 @@ pub struct DeploymentSecrets {
     /// Tokens of the aggregator API, separated by commas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aggregator_api_tokens: Option<String>,
+    /// Tokens that only read metrics, separated by commas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics_tokens: Option<String>,
     /// A PEM file's content.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hpke_config_signing_key: Option<String>,
@@ -51,6 +54,7 @@ impl DeploymentSecrets {
             root_keys: format!("1={}", token()?),
             admin_tokens: token()?,
             aggregator_api_tokens: Some(token()?),
+            metrics_tokens: None,
             hpke_config_signing_key: None,
         })
     }
@@ -79,10 +83,17 @@ impl DeploymentSecrets {
             Self::from_lines(text)?
         };
         RootKeys::parse(&secrets.root_keys).map_err(|e| format!("ROOT_KEYS: {e}"))?;
-        if secrets.admin_tokens.split(',').any(|token| token.trim().len() < TOKEN_LEN_MIN) {
-            return Err(format!(
-                "ADMIN_TOKENS must be tokens of at least {TOKEN_LEN_MIN} characters, separated by commas"
-            ));
+        for (name, tokens) in [
+            ("ADMIN_TOKENS", Some(&secrets.admin_tokens)),
+            ("AGGREGATOR_API_TOKENS", secrets.aggregator_api_tokens.as_ref()),
+            ("METRICS_TOKENS", secrets.metrics_tokens.as_ref()),
+        ] {
+            let mut tokens = tokens.into_iter().flat_map(|tokens| tokens.split(','));
+            if tokens.any(|token| token.trim().len() < TOKEN_LEN_MIN) {
+                return Err(format!(
+                    "{name} must be tokens of at least {TOKEN_LEN_MIN} characters, separated by commas"
+                ));
+            }
         }
         Ok(secrets)
     }
@@ -101,13 +112,30 @@ impl DeploymentSecrets {
             root_keys: needed("ROOT_KEYS")?,
             admin_tokens: needed("ADMIN_TOKENS")?,
             aggregator_api_tokens: value("AGGREGATOR_API_TOKENS"),
+            metrics_tokens: value("METRICS_TOKENS"),
             hpke_config_signing_key: value("HPKE_CONFIG_SIGNING_KEY"),
         })
     }
 
     /// The first of the admin API's tokens.
     pub fn admin_token(&self) -> &str {
-        self.admin_tokens.split(',').next().unwrap_or_default().trim()
+        first(&self.admin_tokens)
+    }
+
+    /// The first of the aggregator API's tokens, if there are any.
+    pub fn api_token(&self) -> Option<&str> {
+        self.aggregator_api_tokens.as_deref().map(first)
+    }
+
+    /// As [`DeploymentSecrets::api_token`], of a file that must have one.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`].
+    pub fn needed_api_token(&self, path: &Path) -> Result<&str, Failure> {
+        self.api_token().ok_or_else(|| {
+            let file = clean(&path.display().to_string());
+            Failure::Usage(format!("{file} holds no AGGREGATOR_API_TOKENS"))
+        })
     }
 
     /// Writes a new file of mode 0600, as JSON, or as lines for `wrangler dev`.
@@ -145,6 +173,11 @@ impl DeploymentSecrets {
     }
 }
 
+/// The first of several that are separated by commas.
+fn first(tokens: &str) -> &str {
+    tokens.split(',').next().unwrap_or_default().trim()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,6 +197,7 @@ mod tests {
             let read = DeploymentSecrets::read(&path).unwrap();
             assert_eq!(read.to_json().unwrap(), secrets.to_json().unwrap());
             assert_eq!(read.admin_token(), secrets.admin_tokens.as_str());
+            assert_eq!(read.api_token(), secrets.aggregator_api_tokens.as_deref());
             assert!(matches!(secrets.save(&path, as_lines), Err(Failure::Usage(_))));
         }
         assert_eq!(format!("{secrets:?}"), "DeploymentSecrets");
@@ -175,6 +209,8 @@ mod tests {
             r#"{"ROOT_KEYS":"1=hunter2","ADMIN_TOKENS":"hunter2hunter2hunter2"}"#,
             r#"{"ROOT_KEYS":["hunter2"],"ADMIN_TOKENS":"hunter2hunter2hunter2"}"#,
             r#"{"ROOT_KEYS":"1=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","ADMIN_TOKENS":"hunter2"}"#,
+            r#"{"ROOT_KEYS":"1=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","ADMIN_TOKENS":"hunter2hunter2hunter2",
+                "AGGREGATOR_API_TOKENS":"hunter2"}"#,
             r#"{"hunter2":"hunter2"}"#,
             "ROOT_KEYS=hunter2\n",
             "hunter2",

@@ -190,6 +190,57 @@ fn unusable_parameters_are_found_before_anything_is_sent() {
 }
 
 #[test]
+fn the_end_of_a_task_is_moved_and_taken_away() {
+    let ending = |args: &[&str], end: serde_json::Value| {
+        let mut task: serde_json::Value = serde_json::from_str(&task_parameters()).unwrap();
+        task["task_expiration"] = end;
+        let server = serve(&[("200 OK", "application/json", &task.to_string())]);
+        let output = dapctl(&admin(&server.url, &[&["task", "expire", ID], args].concat()));
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && stderr.is_empty(), "{stderr}");
+        let request = server.requests.recv().unwrap();
+        let (head, body) = request.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with(&format!("PATCH /admin/tasks/{ID} HTTP/1.1\r\n")), "{head}");
+        let sent: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(sent.as_object().unwrap().len(), 1, "{body}");
+        (sent["task_expiration"].clone(), String::from_utf8(output.stdout).unwrap())
+    };
+    let at = serde_json::json!(1_893_456_000);
+    let (sent, text) = ending(&["--at", "1893456000"], at.clone());
+    assert_eq!(sent, at);
+    assert!(text.starts_with(&format!("{ID} ends 2030-01-01 00:00:00 UTC: ")), "{text}");
+    let (sent, text) = ending(&["--never"], serde_json::Value::Null);
+    assert_eq!((sent, text), (serde_json::Value::Null, format!("{ID} does not end\n")));
+    let seconds = || std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let before = seconds();
+    let (sent, json) = ending(&["--now", "--output", "json"], at);
+    assert!((before..=seconds()).contains(&sent.as_u64().unwrap()), "{sent}");
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["task_id"], &json["task_expiration"]), (&ID.into(), &1_893_456_000.into()));
+}
+
+#[test]
+fn an_end_that_is_not_said_or_not_possible_is_one_line() {
+    let url = nowhere();
+    let expire = |options: &[&str], code: i32, text: &str| {
+        fails(&admin(&url, &[&["task", "expire", ID], options].concat()), code, text);
+    };
+    expire(&[], 2, "--never");
+    expire(&["--now", "--never"], 2, "cannot be used with");
+    expire(&["--at", "tomorrow"], 2, "tomorrow");
+    expire(&["--at", "-1"], 2, "-1");
+    expire(&["--now"], 3, "no answer");
+    let refused = |status: &str, body: &str, text: &str| {
+        let server = serve(&[(status, "application/problem+json", body)]);
+        fails(&admin(&server.url, &["task", "expire", ID, "--now"]), 1, text);
+    };
+    refused("404 Not Found", "{}", "no such task");
+    let brought =
+        r#"{"type":"about:blank","title":"T","status":409,"detail":"brought by its leader"}"#;
+    refused("409 Conflict", brought, "refused with status 409: brought by its leader");
+}
+
+#[test]
 fn a_refused_token_is_code_1() {
     let problem = r#"{"type":"about:blank","title":"The request's authorization is not valid.","status":401}"#;
     let server = serve(&[("401 Unauthorized", "application/problem+json", problem)]);

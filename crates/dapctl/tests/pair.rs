@@ -1,73 +1,32 @@
 //! `dapctl pair` against a server that answers as it is told.
 
-use std::{
-    io::{BufRead as _, BufReader, Write as _},
-    net::TcpListener,
-    process::Output,
-    sync::mpsc,
-};
+mod common;
 
-use assert_cmd::Command;
+use common::{Server, dapctl, fails, path, serve};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 const MEDIA_TYPE: &str = "application/vnd.janus.aggregator+json;version=0.1";
 const TOKEN: &str = "a-token-of-the-aggregator-api";
 
-/// Answers these requests in turn: status line, media type, body. `DAP-URL` in a body stands for the DAP URL.
-fn serve(answers: Vec<(&'static str, &'static str, Vec<u8>)>) -> (String, mpsc::Receiver<String>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let dap_url = format!("{url}/v09/");
-    let (sender, requests) = mpsc::channel();
-    std::thread::spawn(move || {
-        for (status, media_type, body) in answers {
-            let (mut stream, _) = listener.accept().unwrap();
-            let mut reader = BufReader::new(stream.try_clone().unwrap());
-            let mut head = String::new();
-            while !head.ends_with("\r\n\r\n") {
-                reader.read_line(&mut head).unwrap();
-            }
-            sender.send(head).unwrap();
-            let body = match String::from_utf8(body) {
-                Ok(text) => text.replace("DAP-URL", &dap_url).into_bytes(),
-                Err(bytes) => bytes.into_bytes(),
-            };
-            let head = format!(
-                "HTTP/1.1 {status}\r\ncontent-type: {media_type}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
-                body.len()
-            );
-            stream.write_all(&[head.as_bytes(), &body].concat()).unwrap();
-        }
-    });
-    (url, requests)
-}
-
 fn config() -> Value {
     json!({
-        "protocol": "DAP-09", "dap_url": "DAP-URL", "role": "Helper", "vdafs": ["Prio3Count", "Prio3Sum"],
+        "protocol": "DAP-09", "dap_url": "{url}/v09/", "role": "Helper", "vdafs": ["Prio3Count", "Prio3Sum"],
         "query_types": ["TimeInterval"], "features": ["TokenHash"], "software_name": "Daphne Edge",
         "software_version": "0.1.0",
     })
 }
 
-/// One configuration: id 7, X25519, HKDF-SHA256, AES-128-GCM.
-fn list() -> Vec<u8> {
-    [&[0, 41, 7, 0, 32, 0, 1, 0, 1, 0, 32][..], &[5; 32]].concat()
+/// One configuration: id 7, X25519, HKDF-SHA256, AES-128-GCM, and a key whose bytes are ASCII.
+fn list() -> String {
+    format!("\0\x29\x07\0\x20\0\x01\0\x01\0\x20{}", "\x05".repeat(32))
 }
 
-fn well() -> (String, mpsc::Receiver<String>) {
-    serve(vec![
-        ("200 OK", MEDIA_TYPE, config().to_string().into_bytes()),
-        ("200 OK", "application/dap-hpke-config-list", list()),
+fn well() -> Server {
+    serve(&[
+        ("200 OK", MEDIA_TYPE, &config().to_string()),
+        ("200 OK", "application/dap-hpke-config-list", &list()),
     ])
-}
-
-fn dapctl(args: &[&str]) -> Output {
-    let mut command = Command::cargo_bin("dapctl").unwrap();
-    for name in ["DAPCTL_URL", "DAPCTL_ADMIN_TOKEN", "DAPCTL_API_TOKEN"] {
-        command.env_remove(name);
-    }
-    command.args(args).output().unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -76,7 +35,7 @@ fn text(bytes: &[u8]) -> String {
 
 #[test]
 fn the_command_to_run_is_printed_without_the_token() {
-    let (url, requests) = well();
+    let Server { url, requests } = well();
     let output = dapctl(&["pair", &url, "--api-token", TOKEN, "--name", "Our helper"]);
     let printed = text(&output.stdout);
     assert!(output.status.success(), "{}", text(&output.stderr));
@@ -100,11 +59,10 @@ fn the_command_to_run_is_printed_without_the_token() {
 
 #[test]
 fn a_token_from_a_file_is_read_there_by_the_command_too_and_shown_if_that_is_wanted() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("token");
-    std::fs::write(&file, format!("{TOKEN}\n")).unwrap();
-    let file = file.to_str().unwrap();
-    let (url, _requests) = well();
+    let folder = TempDir::new().unwrap();
+    let file = &path(&folder, "token");
+    std::fs::write(file, format!("{TOKEN}\n")).unwrap();
+    let Server { url, requests: _requests } = well();
     let args = ["--output", "json", "--url", &url, "pair", "--api-token-file", file];
     let output = dapctl(&args);
     let shown: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -115,39 +73,102 @@ fn a_token_from_a_file_is_read_there_by_the_command_too_and_shown_if_that_is_wan
     assert_eq!(shown["dap_url"], format!("{url}/v09/"));
     assert_eq!(shown["hpke_configs"][0]["id"], 7);
     assert_eq!(shown["warnings"].as_array().unwrap().len(), 4);
-    let (url, _requests) = well();
+    let Server { url, requests: _requests } = well();
     let output = dapctl(&["pair", &url, "--api-token-file", file, "--show-token"]);
     assert!(text(&output.stdout).contains(&format!(" -b {TOKEN}\n")));
 }
 
 #[test]
 fn what_keeps_others_from_pairing_is_one_sentence() {
-    let refused = |answers: Vec<_>, code: i32, expected: &str| {
-        let (url, _requests) = serve(answers);
-        let output = dapctl(&["pair", &url, "--api-token", TOKEN]);
-        let said = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(code), "{said}");
-        assert!(said.contains(expected) && said.lines().count() == 1, "{said}");
-        assert!(!said.contains(TOKEN) && output.stdout.is_empty());
+    let refused = |answers: &[(&str, &str, &str)], code: i32, expected: &str| {
+        let server = serve(answers);
+        let said = fails(&["pair", &server.url, "--api-token", TOKEN], code, expected);
+        assert!(!said.contains(TOKEN));
     };
-    let ok = |value: Value| ("200 OK", MEDIA_TYPE, value.to_string().into_bytes());
+    let says = |value: Value, expected: &str| {
+        refused(&[("200 OK", MEDIA_TYPE, &value.to_string())], 1, expected);
+    };
     let with = |name: &str, value: &str| {
         let mut config = config();
         config[name] = json!(value);
-        ok(config)
+        config
     };
-    refused(vec![("401 Unauthorized", MEDIA_TYPE, vec![])], 1, "AGGREGATOR_API_TOKENS");
-    refused(vec![("404 Not Found", "text/html", vec![])], 1, "there is no aggregator API");
-    refused(vec![("503 Service Unavailable", "text/html", vec![])], 1, "503");
-    refused(vec![("200 OK", "application/json", b"{}".to_vec())], 1, "content type");
-    refused(vec![ok(json!({}))], 1, "not understood");
-    refused(vec![with("protocol", "DAP-18")], 1, "no DAP-09 Helper");
-    refused(vec![with("role", "Leader")], 1, "no DAP-09 Helper");
-    let no_keys = ("503 Service Unavailable", "application/problem+json", b"{}".to_vec());
-    refused(vec![ok(config()), no_keys], 1, "hpke_config");
-    let no_list = ("200 OK", "application/dap-hpke-config-list", vec![0, 1, 2]);
-    refused(vec![ok(config()), no_list], 1, "no list of HPKE configurations");
-    let output = dapctl(&["pair", "https://helper.example"]);
-    assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains("DAPCTL_API_TOKEN"));
+    refused(&[("401 Unauthorized", MEDIA_TYPE, "")], 1, "AGGREGATOR_API_TOKENS");
+    refused(&[("404 Not Found", "text/html", "")], 1, "there is no aggregator API");
+    refused(&[("503 Service Unavailable", "text/html", "")], 1, "503");
+    refused(&[("200 OK", "application/json", "{}")], 1, "content type");
+    says(json!({}), "not understood");
+    says(with("protocol", "DAP-18"), "no DAP-09 Helper");
+    says(with("role", "Leader"), "no DAP-09 Helper");
+    let config = config().to_string();
+    let ok = ("200 OK", MEDIA_TYPE, config.as_str());
+    let no_keys = ("503 Service Unavailable", "application/problem+json", "{}");
+    refused(&[ok, no_keys], 1, "hpke_config");
+    let no_list = ("200 OK", "application/dap-hpke-config-list", "\0\x01\x02");
+    refused(&[ok, no_list], 1, "no list of HPKE configurations");
+    fails(&["pair", "https://helper.example"], 2, "DAPCTL_API_TOKEN");
+}
+
+/// A file of secrets as `init` makes it, with these tokens of the aggregator API, and one for metrics.
+fn secrets_file(folder: &TempDir, api_tokens: Option<&str>) -> String {
+    let file = path(folder, "secrets of ours.json");
+    let mut secrets = json!({
+        "ROOT_KEYS": format!("1={}", common::ID), "ADMIN_TOKENS": "a-token-of-the-admin-api,another-one-of-it",
+        "METRICS_TOKENS": "a-token-that-reads-metrics",
+    });
+    if let Some(tokens) = api_tokens {
+        secrets["AGGREGATOR_API_TOKENS"] = tokens.into();
+    }
+    std::fs::write(&file, secrets.to_string()).unwrap();
+    file
+}
+
+#[cfg(unix)]
+#[test]
+fn with_the_file_of_secrets_the_printed_command_runs_as_it_is() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = TempDir::new().unwrap();
+    let file = secrets_file(&folder, Some(&format!("{TOKEN}, a-successor-of-that-token")));
+    let Server { url, requests } = well();
+    let output = dapctl(&["--url", &url, "--secrets-file", &file, "--output", "json", "pair"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let head = requests.recv().unwrap().to_ascii_lowercase();
+    assert!(head.contains(&format!("\r\nauthorization: bearer {TOKEN}\r\n")), "{head}");
+    assert!(!text(&output.stdout).contains(TOKEN));
+    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    // Divvi Up's tool, which tells what it was told.
+    let tool = folder.path().join("divviup");
+    std::fs::write(&tool, "#!/bin/sh\nprintf '%s\\n' \"$@\"\n").unwrap();
+    std::fs::set_permissions(&tool, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
+    let ran = std::process::Command::new("sh")
+        .args(["-c", printed["command"].as_str().unwrap()])
+        .env("PATH", path)
+        .output()
+        .unwrap();
+    let api_url = format!("{url}/aggregator-api");
+    let told =
+        ["aggregator", "create", "-n", "daphne-edge", "-a", &api_url, "-b", TOKEN].join("\n");
+    assert_eq!(text(&ran.stdout).trim_end(), told, "{}", text(&ran.stderr));
+}
+
+#[test]
+fn tokens_of_the_file_of_secrets_are_for_other_programs() {
+    let folder = TempDir::new().unwrap();
+    let file = secrets_file(&folder, Some(TOKEN));
+    for (of, token) in [("api", TOKEN), ("admin", "a-token-of-the-admin-api")] {
+        let output = dapctl(&["--secrets-file", &file, "secrets", "token", of]);
+        assert_eq!(text(&output.stdout), format!("{token}\n"), "{}", text(&output.stderr));
+        let args = ["--output", "json", "--secrets-file", &file, "secrets", "token", of];
+        let shown: Value = serde_json::from_slice(&dapctl(&args).stdout).unwrap();
+        assert_eq!(shown, json!({ "token": token }));
+    }
+    fails(&["secrets", "token", "api"], 2, "DAPCTL_SECRETS_FILE");
+    fails(&["--secrets-file", &file, "secrets", "token", "root"], 2, "root");
+    let none = secrets_file(&folder, None);
+    for command in [&["secrets", "token", "api"][..], &["pair", "https://helper.example"]] {
+        let args = [&["--secrets-file", &none], command].concat();
+        fails(&args, 2, "holds no AGGREGATOR_API_TOKENS");
+    }
 }

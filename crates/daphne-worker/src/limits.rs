@@ -16,7 +16,7 @@ use worker::{Env, Request, console_error};
 
 /// Authenticated requests of a leader.
 pub const LEADER_LIMIT: &str = "LEADER_LIMIT";
-/// Authenticated requests of an operator.
+/// Authenticated requests of an operator, a control plane or a reader of metrics.
 pub const ADMIN_LIMIT: &str = "ADMIN_LIMIT";
 /// Requests of an unauthenticated address that cost a call.
 pub const PUBLIC_LIMIT: &str = "PUBLIC_LIMIT";
@@ -41,7 +41,7 @@ pub async fn peer(env: &Env, endpoint: &str) -> Result<(), Abort> {
     count(env, LEADER_LIMIT, format!("peer/{endpoint}")).await
 }
 
-/// Counts a request of an operator, who was authenticated with this token.
+/// Counts a request of an operator, a control plane or a reader of metrics, who was authenticated with this token.
 ///
 /// # Errors
 /// [`AbortKind::TooManyRequests`].

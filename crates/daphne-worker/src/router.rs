@@ -160,7 +160,7 @@ impl Route {
             Self::Health | Self::Version | Self::Metrics => "GET, HEAD",
             Self::AdminTasks | Self::AdminHpkeKeys => "GET, HEAD, POST",
             Self::AdminPeers => "GET, HEAD, POST, PATCH, DELETE",
-            Self::AdminTask => "GET, HEAD, DELETE",
+            Self::AdminTask => "GET, HEAD, PATCH, DELETE",
             Self::AdminHpkeKey => "PATCH, DELETE",
             Self::AdminHpkeRotation | Self::AdminReseal => "POST",
             Self::AdminLeaderTokens => "GET, HEAD, POST, DELETE",

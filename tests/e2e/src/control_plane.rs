@@ -30,7 +30,7 @@ pub const API_TOKENS: &str = "AGGREGATOR_API_TOKENS";
 pub const API_PATH: &str = "/aggregator-api";
 
 /// What is read of a configuration.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Deserialize)]
 pub struct Paired {
     /// Where DAP is.
     pub dap_url: String,

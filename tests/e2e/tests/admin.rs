@@ -9,10 +9,11 @@ use daphne_core::{
     hpke::{HpkeConfigList, HpkeKem},
     ids::{HpkeConfigId, TaskId},
     message::PartialBatchSelector,
+    taskprov::PeerPolicy,
     time::Time,
 };
 use e2e::{
-    Answer, Books, Server, World,
+    Answer, Books, Peer, Server, World,
     server::{HPKE_KEY_ID, random, random_token},
     world::keypair,
 };
@@ -70,6 +71,7 @@ fn only_the_operators_token_opens() {
             ("GET", "/admin/tasks".to_owned()),
             ("POST", "/admin/tasks".to_owned()),
             ("GET", format!("/admin/tasks/{}", world.task_id)),
+            ("PATCH", format!("/admin/tasks/{}", world.task_id)),
             ("DELETE", format!("/admin/tasks/{}", world.task_id)),
             ("GET", "/admin/hpke_keys".to_owned()),
             ("POST", "/admin/hpke_keys".to_owned()),
@@ -238,6 +240,56 @@ fn other_parameters_under_the_id_of_a_task_are_a_conflict() {
     }
     assert_eq!(show(&good).json()["min_batch_size"], 10);
     assert_eq!(post(&good).status, 200);
+}
+
+#[test]
+fn of_a_task_its_end_may_change_and_nothing_else() {
+    let good = spec();
+    let created = post(&good).json();
+    let path = format!("/admin/tasks/{}", created["task_id"].as_str().unwrap());
+    let patch = |body: &str| server().admin_ask("PATCH", &path, Some(body));
+    for end in [json!(4_000_000_000_u64), json!(1), json!(u64::MAX), json!(null)] {
+        let mut expected = created.clone();
+        expected["task_expiration"] = end.clone();
+        let body = json!({ "task_expiration": end }).to_string();
+        for _ in 0..2 {
+            let answer = patch(&body);
+            assert_eq!((answer.status, answer.json()), (200, expected.clone()));
+        }
+        assert_eq!(show(&good).json(), expected);
+        assert_eq!(post(&good).status, 200, "the first request is still the one that created it");
+    }
+    for bad in [
+        "",
+        "{}",
+        "null",
+        "[]",
+        r#"{"task_expiration":-1}"#,
+        r#"{"task_expiration":1.5}"#,
+        r#"{"task_expiration":"never"}"#,
+        r#"{"task_expiration":1,"min_batch_size":2}"#,
+        r#"{"min_batch_size":2}"#,
+    ] {
+        patch(bad).refused_without_type(400);
+    }
+    assert_eq!(show(&good).json(), created);
+    assert!(
+        server()
+            .admin()
+            .delete_task(&created["task_id"].as_str().unwrap().parse().unwrap(), None)
+            .unwrap()
+    );
+    patch(r#"{"task_expiration":null}"#).refused_without_type(404);
+    let short = server().admin_ask("PATCH", "/admin/tasks/short", Some(r#"{"task_expiration":1}"#));
+    short.refused_without_type(400);
+    // What a leader brings says itself when it ends.
+    let brought = Peer::new(server(), PeerPolicy::default()).task(server(), TimeInterval, |_| {});
+    let reports = brought.sums(&[1, 2], brought.time(0));
+    assert_eq!(brought.put(&brought.timed_job(&reports)).status, 200);
+    let path = format!("/admin/tasks/{}", brought.task_id);
+    let answer = server().admin_ask("PATCH", &path, Some(r#"{"task_expiration":null}"#));
+    answer.refused_without_type(409);
+    assert!(answer.text().contains("brought by its leader"), "{}", answer.text());
 }
 
 #[test]

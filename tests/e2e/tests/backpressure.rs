@@ -9,6 +9,7 @@ use daphne_core::{
 };
 use e2e::{
     Answer, Books, Client, JOB_INIT, Peer, Server, World,
+    control_plane::{API_TOKENS, ControlPlane, FormError},
     raw::Connection,
     server::{random, random_token},
 };
@@ -118,6 +119,29 @@ fn an_operator_is_limited_by_token() {
     let served = until(429, || server.admin_ask("GET", "/admin/tasks", None));
     assert!((4..=14).contains(&served), "{served}");
     is_sent_away(&server.admin_ask("GET", "/admin/tasks", None), 429);
+}
+
+#[test]
+fn a_control_plane_is_limited_by_token() {
+    let mut server = Server::start_with_limits(&[("ADMIN_LIMIT", 7)]);
+    let tokens = [random_token(), random_token()];
+    server.set_secret(API_TOKENS, &tokens.join(","));
+    let [plane, other] = tokens.each_ref().map(|token| ControlPlane::new(&server, token));
+    let stranger = ControlPlane::new(&server, &random_token());
+    for _ in 0..20 {
+        assert_eq!(stranger.pair(""), Err(FormError::TokenNotRecognized));
+    }
+    let served = until(429, || plane.ask("GET", "", None));
+    assert!((4..=14).contains(&served), "{served}");
+    // Whatever it asks for, in the API's own way to refuse.
+    for path in ["", "/task_ids", "/nothing"] {
+        let answer = plane.ask("GET", path, None);
+        assert_eq!((answer.status, answer.body.len()), (429, 0));
+        let seconds: u64 = answer.header("retry-after").parse().expect("a number");
+        assert!((5..=30).contains(&seconds), "{seconds}");
+    }
+    other.pair("").expect("another one is not limited");
+    assert_eq!(server.admin_ask("GET", "/admin/tasks", None).status, 200);
 }
 
 #[test]

@@ -7,11 +7,15 @@ use std::{
 
 use dapctl::{
     admin::AdminClient,
-    doctor::{Diagnosis, Options, Verdict, examine},
+    doctor::{Access, Diagnosis, Options, Verdict, examine},
 };
-use e2e::{Server, server::random_token};
+use e2e::{Server, control_plane::API_TOKENS, server::random_token};
 
 const OPTIONS: Options = Options { canary: true, clock_skew_max: 10 };
+
+fn operator(admin: &AdminClient) -> Access<'_> {
+    Access { admin: Some(admin), api_token: None }
+}
 
 fn verdict(diagnosis: &Diagnosis, name: &str) -> (Verdict, String) {
     let found = diagnosis.checks.iter().find(|check| check.name == name);
@@ -28,7 +32,7 @@ fn failed(diagnosis: &Diagnosis, name: &str, text: &str) {
 #[test]
 fn a_good_deployment_is_found_good_and_the_canary_leaves_nothing() {
     let server = Server::start();
-    let diagnosis = examine(server.client().base(), Some(&server.admin()), OPTIONS).unwrap();
+    let diagnosis = examine(server.client().base(), operator(&server.admin()), OPTIONS).unwrap();
     assert!(diagnosis.ok, "{diagnosis:#?}");
     for name in [
         "healthz",
@@ -49,10 +53,10 @@ fn a_good_deployment_is_found_good_and_the_canary_leaves_nothing() {
     }
     assert_eq!(server.admin().all_tasks().unwrap(), []);
     // Without a token, or without a canary, there is less to see, and nothing wrong.
-    let diagnosis = examine(server.client().base(), None, OPTIONS).unwrap();
+    let diagnosis = examine(server.client().base(), Access::default(), OPTIONS).unwrap();
     assert!(diagnosis.ok && verdict(&diagnosis, "canary").0 == Verdict::Skipped);
     let options = Options { canary: false, ..OPTIONS };
-    let diagnosis = examine(server.client().base(), Some(&server.admin()), options).unwrap();
+    let diagnosis = examine(server.client().base(), operator(&server.admin()), options).unwrap();
     assert!(diagnosis.ok && verdict(&diagnosis, "canary").0 == Verdict::Skipped);
 }
 
@@ -60,7 +64,7 @@ fn a_good_deployment_is_found_good_and_the_canary_leaves_nothing() {
 fn what_is_wrong_with_a_deployment_is_found() {
     let server = Server::start();
     let wrong = AdminClient::new(server.client().base(), &random_token()).unwrap();
-    let diagnosis = examine(server.client().base(), Some(&wrong), OPTIONS).unwrap();
+    let diagnosis = examine(server.client().base(), operator(&wrong), OPTIONS).unwrap();
     assert!(!diagnosis.ok);
     failed(&diagnosis, "admin", "403");
     assert_eq!(verdict(&diagnosis, "canary").0, Verdict::Skipped);
@@ -68,7 +72,8 @@ fn what_is_wrong_with_a_deployment_is_found() {
     let id = e2e::server::HPKE_KEY_ID;
     server.admin().set_hpke_key_state(id, false, true).unwrap();
     let gone = || {
-        let diagnosis = examine(server.client().base(), Some(&server.admin()), OPTIONS).unwrap();
+        let diagnosis =
+            examine(server.client().base(), operator(&server.admin()), OPTIONS).unwrap();
         (verdict(&diagnosis, "hpke_config").0 == Verdict::Failed).then_some(diagnosis)
     };
     let diagnosis = gone().expect("the isolate that made the change knows of it");
@@ -76,6 +81,31 @@ fn what_is_wrong_with_a_deployment_is_found() {
     failed(&diagnosis, "canary", "503");
     assert_eq!(verdict(&diagnosis, "canary_deleted").0, Verdict::Ok);
     assert_eq!(server.admin().all_tasks().unwrap(), []);
+}
+
+#[test]
+fn the_aggregator_api_is_looked_at_where_a_token_of_it_is_at_hand() {
+    let mut server = Server::start();
+    let token = random_token();
+    let options = Options { canary: false, ..OPTIONS };
+    let look = |url: &str, api_token: Option<&str>| {
+        let access = Access { api_token, ..Access::default() };
+        let diagnosis = examine(url, access, options).unwrap();
+        (diagnosis.ok, verdict(&diagnosis, "aggregator_api"))
+    };
+    let url = server.client().base().to_owned();
+    assert_eq!(look(&url, None).1.0, Verdict::Skipped);
+    let (ok, (warned, detail)) = look(&url, Some(&token));
+    assert!(ok && warned == Verdict::Warning && detail.contains("AGGREGATOR_API_TOKENS"));
+    server.set_secret(API_TOKENS, &token);
+    let found = look(&url, Some(&token));
+    assert_eq!(found, (true, (Verdict::Ok, format!("DAP is at {url}/v09/"))));
+    let (ok, (failed, detail)) = look(&url, Some(&random_token()));
+    assert!(!ok && failed == Verdict::Failed && detail.contains("not accepted"), "{detail}");
+    // Strangers who are let in are told of, too.
+    let spoilt = spoiling(&server, "HTTP/1.1 401 Unauthorized", "HTTP/1.1 404 Not Found", false);
+    let (ok, (failed, detail)) = look(&spoilt, Some(&token));
+    assert!(!ok && failed == Verdict::Failed && detail.contains("with 401"), "{detail}");
 }
 
 /// A proxy that spoils answers on their way: it replaces text in their heads, and puts bytes after their bodies.
@@ -152,11 +182,11 @@ fn what_something_on_the_way_does_to_the_list_is_found() {
         ),
     ] {
         let url = spoiling(&server, from, to, bodies);
-        let diagnosis = examine(&url, None, options).unwrap();
+        let diagnosis = examine(&url, Access::default(), options).unwrap();
         assert!(!diagnosis.ok, "{name}");
         failed(&diagnosis, name, text);
     }
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let failure = examine(&format!("http://{nobody}"), None, options).unwrap_err();
+    let failure = examine(&format!("http://{nobody}"), Access::default(), options).unwrap_err();
     assert_eq!(failure.exit_code(), 3, "{failure}");
 }

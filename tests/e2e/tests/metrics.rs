@@ -162,7 +162,7 @@ fn spoiled(change: impl FnOnce(&mut Forged)) -> (World, Forged) {
 }
 
 #[test]
-fn an_unknown_hpke_configuration() {
+fn an_unknown_hpke_configuration_is_counted() {
     let (world, report) = spoiled(|r| r.sealed.config_id = HpkeConfigId(200));
     let reason = "hpke_unknown_config_id: configuration 200";
     counts_once(&world, "hpke_unknown_config_id", Some("unknown_hpke_config_id"), reason, report);
@@ -184,14 +184,14 @@ fn a_plaintext_that_is_none() {
 }
 
 #[test]
-fn an_input_share_of_another_length() {
+fn an_input_share_of_another_length_is_counted() {
     let (world, report) = drafted(|d| d.input_share.push(0));
     let reason = "invalid_message: input share of another length or form";
     counts_once(&world, "invalid_message", Some("input_share_decode_failure"), reason, report);
 }
 
 #[test]
-fn a_public_share_of_another_length() {
+fn a_public_share_of_another_length_is_counted() {
     let (world, report) = drafted(|d| d.public_share.push(0));
     let reason = "invalid_message: public share of another length or form";
     counts_once(&world, "invalid_message", Some("public_share_decode_failure"), reason, report);

@@ -2,6 +2,8 @@
 
 use std::sync::OnceLock;
 
+use clap::Parser as _;
+use dapctl::{cli::Cli, commands};
 use daphne_core::{
     batch::BatchMode::TimeInterval,
     error::ReportError,
@@ -99,6 +101,26 @@ fn the_dap_url_may_be_another_one_and_tokens_are_replaced_one_by_one() {
     assert_eq!(paired.dap_url, "https://helper.example/v09/");
     let refused = ControlPlane::new(&server, &old).pair("").unwrap_err();
     assert_eq!(refused, FormError::TokenNotRecognized);
+}
+
+#[test]
+fn dapctl_pairs_with_nothing_but_the_url_and_the_file_of_secrets() {
+    let (server, token) = server();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("secrets.json");
+    let pair = |token: &str| {
+        let secrets = json!({
+            "ROOT_KEYS": server.secret("ROOT_KEYS"), "ADMIN_TOKENS": server.admin_token(),
+            "AGGREGATOR_API_TOKENS": token,
+        });
+        std::fs::write(&file, secrets.to_string()).unwrap();
+        let (url, file) = (server.client().base(), file.to_str().unwrap());
+        let args = ["dapctl", "--url", url, "--secrets-file", file, "pair"];
+        commands::run(&Cli::try_parse_from(args).unwrap())
+    };
+    pair(token).expect("it is a deployment that can be paired");
+    let failure = pair(&random_token()).unwrap_err();
+    assert!(failure.exit_code() == 1 && failure.to_string().contains("AGGREGATOR_API_TOKENS"));
 }
 
 /// What the n-th client measures.

@@ -5,12 +5,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use clap::Parser as _;
+use dapctl::{Failure, cli::Cli, commands};
 use daphne_core::{
     batch::{
         BatchMode::{LeaderSelected, TimeInterval},
         BucketRange,
     },
-    ids::BatchId,
+    error::ReportError,
+    ids::{BatchId, TaskId},
     message::{BatchSelector, PartialBatchSelector},
     metrics::{TaskCounters, TaskStatus},
     store::{
@@ -24,9 +27,11 @@ use daphne_core::{
     },
     task::Task,
 };
-use e2e::{Books, Server, World, remote::RemoteObjects, server::random};
+use e2e::{Books, Server, World, remote::RemoteObjects, server::random, world::now};
 use futures::executor::block_on;
 use serde_json::json;
+
+const TIMED: PartialBatchSelector = PartialBatchSelector::TimeInterval;
 
 fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
@@ -144,6 +149,41 @@ fn a_task_deleted_without_haste_keeps_its_data_for_now() {
     assert_eq!(held(&world, BucketRange::Batch(batch)), 2);
 }
 
+/// Runs `dapctl` with the operator's token.
+fn dapctl(args: &[&str]) -> Result<(), Failure> {
+    let (url, token) = (server().client().base(), server().admin_token());
+    let program = ["dapctl", "--url", url, "--admin-token", token];
+    let cli = Cli::try_parse_from(program.iter().chain(args)).expect("a command line");
+    commands::run(&cli)
+}
+
+#[test]
+fn an_operator_ends_a_task_and_has_it_go_on() {
+    let mut world = World::new(server(), TimeInterval, |_| {});
+    world.epoch = now() / 3_600 * 3_600 - 7_200;
+    let id = world.task_id.to_string();
+    let mut books = Books::default();
+    world.aggregate(TIMED, &world.sums(&[1, 2, 3], world.time(0)), &mut books);
+    // A report made in the last second counts, and those made later are refused, each for itself.
+    let end = world.time(1).as_seconds();
+    dapctl(&["task", "expire", &id, "--at", &end.to_string()]).unwrap();
+    let late = world.sums(&[20, 30], world.time(2));
+    let both: Vec<_> = world.sums(&[4], world.time(1)).into_iter().chain(late.clone()).collect();
+    let refused = world.run(world.timed_job(&both), &mut books);
+    assert!(refused.len() == 2 && refused.iter().all(|(_, e)| *e == ReportError::TaskExpired));
+    dapctl(&["task", "expire", &id, "--never"]).unwrap();
+    world.aggregate(TIMED, &late, &mut books);
+    // What was accepted is collected when the task has ended.
+    dapctl(&["task", "expire", &id, "--now"]).unwrap();
+    world.collect(world.interval(0, 3), &books);
+    let shown =
+        server().admin().task(&world.task_id).unwrap().expect("it is there until its purge");
+    assert!(shown.task_expiration.unwrap().as_seconds().abs_diff(now()) <= 60);
+    let unknown = TaskId::new(random()).to_string();
+    let failure = dapctl(&["task", "expire", &unknown, "--now"]).unwrap_err();
+    assert_eq!((failure.exit_code(), failure.to_string().as_str()), (1, "no such task"));
+}
+
 #[test]
 fn the_operator_sees_how_a_task_is_doing() {
     let world = World::new(server(), TimeInterval, |_| {});
@@ -156,7 +196,7 @@ fn the_operator_sees_how_a_task_is_doing() {
     assert_eq!(counted(status()), [0, 0, 0]);
     let mut books = Books::default();
     let reports = world.sums(&[1, 2, 3], world.time(0));
-    world.aggregate(PartialBatchSelector::TimeInterval, &reports, &mut books);
+    world.aggregate(TIMED, &reports, &mut books);
     world.collect(world.interval(0, 1), &books);
     assert_eq!(counted(status()), [1, 3, 0]);
     // As a store says that forgets reports which nobody collected.
@@ -173,6 +213,6 @@ fn the_operator_sees_how_a_task_is_doing() {
     let path = format!("/admin/tasks/{}/status", world.task_id);
     world.client.ask("GET", &path, &[], None).refused_without_type(403);
     server().admin_ask("DELETE", &path, None).refused_without_type(405);
-    let unknown = daphne_core::ids::TaskId::new(random());
+    let unknown = TaskId::new(random());
     assert_eq!(server().admin().task_status(&unknown).unwrap(), None);
 }

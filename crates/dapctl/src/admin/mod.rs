@@ -13,6 +13,7 @@ use daphne_core::{
     ids::TaskId,
     metrics::TaskStatus,
     task::{TaskParameters, TaskSpec},
+    time::Time,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use ureq::http::Method;
@@ -116,6 +117,21 @@ impl AdminClient {
     /// [`ClientError`].
     pub fn task_status(&self, id: &TaskId) -> Result<Option<TaskStatus>, ClientError> {
         absent_is_none(self.get(&format!("admin/tasks/{id}/status")))
+    }
+
+    /// Changes when a task ends; `None` if it is not to end. Returns the task as it is then, or `None` if it does not exist.
+    ///
+    /// # Errors
+    /// [`ClientError`]; status 409, with a sentence, if its leader brought the task.
+    pub fn set_task_expiration(
+        &self,
+        id: &TaskId,
+        expiration: Option<Time>,
+    ) -> Result<Option<TaskParameters>, ClientError> {
+        let body = serde_json::json!({ "task_expiration": expiration }).to_string();
+        let answer =
+            self.send(Method::PATCH, &format!("admin/tasks/{id}"), Some(body.as_bytes()))?;
+        absent_is_none(answer.expect(&[200], None).and_then(|answer| json(&answer)))
     }
 
     /// Deletes a task; what it stored is removed that many seconds later, by default when its reports are too old.

@@ -13,7 +13,7 @@ pub struct PairArgs {
     /// What the aggregator is to be called
     #[arg(long, value_name = "NAME", default_value = "daphne-edge")]
     pub name: String,
-    /// A token of the aggregator API, one of the deployment's AGGREGATOR_API_TOKENS
+    /// A token of the aggregator API, one of the deployment's AGGREGATOR_API_TOKENS [default: the first in --secrets-file]
     #[arg(
         long,
         env = "DAPCTL_API_TOKEN",

@@ -1,10 +1,19 @@
-//! Commands about root keys and leaders' tokens.
+//! Commands about root keys, the file of secrets, and leaders' tokens.
 
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 
 use super::{TaskIdArg, TokenArgs};
 
-/// Commands about root keys.
+/// Whose token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TokenOf {
+    /// The admin API's, of ADMIN_TOKENS
+    Admin,
+    /// The aggregator API's, of AGGREGATOR_API_TOKENS
+    Api,
+}
+
+/// Commands about root keys and the file of secrets.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub enum SecretsCommand {
     /// Tells how many secrets need which root key, and which root keys can be removed
@@ -13,6 +22,20 @@ pub enum SecretsCommand {
     /// Seals all verify keys and HPKE private keys with the newest root key; may be repeated
     #[command(after_help = "Example:\n  dapctl secrets reseal")]
     Reseal,
+    /// Prints a token of the --secrets-file, the first of its kind, for another program to read: `"$(dapctl secrets token api)"`
+    ///
+    /// To a terminal it is printed only with --show.
+    #[command(
+        after_help = "Example:\n  dapctl --secrets-file secrets.production.json secrets token api | wc -c"
+    )]
+    Token {
+        /// Which one
+        #[arg(value_enum, value_name = "API")]
+        of: TokenOf,
+        /// Print it also to a terminal
+        #[arg(long)]
+        show: bool,
+    },
 }
 
 /// Commands about the tokens of a task's leader.

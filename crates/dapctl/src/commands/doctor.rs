@@ -6,7 +6,7 @@ use crate::{
     Failure,
     admin::AdminClient,
     cli::{Cli, DoctorArgs},
-    doctor::{self, Options, Verdict},
+    doctor::{self, Access, Options, Verdict},
     output,
 };
 
@@ -16,8 +16,10 @@ pub(super) fn run(cli: &Cli, args: &DoctorArgs) -> Result<(), Failure> {
         None => super::url(cli)?,
     };
     let admin = super::admin_token(cli)?.map(|token| AdminClient::new(url, &token)).transpose()?;
+    let api_token = super::api_token(cli)?;
+    let access = Access { admin: admin.as_ref(), api_token: api_token.as_deref() };
     let options = Options { canary: !args.no_canary, clock_skew_max: args.clock_skew_max };
-    let diagnosis = doctor::examine(url, admin.as_ref(), options)?;
+    let diagnosis = doctor::examine(url, access, options)?;
     let lines: Vec<String> = diagnosis
         .checks
         .iter()

@@ -64,6 +64,12 @@ fn admin_token(cli: &Cli) -> Result<Option<String>, Failure> {
     })
 }
 
+/// A token of the aggregator API, if the file of secrets holds one.
+fn api_token(cli: &Cli) -> Result<Option<String>, Failure> {
+    let Some(path) = &cli.secrets_file else { return Ok(None) };
+    Ok(DeploymentSecrets::read(path)?.api_token().map(str::to_owned))
+}
+
 fn url(cli: &Cli) -> Result<&str, Failure> {
     cli.url
         .as_deref()

@@ -1,56 +1,45 @@
 //! `dapctl pair`.
 
+use std::path::Path;
+
 use daphne_core::{
-    aggregator_api::MEDIA_TYPE,
     codec::Reader,
     hpke::{HpkeConfig, HpkeConfigList},
     version::{DapVersion, Message},
 };
-use serde::Deserialize;
 use serde_json::json;
 use ureq::http::Method;
 use url::{Host, Url};
 
 use crate::{
     Failure,
+    aggregator_api::{AggregatorApi, Asked},
     cli::{Cli, PairArgs},
     http::{Credential, Http, Request},
     output::{self, clean},
+    secrets_file::DeploymentSecrets,
 };
 
-/// Where the API is below a deployment's URL, without a slash at its end, as control planes are told.
-const API_PATH: &str = "aggregator-api";
-
-/// What is read of the API's configuration.
-#[derive(Deserialize)]
-struct ApiConfig {
-    protocol: String,
-    dap_url: String,
-    role: String,
-    vdafs: Vec<String>,
-    query_types: Vec<String>,
-    #[serde(default)]
-    features: Vec<String>,
-    #[serde(default)]
-    software_name: String,
-    #[serde(default)]
-    software_version: String,
-}
-
 pub(super) fn run(cli: &Cli, args: &PairArgs) -> Result<(), Failure> {
-    let (token, placeholder) = token(args)?;
+    let (token, placeholder) = token(cli, args)?;
     let deployment = match &args.deployment {
         Some(url) => url,
         None => super::url(cli)?,
     };
-    let http = Http::new(deployment, Credential::Bearer(&token))?.accepting(MEDIA_TYPE);
-    let api_url = http
-        .base()
-        .join(API_PATH)
-        .map_err(|_| Failure::Usage("the deployment's URL is malformed".into()))?;
-    let config = api_config(&http, &api_url)?;
+    let api = AggregatorApi::new(deployment, &token)?;
+    let api_url = api.url();
+    let wrong = |why: &str| Err(Failure::Wrong(format!("{api_url}: {why}")));
+    let config = match api.ask()? {
+        Asked::Config(config) => config,
+        Asked::WrongToken => {
+            return wrong("the token is not one of the deployment's AGGREGATOR_API_TOKENS");
+        }
+        Asked::Nothing => {
+            return wrong("there is no aggregator API; set the secret AGGREGATOR_API_TOKENS");
+        }
+    };
     let keys = hpke_keys(&config.dap_url)?;
-    let warnings = warnings(&api_url, &config.dap_url);
+    let warnings = warnings(api_url, &config.dap_url);
 
     let token = if args.show_token { quoted(&token) } else { placeholder };
     let name = quoted(&args.name);
@@ -94,15 +83,22 @@ pub(super) fn run(cli: &Cli, args: &PairArgs) -> Result<(), Failure> {
 }
 
 /// The token, and what stands for it in a command that is to be run in a shell.
-fn token(args: &PairArgs) -> Result<(String, String), Failure> {
-    match (&args.api_token_file, &args.api_token) {
-        (Some(path), _) => {
-            let placeholder = format!("\"$(cat {})\"", quoted(&path.display().to_string()));
-            Ok((super::read_token(path)?, placeholder))
+fn token(cli: &Cli, args: &PairArgs) -> Result<(String, String), Failure> {
+    let shown = |path: &Path| quoted(&path.display().to_string());
+    match (&args.api_token_file, &args.api_token, &cli.secrets_file) {
+        (Some(path), _, _) => Ok((super::read_token(path)?, format!("\"$(cat {})\"", shown(path)))),
+        (None, Some(token), _) => Ok((token.clone(), "\"$DAPCTL_API_TOKEN\"".to_owned())),
+        (None, None, Some(path)) => {
+            let token = DeploymentSecrets::read(path)?.needed_api_token(path)?.to_owned();
+            // Of all programs the one that is surely there.
+            let program = std::env::args_os().next().unwrap_or_else(|| "dapctl".into());
+            let program = quoted(&program.to_string_lossy());
+            let command = format!("{program} --secrets-file {} secrets token api", shown(path));
+            Ok((token, format!("\"$({command})\"")))
         }
-        (None, Some(token)) => Ok((token.clone(), "\"$DAPCTL_API_TOKEN\"".to_owned())),
-        (None, None) => Err(Failure::Usage(
-            "a token of the aggregator API is needed: --api-token-file, --api-token or DAPCTL_API_TOKEN".into(),
+        (None, None, None) => Err(Failure::Usage(
+            "a token of the aggregator API is needed: --secrets-file, --api-token-file, --api-token or DAPCTL_API_TOKEN"
+                .into(),
         )),
     }
 }
@@ -115,26 +111,6 @@ fn quoted(text: &str) -> String {
     } else {
         format!("'{}'", clean(text).replace('\'', r"'\''"))
     }
-}
-
-/// Asks for the configuration as control planes do: without a slash at the end of the path, and without a content type.
-fn api_config(http: &Http, api_url: &Url) -> Result<ApiConfig, Failure> {
-    let request = Request { method: Method::GET, path: API_PATH, content: None };
-    let answer = http.send(&request)?;
-    let wrong = |why: &str| Err(Failure::Wrong(format!("{api_url}: {why}")));
-    match answer.status {
-        401 => return wrong("the token is not one of the deployment's AGGREGATOR_API_TOKENS"),
-        404 => return wrong("there is no aggregator API; set the secret AGGREGATOR_API_TOKENS"),
-        _ => {}
-    }
-    let answer = answer.expect(&[200], Some(MEDIA_TYPE))?;
-    let Ok(config) = serde_json::from_slice::<ApiConfig>(&answer.body) else {
-        return wrong("the answer is not understood");
-    };
-    if config.protocol != "DAP-09" || !matches!(config.role.as_str(), "Helper" | "Either") {
-        return wrong("it is no DAP-09 Helper");
-    }
-    Ok(config)
 }
 
 /// The keys that clients would find.

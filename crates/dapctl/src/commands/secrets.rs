@@ -1,21 +1,44 @@
 //! `dapctl secrets`.
 
+use std::io::IsTerminal as _;
+
 use serde_json::json;
 
 use crate::{
     Failure,
     admin::SecretsStatus,
-    cli::{Cli, SecretsCommand},
+    cli::{Cli, SecretsCommand, TokenOf},
     output,
+    secrets_file::DeploymentSecrets,
 };
 
 pub(super) fn run(cli: &Cli, command: SecretsCommand) -> Result<(), Failure> {
-    let admin = super::admin(cli)?;
     let status = match command {
-        SecretsCommand::Status => admin.secrets_status()?,
-        SecretsCommand::Reseal => admin.reseal_secrets()?,
+        SecretsCommand::Status => super::admin(cli)?.secrets_status()?,
+        SecretsCommand::Reseal => super::admin(cli)?.reseal_secrets()?,
+        SecretsCommand::Token { of, show } => return token(cli, of, show),
     };
     output::print(cli.output, &text(&status, command), &json!(status))
+}
+
+/// Prints a token for another program; whoever looks on is shown it only if that was asked for.
+fn token(cli: &Cli, of: TokenOf, show: bool) -> Result<(), Failure> {
+    if !show && std::io::stdout().is_terminal() {
+        return Err(Failure::Usage(
+            "this prints a secret, for another program to read; --show prints it here".into(),
+        ));
+    }
+    let path = cli.secrets_file.as_deref().ok_or_else(|| {
+        Failure::Usage(
+            "the file of secrets is needed: --secrets-file or DAPCTL_SECRETS_FILE".into(),
+        )
+    })?;
+    let secrets = DeploymentSecrets::read(path)?;
+    let token = match of {
+        TokenOf::Admin => secrets.admin_token(),
+        TokenOf::Api => secrets.needed_api_token(path)?,
+    };
+    output::print(cli.output, token, &json!({ "token": token }))
 }
 
 fn text(status: &SecretsStatus, command: SecretsCommand) -> String {

@@ -7,7 +7,7 @@ use daphne_core::{
     codec::Reader,
     hpke::HpkeConfig,
     task::TaskParameters,
-    time::Duration,
+    time::{Duration, Time},
     vdaf::{Vdaf, VdafConfig},
     version::DapVersion,
 };
@@ -16,9 +16,9 @@ use serde_json::{Map, Value, json};
 use crate::{
     Failure,
     admin::AdminClient,
-    cli::{BatchModeName, Cli, SpecArgs, TaskAddArgs, TaskCommand},
+    cli::{BatchModeName, Cli, SpecArgs, TaskAddArgs, TaskCommand, TaskExpireArgs},
     http::{ClientError, Credential, Http},
-    output::{self, clean},
+    output::{self, clean, utc},
     peer_file::PeerFile,
     reports,
     task_file::{self, TaskFile},
@@ -41,6 +41,7 @@ pub(super) fn run(cli: &Cli, command: &TaskCommand) -> Result<(), Failure> {
             json["status"] = json!(status);
             output::print(cli.output, &text, &json)
         }
+        TaskCommand::Expire(args) => expire(cli, args),
         TaskCommand::Rm(args) => {
             let id = &args.task.task_id;
             if !super::admin(cli)?.delete_task(id, args.purge_after)? {
@@ -56,6 +57,22 @@ pub(super) fn run(cli: &Cli, command: &TaskCommand) -> Result<(), Failure> {
 
 pub(super) fn unknown() -> Failure {
     Failure::Wrong("no such task".into())
+}
+
+fn expire(cli: &Cli, args: &TaskExpireArgs) -> Result<(), Failure> {
+    // One of the three was given.
+    let end = if args.now { Some(reports::now()) } else { args.at.map(Time::from_seconds) };
+    let id = &args.task.task_id;
+    let task = super::admin(cli)?.set_task_expiration(id, end)?.ok_or_else(unknown)?;
+    let text = match task.task_expiration {
+        Some(end) => format!(
+            "{id} ends {}: reports made later are refused. Two report_expiry_ages and two days later it is deleted with all \
+             its data",
+            utc(end)
+        ),
+        None => format!("{id} does not end"),
+    };
+    output::print(cli.output, &text, &json!(task))
 }
 
 /// How long a task lives that a leader brings along, unless it is said.

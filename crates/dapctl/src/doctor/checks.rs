@@ -14,6 +14,7 @@ use super::{Patient, Verdict};
 use crate::{
     Failure,
     admin::AdminClient,
+    aggregator_api::{AggregatorApi, Asked},
     http::{Answer, Credential, Http, Request},
     output::clean,
     reports,
@@ -226,6 +227,35 @@ impl Patient<'_> {
                 Err(e) => Err(e.to_string()),
             },
         );
+        Ok(())
+    }
+
+    /// Whether control planes find what they need to pair, and nobody else does.
+    pub(super) fn aggregator_api(&mut self, token: &str) -> Result<(), Failure> {
+        const NAME: &str = "aggregator_api";
+        let stranger = b64::encode(&random::<24>()?);
+        let ask = |token: &str| AggregatorApi::new(self.url, token)?.ask();
+        let (theirs, strangers) = (ask(token), ask(&stranger));
+        match (theirs, strangers) {
+            (Ok(Asked::Nothing), Ok(Asked::Nothing)) => self.note(
+                NAME,
+                Verdict::Warning,
+                "there is none, as the deployment has no AGGREGATOR_API_TOKENS: no control plane can pair",
+            ),
+            (Ok(Asked::Config(config)), Ok(Asked::WrongToken)) => {
+                self.note(NAME, Verdict::Ok, format!("DAP is at {}", clean(&config.dap_url)));
+            }
+            (Ok(Asked::Config(_)), _) => {
+                self.note(NAME, Verdict::Failed, "a wrong token is not answered with 401");
+            }
+            (Ok(Asked::WrongToken), _) => {
+                self.note(NAME, Verdict::Failed, "the token is not accepted");
+            }
+            (Ok(Asked::Nothing), _) => {
+                self.note(NAME, Verdict::Failed, "answered with status 404");
+            }
+            (Err(e), _) => self.note(NAME, Verdict::Failed, e.to_string()),
+        }
         Ok(())
     }
 

@@ -60,6 +60,15 @@ pub struct Diagnosis {
     pub checks: Vec<Check>,
 }
 
+/// What is presented where more than strangers may see is examined.
+#[derive(Clone, Copy, Default)]
+pub struct Access<'a> {
+    /// The operator's API; without it what only operators may do is skipped.
+    pub admin: Option<&'a AdminClient>,
+    /// A token of the aggregator API, without which that is skipped. Secret.
+    pub api_token: Option<&'a str>,
+}
+
 /// How to examine.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -76,15 +85,11 @@ struct Patient<'a> {
     checks: Vec<Check>,
 }
 
-/// Examines the deployment at `url`; without an admin client what only operators may do is skipped.
+/// Examines the deployment at `url`.
 ///
 /// # Errors
 /// [`Failure::Usage`] for an unusable URL, [`Failure::Unreachable`] if nothing answers there.
-pub fn examine(
-    url: &str,
-    admin: Option<&AdminClient>,
-    options: Options,
-) -> Result<Diagnosis, Failure> {
+pub fn examine(url: &str, access: Access<'_>, options: Options) -> Result<Diagnosis, Failure> {
     let http = Http::new(url, Credential::None)?;
     let mut patient = Patient { url, http, checks: Vec::new() };
     // What follows would only repeat that nobody is there.
@@ -96,7 +101,11 @@ pub fn examine(
     patient.hpke_config();
     patient.cors();
     patient.strangers()?;
-    match admin {
+    match access.api_token {
+        None => patient.note("aggregator_api", Verdict::Skipped, "no token of it was given"),
+        Some(token) => patient.aggregator_api(token)?,
+    }
+    match access.admin {
         None => {
             for name in ["admin", "canary"] {
                 patient.note(name, Verdict::Skipped, "no admin token was given");

@@ -55,12 +55,13 @@ pub fn fails_in(folder: &Path, args: &[&str], code: i32, text: &str) -> String {
     stderr
 }
 
-/// A server for some requests, answered in turn. Each answer is a status line, headers and a body.
+/// A server for some requests, answered in turn.
 pub struct Server {
     pub url: String,
     pub requests: mpsc::Receiver<String>,
 }
 
+/// Each answer is a status line, a media type and a body, in which `{url}` stands for the server's.
 pub fn serve(answers: &[(&str, &str, &str)]) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -68,6 +69,7 @@ pub fn serve(answers: &[(&str, &str, &str)]) -> Server {
     let answers: Vec<_> = answers
         .iter()
         .map(|(status, media_type, body)| {
+            let body = body.replace("{url}", &url);
             format!(
                 "HTTP/1.1 {status}\r\ncontent-type: {media_type}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
                 body.len()

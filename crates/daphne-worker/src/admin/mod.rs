@@ -5,6 +5,7 @@
 //! | `POST /admin/tasks` | `TaskSpec` | 201, or 200 if it exists with these parameters: `TaskParameters` |
 //! | `GET /admin/tasks[?after=ID][&limit=N]` | | 200: `{"tasks": [..], "next": ID}`; `next` while there may be more |
 //! | `GET /admin/tasks/{id}` | | 200: `TaskParameters` |
+//! | `PATCH /admin/tasks/{id}` | `{"task_expiration": seconds or null}` | 200: `TaskParameters` |
 //! | `GET /admin/tasks/{id}/status` | | 200: `TaskStatus` |
 //! | `DELETE /admin/tasks/{id}[?purge_after=SECONDS]` | | 204; the id is never used again |
 //! | `GET /admin/tasks/{id}/leader_tokens` | | 200: `{"leader_tokens": [{"name"}, ..]}` |
@@ -61,6 +62,9 @@ pub async fn handle(
     match (found.route, request.method()) {
         (Route::AdminTasks, Method::Post) => tasks::create_task(context, request).await,
         (Route::AdminTasks, _) => tasks::list_tasks(context, request).await,
+        (Route::AdminTask, Method::Patch) => {
+            tasks::change_task(context, request, task_id(&found.task)?).await
+        }
         (Route::AdminTask, Method::Delete) => {
             tasks::delete_task(context, request, task_id(&found.task)?).await
         }

@@ -6,10 +6,11 @@ use daphne_core::{
     metrics::TaskStatus,
     store::config_store::{PURGE_AFTER_MAX_S, TASKS_PAGE_MAX},
     task::TaskSpec,
-    time::Duration,
+    time::{Duration, Time},
 };
+use serde::Deserialize;
 use serde_json::json;
-use storage_proxy::config::Created;
+use storage_proxy::config::{Created, tasks::ChangedTask};
 use worker::{Request, Response};
 
 use super::{bad, read_json, task_id};
@@ -63,6 +64,29 @@ pub async fn list_tasks(
 pub async fn show_task(context: &RequestContext<'_>, id: TaskId) -> Result<Response, Error> {
     let task = context.config.task(context.env, &id, context.now).await?;
     respond::json(&task.ok_or_else(no_such_task)?.parameters, 200)
+}
+
+/// What may change of a task.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TaskChange {
+    // Must be there, though it may be null: a change that says nothing is a mistake.
+    #[serde(deserialize_with = "Option::deserialize")]
+    task_expiration: Option<Time>,
+}
+
+/// Changes when a task ends. One that its leader brought along ends when the leader says.
+pub async fn change_task(
+    context: &RequestContext<'_>,
+    request: &mut Request,
+    id: TaskId,
+) -> Result<Response, Error> {
+    let TaskChange { task_expiration } = read_json(request).await?;
+    match context.config.set_task_expiration(context.env, id, task_expiration).await? {
+        ChangedTask::Now(task) => respond::json(&task.parameters, 200),
+        ChangedTask::Refused(why) => Err(Abort::new(AbortKind::Conflict, why.to_string()).into()),
+        ChangedTask::NoSuchTask => Err(no_such_task()),
+    }
 }
 
 /// How the task is doing, as its ledger and its stores know. A task that is deleted has no status, even before it is purged.

@@ -37,7 +37,7 @@ use worker::{Method, Request, Response, Url};
 
 use crate::{
     app::RequestContext,
-    body, credentials, json,
+    body, credentials, json, limits,
     respond::{self, platform},
     router::{ApiRoute, Found},
 };
@@ -72,7 +72,8 @@ pub fn parse_dap_url(text: &str) -> Result<String, String> {
     Ok(if url.ends_with('/') { url } else { url + "/" })
 }
 
-/// Handles a request. The token comes before anything else, then what the request says of media types.
+/// Handles a request. The token comes before anything else, then how often it asks, then what the request says of media
+/// types.
 ///
 /// # Errors
 /// The control plane's, or ours; [`refuse`] answers them.
@@ -85,7 +86,8 @@ pub async fn handle(
     if context.api.tokens.is_empty() {
         return Err(not_found());
     }
-    credentials::check_operator(request, &context.api.tokens)?;
+    let token = credentials::check_operator(request, &context.api.tokens)?;
+    limits::operator(context.env, &token).await?;
     check_media_types(request)?;
     if route == ApiRoute::Nothing {
         return Err(not_found());

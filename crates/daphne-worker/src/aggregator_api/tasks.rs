@@ -68,7 +68,7 @@ pub async fn create(
         let issued =
             IssuedToken::new(task.id(), &random::bytes(), config.root_keys(), random::bytes());
         task = match config.issue_leader_token(env, *task.id(), issued).await? {
-            ChangedTask::Now(task) => task,
+            ChangedTask::Now(task) => *task,
             ChangedTask::Refused(why) => return Err(conflict(why.to_string())),
             ChangedTask::NoSuchTask => return Err(conflict("the task was deleted a moment ago")),
         };
@@ -100,9 +100,7 @@ pub async fn change(
     };
     match context.config.set_task_expiration(context.env, id, expiration).await? {
         ChangedTask::Now(task) => tell(context, &task, None).await,
-        ChangedTask::Refused(()) => Err(conflict(
-            "the task was brought by its leader, who says when it ends; delete it to end it here",
-        )),
+        ChangedTask::Refused(why) => Err(conflict(why.to_string())),
         ChangedTask::NoSuchTask => Err(not_found()),
     }
 }

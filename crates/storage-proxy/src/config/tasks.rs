@@ -9,7 +9,7 @@ use daphne_core::{
     seal::TokenHash,
     store::config_store::{
         ConfigRequest, ConfigResponse,
-        expiration::ExpirationRequest,
+        expiration::{Brought, ExpirationRequest},
         tokens::{TokenChange, TokenRefusal, TokenRequest},
     },
     task::{StoredTask, Task, TaskParameters},
@@ -266,7 +266,7 @@ impl Config {
         match ask(env, &ConfigRequest::Tokens(TokenRequest { task, change })).await? {
             ConfigResponse::Task(record) => {
                 self.publish_task(env, &task, &record).await;
-                self.open_task(&record).map(ChangedTask::Now)
+                self.open_task(&record).map(|task| ChangedTask::Now(Box::new(task)))
             }
             ConfigResponse::TokensRefused(why) => Ok(ChangedTask::Refused(why)),
             ConfigResponse::NotFound => Ok(ChangedTask::NoSuchTask),
@@ -284,14 +284,14 @@ impl Config {
         env: &Env,
         task: TaskId,
         expiration: Option<Time>,
-    ) -> Result<ChangedTask<()>, Internal> {
+    ) -> Result<ChangedTask<Brought>, Internal> {
         let request = ConfigRequest::SetExpiration(ExpirationRequest { task, expiration });
         match ask(env, &request).await? {
             ConfigResponse::Task(record) => {
                 self.publish_task(env, &task, &record).await;
-                self.open_task(&record).map(ChangedTask::Now)
+                self.open_task(&record).map(|task| ChangedTask::Now(Box::new(task)))
             }
-            ConfigResponse::Brought => Ok(ChangedTask::Refused(())),
+            ConfigResponse::Brought => Ok(ChangedTask::Refused(Brought)),
             ConfigResponse::NotFound => Ok(ChangedTask::NoSuchTask),
             other => Err(unexpected(&other)),
         }
@@ -331,7 +331,7 @@ impl Config {
 #[derive(Debug)]
 pub enum ChangedTask<R> {
     /// The task as it is now.
-    Now(Task),
+    Now(Box<Task>),
     /// Nothing was changed.
     Refused(R),
     /// There is no such task.

@@ -22,6 +22,11 @@ pub struct ExpirationRequest {
     pub expiration: Option<Time>,
 }
 
+/// Why the end of a task is not changed: its leader brought it along. The text says what to do instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the task was brought by its leader, who says when it ends; delete it to end it here")]
+pub struct Brought;
+
 // SPEC: DAP-09 §4.2 has a task's parameters never change. Its end may: whoever runs a task stops it when it is no longer
 // wanted, which control planes do in this way, and a new task for each prolongation would lose the clients of the old one.
 /// Changes when a task ends, and with it when its objects forget everything; answers with the task's record as it is then.
