@@ -9,6 +9,8 @@ use ureq::{
     http::{HeaderMap, Request},
 };
 
+use crate::heard;
+
 /// Media type of a job's first request.
 pub const JOB_INIT: &str = "application/dap-aggregation-job-init-req";
 /// Media type of a job's later requests.
@@ -140,6 +142,11 @@ impl Client {
     ) -> Result<Answer, Box<ureq::Error>> {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
         for (name, value) in headers {
+            if name.eq_ignore_ascii_case("authorization")
+                || name.eq_ignore_ascii_case("dap-auth-token")
+            {
+                heard::secret(value);
+            }
             request = request.header(*name, *value);
         }
         let request = request.body(body).expect("a request that can be written");
@@ -147,7 +154,9 @@ impl Client {
         let body =
             response.body_mut().with_config().limit(64 << 20).read_to_vec().map_err(Box::new)?;
         let status = response.status().as_u16();
-        Ok(Answer { status, headers: response.headers().clone(), body }.checked())
+        let answer = Answer { status, headers: response.headers().clone(), body };
+        heard::answer(path, &answer);
+        Ok(answer.checked())
     }
 
     /// Sends a request that must be answered.

@@ -7,6 +7,7 @@
 pub mod client;
 pub mod control_plane;
 pub mod forge;
+pub mod heard;
 pub mod peer;
 pub mod raw;
 pub mod remote;

@@ -15,7 +15,10 @@ use daphne_core::{b64, hpke::HpkeConfig, ids::HpkeConfigId};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::client::{Answer, Client};
+use crate::{
+    client::{Answer, Client},
+    heard,
+};
 
 /// Id of the HPKE key that every server has.
 pub const HPKE_KEY_ID: HpkeConfigId = HpkeConfigId(7);
@@ -31,6 +34,11 @@ pub fn random<const N: usize>() -> [u8; N] {
 pub fn random_token() -> String {
     b64::encode(&random::<24>())
 }
+
+/// Ends a server's folder once nobody holds its standard input any more. Keeps the log where `heard.rs` does, if anywhere.
+const JANITOR: &str = r#"cat >/dev/null; sleep 3
+if [ -n "$2" ] && [ -f "$1/log" ]; then cp -- "$1/log" "$2/log-$(basename -- "$1")"; fi
+rm -rf -- "$1""#;
 
 /// A running server. Dropped, it stops and its state is gone.
 pub struct Server {
@@ -74,8 +82,9 @@ impl Server {
             BTreeMap::from([("ROOT_KEYS", root_keys), ("ADMIN_TOKENS", admin_token.clone())]);
         write_secrets(folder.path(), &secrets);
         let janitor = Command::new("sh")
-            .args(["-c", "cat >/dev/null; sleep 3; rm -rf -- \"$1\"", "janitor"])
+            .args(["-c", JANITOR, "janitor"])
             .arg(folder.path())
+            .arg(heard::folder().unwrap_or_default())
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -223,12 +232,14 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop();
+        heard::log(self.folder.path());
         let _ = self.janitor.kill();
         let _ = self.janitor.wait();
     }
 }
 
 fn write_secrets(folder: &Path, secrets: &BTreeMap<&str, String>) {
+    secrets.values().for_each(|value| heard::secret(value));
     let text: String =
         secrets.iter().map(|(name, value)| format!("{name}=\"{value}\"\n")).collect();
     std::fs::write(folder.join("env"), text).expect("the folder can be written");

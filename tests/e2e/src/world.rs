@@ -26,6 +26,7 @@ use daphne_core::{
 
 use crate::{
     client::{Answer, Client, JOB_CONTINUE, JOB_INIT, SHARE_REQ},
+    heard,
     server::{Server, random, random_token},
 };
 
@@ -135,6 +136,7 @@ impl World {
 
     /// A task that is known, or is going to be, with parties of its own.
     pub fn of(server: &Server, spec: TaskSpec, token: String, collector_keys: HpkeKeypair) -> Self {
+        heard::secret(&b64::encode(&spec.verify_key));
         let leader_keys = keypair(1);
         let task = spec.clone().check(1).expect("a valid task");
         let (task_id, time_precision) = (*task.id(), spec.time_precision);
