@@ -7,7 +7,7 @@ use clap::Args;
 /// Which deployment to pair, and how to speak to its aggregator API.
 #[derive(Debug, Args)]
 pub struct PairArgs {
-    /// The deployment's URL, such as https://helper.example; --url and DAPCTL_URL mean the same
+    /// The deployment's URL, such as `https://helper.example`; --url and DAPCTL_URL mean the same
     #[arg(value_name = "DEPLOYMENT")]
     pub deployment: Option<String>,
     /// What the aggregator is to be called
