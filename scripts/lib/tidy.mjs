@@ -62,6 +62,10 @@ for (const [f, t] of rust) {
     if (!["09", "18"].includes(draft)) complain(`${f} cites DAP-${draft}, which is not implemented`);
 }
 
+// What git is told to ignore, such as files of secrets, was never added.
+const ignored = execFileSync("git", ["ls-files", "--cached", "--ignored", "--exclude-standard"], { encoding: "utf8" });
+for (const f of ignored.split("\n").filter(Boolean)) complain(`${f} is tracked, and .gitignore says that it must not be`);
+
 // A workspace of its own has a lock file of its own, which nobody's build keeps up with what it shares with the others.
 const interop = "tests/interop/Cargo.toml";
 try {
