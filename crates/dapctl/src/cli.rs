@@ -8,9 +8,16 @@ mod peer;
 mod secrets;
 mod vdaf;
 
-use std::{ffi::OsString, num::NonZeroU64, path::PathBuf};
+use std::{
+    ffi::OsString,
+    num::NonZeroU64,
+    path::{Path, PathBuf},
+};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
+    parser::ValueSource,
+};
 use daphne_core::{ids::TaskId, store::config_store::PURGE_AFTER_MAX_S, vdaf::POPLAR1_BITS_MAX};
 
 pub use deployment::{DeployArgs, DoctorArgs, EnvironmentName, InitArgs};
@@ -45,7 +52,7 @@ pub struct Cli {
     /// The deployment's URL, such as http://127.0.0.1:8787
     #[arg(long, global = true, env = "DAPCTL_URL", value_name = "URL")]
     pub url: Option<String>,
-    /// The admin API's token
+    /// The admin API's token. What was said with an option wins over the environment
     #[arg(
         long,
         global = true,
@@ -61,20 +68,73 @@ pub struct Cli {
     /// A file of `dapctl init`, whose first tokens are used where none are given
     #[arg(long, global = true, env = "DAPCTL_SECRETS_FILE", value_name = "FILE")]
     pub secrets_file: Option<PathBuf>,
+    /// Which of these were said, and not found in the environment
+    #[arg(skip)]
+    pub said: Said,
     /// What to do
     #[command(subcommand)]
     pub command: Command,
 }
 
+/// Which of the options that the environment may hold stand on the command line.
+///
+/// What a shell exports for one deployment must not be sent to another.
+#[derive(Clone, Debug, Default)]
+pub struct Said {
+    /// `--url`
+    pub url: bool,
+    /// `--admin-token`
+    pub admin_token: bool,
+    /// `--secrets-file`
+    pub secrets_file: bool,
+    /// `DAPCTL_URL`, also where `--url` was said
+    pub url_of_environment: Option<String>,
+}
+
+impl Said {
+    fn read(matches: &ArgMatches) -> Self {
+        let said = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
+        Self {
+            url: said("url"),
+            admin_token: said("admin_token"),
+            secrets_file: said("secrets_file"),
+            url_of_environment: std::env::var("DAPCTL_URL").ok(),
+        }
+    }
+}
+
+impl Cli {
+    /// `--url`, unless it is the environment's.
+    pub fn said_url(&self) -> Option<&str> {
+        self.url.as_deref().filter(|_| self.said.url)
+    }
+
+    /// `--admin-token`, unless it is the environment's.
+    pub fn said_admin_token(&self) -> Option<&str> {
+        self.admin_token.as_deref().filter(|_| self.said.admin_token)
+    }
+
+    /// `--secrets-file`, unless it is the environment's.
+    pub fn said_secrets_file(&self) -> Option<&Path> {
+        self.secrets_file.as_deref().filter(|_| self.said.secrets_file)
+    }
+}
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Makes a deployment's secrets, in a file that only its owner can read, and the first HPKE key
-    #[command(after_help = "Example:\n  dapctl init --env production\n  dapctl init --env dev")]
+    /// Makes a deployment's secrets, in a file that only its owner can read
+    ///
+    /// The first HPKE key is made in the deployment, by `dapctl deploy`, or by this command if --url says where a deployment
+    /// with these secrets answers. DAPCTL_URL and DAPCTL_SECRETS_FILE are not looked at.
+    #[command(after_help = "Example:\n  dapctl init --env production\n  dapctl init --env dev\n  \
+        dapctl --url https://dap.example.org init --env production")]
     Init(InitArgs),
     /// Builds and deploys the Worker with wrangler, waits until it is healthy, and sees to the first HPKE key
     ///
-    /// Needs `wrangler login`, or CLOUDFLARE_API_TOKEN. What the build and wrangler print is on standard error.
+    /// Needs `wrangler login`, or CLOUDFLARE_API_TOKEN. What the build and wrangler print is on standard error. The secrets are
+    /// those of secrets.ENVIRONMENT.json or --secrets-file, and the URL is the one that wrangler prints or --url: what
+    /// DAPCTL_SECRETS_FILE, DAPCTL_ADMIN_TOKEN and DAPCTL_URL say may be about another deployment, and is not looked at.
     #[command(
         after_help = "Example:\n  dapctl deploy --env production\n  dapctl deploy --env staging --dry-run"
     )]
@@ -483,7 +543,11 @@ pub fn parse() -> Result<Cli, Failure> {
 }
 
 fn parse_from(args: impl IntoIterator<Item = OsString>) -> Result<Cli, Failure> {
-    Cli::try_parse_from(args).map_err(|e| {
+    let parsed = Cli::command().try_get_matches_from(args).and_then(|matches| {
+        let said = Said::read(&matches);
+        Ok(Cli { said, ..Cli::from_arg_matches(&matches)? })
+    });
+    parsed.map_err(|e| {
         if !e.use_stderr()
             || e.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
         {

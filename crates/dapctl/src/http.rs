@@ -14,7 +14,7 @@ use ureq::{
     Agent,
     http::{HeaderMap, HeaderValue, Method},
 };
-use url::Url;
+use url::{Host, Url};
 
 pub use error::{ClientError, Problem, Transport};
 
@@ -235,6 +235,21 @@ impl Http {
         &self.base
     }
 
+    /// Whether the peer is this machine.
+    pub fn is_local(&self) -> bool {
+        match self.base.host() {
+            Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+            Some(Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(Host::Ipv6(ip)) => ip.is_loopback(),
+            None => false,
+        }
+    }
+
+    /// Whether nobody on the way reads what is sent: it is encrypted, or stays on this machine.
+    pub fn is_private(&self) -> bool {
+        self.base.scheme() == "https" || self.is_local()
+    }
+
     /// Sends a request once. Every status is an answer.
     ///
     /// # Errors
@@ -389,6 +404,28 @@ mod tests {
         }
         let failure = parse_base("http://user:hunter2@h/").unwrap_err();
         assert!(!failure.to_string().contains("hunter2"));
+    }
+
+    #[test]
+    fn what_is_sent_in_clear_to_other_machines_is_not_private() {
+        let of = |url: &str| {
+            let http = Http::new(url, Credential::None).unwrap();
+            (http.is_local(), http.is_private())
+        };
+        for url in
+            ["http://127.0.0.1:8787", "http://[::1]:1/", "http://localhost", "https://localhost"]
+        {
+            assert_eq!(of(url), (true, true), "{url}");
+        }
+        for url in [
+            "http://h/",
+            "http://10.0.0.1/",
+            "http://localhost.example/",
+            "http://127.0.0.1.example",
+        ] {
+            assert_eq!(of(url), (false, false), "{url}");
+        }
+        assert_eq!(of("https://dap.example.org"), (false, true));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
     path::Path,
 };
 
-use common::{ID, admin, dapctl, fails, nowhere, path, serve};
+use common::{ID, admin, dapctl, dapctl_with, fails, nowhere, path, serve};
 use tempfile::TempDir;
 
 /// What the admin API answers to a creation.
@@ -64,6 +64,41 @@ fn a_missing_or_unusable_token_or_url_is_a_usage_error() {
         2,
         "/does/not/exist",
     );
+}
+
+#[test]
+fn an_option_wins_over_the_environment() {
+    let folder = TempDir::new().unwrap();
+    let file = path(&folder, "secrets.json");
+    let secrets = dapctl::secrets_file::DeploymentSecrets::generate().unwrap();
+    secrets.save(Path::new(&file), false).unwrap();
+    let keys = ("200 OK", "application/json", r#"{"keys":[]}"#);
+    let sent = |exported: &[(&str, &str)], options: &[&str]| {
+        let server = serve(&[keys]);
+        let args = [&["--url", &server.url, "hpke", "list"], options].concat();
+        let output = dapctl_with(folder.path(), exported, &args);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let request = server.requests.recv().unwrap();
+        let head = request.lines().find_map(|line| line.split_once("earer ")).unwrap();
+        head.1.to_owned()
+    };
+    let exported = [("DAPCTL_ADMIN_TOKEN", "a-token-of-another")];
+    assert_eq!(sent(&exported, &[]), "a-token-of-another");
+    assert_eq!(sent(&exported, &["--secrets-file", &file]), secrets.admin_token());
+    let both = [exported[0], ("DAPCTL_SECRETS_FILE", &*file)];
+    assert_eq!(sent(&both, &[]), "a-token-of-another");
+    assert_eq!(sent(&both, &["--admin-token", "said"]), "said");
+}
+
+#[test]
+fn the_url_of_dap_is_not_the_deployments() {
+    for url in ["http://127.0.0.1:1/v09", "http://127.0.0.1:1/v09/"] {
+        for command in [&["task", "list"][..], &["hpke", "list"], &["doctor"]] {
+            fails(&admin(url, command), 2, "give the deployment's URL, without /v09/");
+        }
+        fails(&["doctor", url], 2, "without /v09/");
+        fails(&["pair", url, "--api-token", "sesame-open-up"], 2, "without /v09/");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod common;
 
 use std::{os::unix::fs::PermissionsExt as _, path::Path};
 
-use common::{dapctl_in, fails_in, serve};
+use common::{dapctl_in, dapctl_with, fails_in, nowhere, serve};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -100,7 +100,16 @@ fn the_first_deployment_sends_the_secrets_and_ends_with_a_key() {
     ]);
     let folder = checkout(NONE_YET, "echo 'Deployed x triggers'");
     dapctl_in(folder.path(), &["init", "--env", "production"]);
-    let args = ["--output", "json", "--url", &server.url, "deploy", "--env", "production"];
+    let args = [
+        "--output",
+        "json",
+        "--url",
+        &server.url,
+        "deploy",
+        "--env",
+        "production",
+        "--allow-local-url",
+    ];
     let output = dapctl_in(folder.path(), &args);
     let stderr = String::from_utf8(output.stderr).unwrap();
     let json: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{stderr}"));
@@ -113,6 +122,74 @@ fn the_first_deployment_sends_the_secrets_and_ends_with_a_key() {
     assert!(calls.contains("built well"), "{calls}");
     assert!(calls.contains("deploy --env production --secrets-file /"), "{calls}");
     assert!(calls.contains("secrets.production.json"), "{calls}");
+}
+
+#[test]
+fn what_is_exported_for_one_deployment_is_not_sent_to_another() {
+    let folder = checkout(NONE_YET, "echo 'Deployed x triggers'");
+    let root = folder.path();
+    for environment in ["dev", "production", "staging"] {
+        assert!(dapctl_in(root, &["init", "--env", environment]).status.success());
+    }
+    let (laptop, url) = (root.join(".dev.vars"), nowhere());
+    let exported = [
+        ("DAPCTL_SECRETS_FILE", laptop.to_str().unwrap()),
+        ("DAPCTL_URL", &url),
+        ("DAPCTL_ADMIN_TOKEN", "a-token-of-another"),
+    ];
+    for environment in ["production", "staging"] {
+        let output = dapctl_with(root, &exported, &["deploy", "--env", environment]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        // Nor was the exported URL asked, where nobody is.
+        assert!(String::from_utf8(output.stdout).unwrap().contains("named no URL"));
+        assert!(calls(&folder).contains(&format!("/secrets.{environment}.json")));
+    }
+    assert!(!calls(&folder).contains(".dev.vars"), "{}", calls(&folder));
+    // What is said is done, wherever it is said.
+    let other = root.join("other.json");
+    std::fs::copy(root.join("secrets.staging.json"), &other).unwrap();
+    let other = other.to_str().unwrap();
+    for args in [
+        ["--secrets-file", other, "deploy", "--env", "staging"],
+        ["deploy", "--env", "staging", "--secrets-file", other],
+    ] {
+        std::fs::remove_file(root.join("calls")).unwrap();
+        assert!(dapctl_with(root, &exported, &args).status.success());
+        assert!(calls(&folder).contains("/other.json"), "{}", calls(&folder));
+    }
+}
+
+#[test]
+fn a_deployment_is_looked_at_where_it_can_be_met() {
+    let folder = checkout(NONE_YET, "true");
+    dapctl_in(folder.path(), &["init", "--env", "production"]);
+    for (url, text) in [
+        ("http://127.0.0.1:8787", "--allow-local-url"),
+        ("https://localhost", "--allow-local-url"),
+        ("http://dap.example.org", "https"),
+        ("https://dap.example.org/v09/", "without /v09/"),
+    ] {
+        fails_in(folder.path(), &["--url", url, "deploy", "--env", "production"], 2, text);
+    }
+    assert!(!calls(&folder).contains("deploy"), "{}", calls(&folder));
+}
+
+#[test]
+fn init_asks_no_deployment_that_was_not_said() {
+    let folder = checkout("", "");
+    let (url, elsewhere) = (nowhere(), folder.path().join("elsewhere.json"));
+    let exported = [("DAPCTL_URL", &*url), ("DAPCTL_SECRETS_FILE", elsewhere.to_str().unwrap())];
+    let init = ["init", "--env", "production"];
+    let output = dapctl_with(folder.path(), &exported, &init);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(folder.path().join("secrets.production.json").exists() && !elsewhere.exists());
+    // Said, it is asked, and that the file is there is told.
+    let args = ["--url", &url, "init", "--env", "staging"];
+    let text = fails_in(folder.path(), &args, 3, "no answer");
+    assert!(text.contains("secrets.staging.json was made and is kept"), "{text}");
+    let output = dapctl_in(folder.path(), &["init", "--help"]);
+    let help = String::from_utf8(output.stdout).unwrap();
+    assert!(help.contains("The first HPKE key is made in the deployment"), "{help}");
 }
 
 #[test]
@@ -156,7 +233,8 @@ fn what_keeps_a_deployment_from_going_up_is_one_sentence() {
         serve(&[("503 Service Unavailable", "application/json", r#"{"detail":"no ROOT_KEYS"}"#)]);
     let folder = checkout(NONE_YET, "true");
     dapctl_in(folder.path(), &["init", "--env", "production"]);
-    let args = ["--url", &server.url, "deploy", "--env", "production", "--patience", "0"];
+    let patience = ["--patience", "0", "--allow-local-url"];
+    let args = [&["--url", &server.url, "deploy", "--env", "production"], &patience[..]].concat();
     let output = dapctl_in(folder.path(), &args);
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1));

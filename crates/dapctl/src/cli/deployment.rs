@@ -43,8 +43,8 @@ pub struct InitArgs {
     /// For which environment of wrangler.toml
     #[arg(long, value_enum)]
     pub env: EnvironmentName,
-    /// Where to keep them [default: secrets.ENVIRONMENT.json beside wrangler.toml, or .dev.vars]. A file that exists is
-    /// never overwritten
+    /// Where to keep them [default: --secrets-file, or secrets.ENVIRONMENT.json beside wrangler.toml, or .dev.vars]. A file that
+    /// exists is never overwritten
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
     /// Print the secrets, too
@@ -65,6 +65,9 @@ pub struct DeployArgs {
     /// lacks them only: a root key that is in use and not in the file would be lost to it
     #[arg(long)]
     pub replace_secrets: bool,
+    /// Let --url lead to this machine, as for a tunnel. By default it must be https, and lead elsewhere
+    #[arg(long)]
+    pub allow_local_url: bool,
     /// How long the new code may take to answer, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     pub patience: u64,

@@ -31,7 +31,10 @@ pub(super) fn run(cli: &Cli, args: &DeployArgs) -> Result<(), Failure> {
     }
     let checkout = Checkout::around(Path::new("."))?;
     let environment = args.env.to_string();
-    let path = cli.secrets_file.clone().unwrap_or_else(|| secrets_path(&checkout, args.env));
+    // Nothing of the environment: it may be about another deployment, and one's secrets would go to the other.
+    let path =
+        cli.said_secrets_file().map_or_else(|| secrets_path(&checkout, args.env), Path::to_owned);
+    let said_url = cli.said_url().map(|url| public_url(url, args.allow_local_url)).transpose()?;
     let path = std::path::absolute(&path).unwrap_or(path);
     // Before the build, which takes longer than finding this out.
     let secrets = if path.exists() { Some(DeploymentSecrets::read(&path)?) } else { None };
@@ -52,14 +55,14 @@ pub(super) fn run(cli: &Cli, args: &DeployArgs) -> Result<(), Failure> {
         return output::print(cli.output, "nothing was deployed: a dry run", &json);
     }
     // A URL that was given is the one that matters: wrangler names every address.
-    let Some(url) = cli.url.clone().or(named) else {
+    let Some(url) = said_url.map(str::to_owned).or(named) else {
         let json = json!({ "deployed": true, "environment": environment, "url": null });
         let text = "deployed; wrangler named no URL: say it with --url to have it looked at";
         return output::print(cli.output, text, &json);
     };
     wait_until_healthy(&url, Duration::from_secs(args.patience))
         .map_err(|e| e.during("deployed, but not healthy"))?;
-    let token = match (&secrets, super::admin_token(cli)?) {
+    let token = match (&secrets, super::said_admin_token(cli)?) {
         (_, Some(token)) => Some(token),
         (Some(secrets), None) => Some(secrets.admin_token().to_owned()),
         (None, None) => None,
@@ -79,12 +82,28 @@ pub(super) fn run(cli: &Cli, args: &DeployArgs) -> Result<(), Failure> {
         Some(key) => text += &format!("\n{}", key.text()),
         None => text += "\nno admin token was given, so HPKE keys were not looked at",
     }
-    text += &format!("\nnext: dapctl --secrets-file {} doctor {url}", args.env.secrets_file());
+    let shown = clean(&path.display().to_string());
+    text += &format!("\nnext: dapctl --secrets-file {shown} doctor {url}");
     let json = json!({
         "deployed": true, "environment": environment, "url": url, "secrets_sent": sends_secrets,
         "running": running, "hpke_key": key.as_ref().map(FirstKey::json),
     });
     output::print(cli.output, &text, &json)
+}
+
+/// A URL at which what was just deployed can be met.
+fn public_url(url: &str, local_allowed: bool) -> Result<&str, Failure> {
+    let url = super::deployment_url(url)?;
+    let http = Http::new(url, Credential::None)?;
+    if http.is_local() && !local_allowed {
+        return Err(Failure::Usage(
+            "--url leads to this machine, where nothing is deployed; --allow-local-url is for tunnels".into(),
+        ));
+    }
+    if !http.is_private() {
+        return Err(Failure::Usage("--url must be https: the admin token is sent there".into()));
+    }
+    Ok(url)
 }
 
 fn lacks_secrets(checkout: &Checkout, environment: &str) -> Result<bool, Failure> {

@@ -12,7 +12,7 @@ use crate::{
 
 pub(super) fn run(cli: &Cli, args: &DoctorArgs) -> Result<(), Failure> {
     let url = match &args.deployment {
-        Some(url) => url,
+        Some(url) => super::deployment_url(url)?,
         None => super::url(cli)?,
     };
     let admin = super::admin_token(cli)?.map(|token| AdminClient::new(url, &token)).transpose()?;

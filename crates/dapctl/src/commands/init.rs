@@ -14,13 +14,15 @@ use crate::{
 };
 
 pub(super) fn run(cli: &Cli, args: &InitArgs) -> Result<(), Failure> {
-    let path = match &args.out {
-        Some(path) => path.clone(),
+    let path = match args.out.as_deref().or(cli.said_secrets_file()) {
+        Some(path) => path.to_owned(),
         None => secrets_path(&Checkout::around(Path::new("."))?, args.env),
     };
     let file = clean(&path.display().to_string());
     // With a URL, init is also what makes the first key where that was missed: then the secrets are those that are there.
-    let created = !(path.exists() && cli.url.is_some());
+    // The environment's URL may be another deployment's.
+    let url = cli.said_url().map(super::deployment_url).transpose()?;
+    let created = !(path.exists() && url.is_some());
     let secrets = if created {
         let secrets = DeploymentSecrets::generate()?;
         secrets.save(&path, args.env == EnvironmentName::Dev)?;
@@ -37,8 +39,11 @@ pub(super) fn run(cli: &Cli, args: &InitArgs) -> Result<(), Failure> {
         format!("kept {file} as it is")
     };
     let mut json = json!({ "created": created, "secrets_file": path.display().to_string() });
-    if let Some(url) = &cli.url {
-        let key = first_key(&AdminClient::new(url, secrets.admin_token())?)?;
+    if let Some(url) = url {
+        let key = AdminClient::new(url, secrets.admin_token()).and_then(|admin| first_key(&admin));
+        let what = if created { "was made and is kept" } else { "is as it was" };
+        let key =
+            key.map_err(|e| e.during(&format!("{file} {what}, but no HPKE key was seen to")))?;
         text += &format!("\n{}", key.text());
         json["hpke_key"] = key.json();
     }

@@ -16,6 +16,8 @@ mod token;
 
 use std::path::Path;
 
+use daphne_core::version::DapVersion;
+
 use crate::{
     Failure,
     admin::AdminClient,
@@ -54,11 +56,22 @@ fn admin(cli: &Cli) -> Result<AdminClient, Failure> {
     AdminClient::new(url(cli)?, &token)
 }
 
-/// The admin token, if one was given in any way.
+/// The admin token, if one was given in any way; options win over the environment.
 fn admin_token(cli: &Cli) -> Result<Option<String>, Failure> {
-    Ok(match (&cli.admin_token_file, &cli.admin_token, &cli.secrets_file) {
-        (Some(path), _, _) => Some(read_token(path)?),
+    Ok(match (said_admin_token(cli)?, &cli.admin_token, &cli.secrets_file) {
+        (Some(token), _, _) => Some(token),
         (None, Some(token), _) => Some(token.clone()),
+        (None, None, Some(path)) => Some(DeploymentSecrets::read(path)?.admin_token().to_owned()),
+        (None, None, None) => None,
+    })
+}
+
+/// The admin token, if an option gave one.
+fn said_admin_token(cli: &Cli) -> Result<Option<String>, Failure> {
+    let (token, file) = (cli.said_admin_token(), cli.said_secrets_file());
+    Ok(match (&cli.admin_token_file, token, file) {
+        (Some(path), _, _) => Some(read_token(path)?),
+        (None, Some(token), _) => Some(token.to_owned()),
         (None, None, Some(path)) => Some(DeploymentSecrets::read(path)?.admin_token().to_owned()),
         (None, None, None) => None,
     })
@@ -71,9 +84,20 @@ fn api_token(cli: &Cli) -> Result<Option<String>, Failure> {
 }
 
 fn url(cli: &Cli) -> Result<&str, Failure> {
-    cli.url
-        .as_deref()
-        .ok_or_else(|| Failure::Usage("the deployment's URL is needed: --url or DAPCTL_URL".into()))
+    let url = cli.url.as_deref();
+    deployment_url(url.ok_or_else(|| {
+        Failure::Usage("the deployment's URL is needed: --url or DAPCTL_URL".into())
+    })?)
+}
+
+/// The URL of a deployment, below which `admin/` is, and not that of its DAP.
+fn deployment_url(url: &str) -> Result<&str, Failure> {
+    let prefix = DapVersion::V09.path_prefix();
+    let last = url.trim_end_matches('/').rsplit('/').next();
+    if last == Some(prefix) {
+        return Err(Failure::Usage(format!("give the deployment's URL, without /{prefix}/")));
+    }
+    Ok(url)
 }
 
 fn read_token(path: &Path) -> Result<String, Failure> {

@@ -23,7 +23,7 @@ use crate::{
 pub(super) fn run(cli: &Cli, args: &PairArgs) -> Result<(), Failure> {
     let (token, placeholder) = token(cli, args)?;
     let deployment = match &args.deployment {
-        Some(url) => url,
+        Some(url) => super::deployment_url(url)?,
         None => super::url(cli)?,
     };
     let api = AggregatorApi::new(deployment, &token)?;

@@ -21,6 +21,11 @@ pub fn dapctl(args: &[&str]) -> Output {
 
 /// Runs the program in that folder.
 pub fn dapctl_in(folder: &Path, args: &[&str]) -> Output {
+    dapctl_with(folder, &[], args)
+}
+
+/// Runs the program in that folder, with these variables exported.
+pub fn dapctl_with(folder: &Path, exported: &[(&str, &str)], args: &[&str]) -> Output {
     let mut command = Command::cargo_bin("dapctl").unwrap();
     command.current_dir(folder);
     for name in [
@@ -34,7 +39,7 @@ pub fn dapctl_in(folder: &Path, args: &[&str]) -> Output {
     ] {
         command.env_remove(name);
     }
-    command.args(args).output().unwrap()
+    command.envs(exported.iter().copied()).args(args).output().unwrap()
 }
 
 /// The program must end with this code, print nothing on stdout, and exactly this kind of line on stderr.
