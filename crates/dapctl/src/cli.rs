@@ -87,17 +87,24 @@ pub struct Said {
     pub admin_token: bool,
     /// `--secrets-file`
     pub secrets_file: bool,
+    /// `--api-token` of `pair`
+    pub api_token: bool,
     /// `DAPCTL_URL`, also where `--url` was said
     pub url_of_environment: Option<String>,
 }
 
 impl Said {
     fn read(matches: &ArgMatches) -> Self {
-        let said = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
+        let by_option =
+            |matches: &ArgMatches, id| matches.value_source(id) == Some(ValueSource::CommandLine);
+        let said = |id| by_option(matches, id);
         Self {
             url: said("url"),
             admin_token: said("admin_token"),
             secrets_file: said("secrets_file"),
+            api_token: matches
+                .subcommand_matches("pair")
+                .is_some_and(|pair| by_option(pair, "api_token")),
             url_of_environment: std::env::var("DAPCTL_URL").ok(),
         }
     }
@@ -141,6 +148,9 @@ pub enum Command {
     Deploy(DeployArgs),
     /// Examines a deployment from outside, with an admin token also by a task of its own, which it deletes, and with
     /// --secrets-file its aggregator API
+    ///
+    /// Tokens are sent neither in clear to another machine, nor to what is not this Worker; those of the environment only to
+    /// the deployment of DAPCTL_URL, if that is set.
     ///
     /// Exit codes: 0 nothing failed, warnings included; 1 a check failed; 2 the URL is unusable; 3 nobody answers there.
     #[command(after_help = "Example:\n  dapctl doctor https://dap.example.org\n  \

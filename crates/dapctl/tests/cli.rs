@@ -102,6 +102,19 @@ fn the_url_of_dap_is_not_the_deployments() {
 }
 
 #[test]
+fn a_missing_root_key_is_code_1() {
+    let status = r#"{"needed":{"hpke_keys":{"1":2}},"resealed":0,"configured":[2],"newest":2}"#;
+    let server = serve(&[("200 OK", "application/json", status)]);
+    let output = dapctl(&admin(&server.url, &["secrets", "status"]));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        String::from_utf8(output.stdout).unwrap().contains("root key 1: needed by 2 hpke keys")
+    );
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(stderr, "dapctl: root keys are missing: 1; what needs them answers 500\n");
+}
+
+#[test]
 fn nobody_there_is_code_3_and_leaves_no_file() {
     let folder = TempDir::new().unwrap();
     let (url, file) = (nowhere(), path(&folder, "task.json"));

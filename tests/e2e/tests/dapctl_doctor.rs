@@ -5,16 +5,18 @@ use std::{
     net::{TcpListener, TcpStream},
 };
 
+use dapctl::task_file::random;
 use dapctl::{
     admin::AdminClient,
     doctor::{Access, Diagnosis, Options, Verdict, examine},
 };
+use daphne_core::b64;
 use e2e::{Server, control_plane::API_TOKENS, server::random_token};
 
 const OPTIONS: Options = Options { canary: true, clock_skew_max: 10 };
 
 fn operator(admin: &AdminClient) -> Access<'_> {
-    Access { admin: Some(admin), api_token: None }
+    Access { admin: Some(admin), ..Access::default() }
 }
 
 fn verdict(diagnosis: &Diagnosis, name: &str) -> (Verdict, String) {
@@ -45,6 +47,7 @@ fn a_good_deployment_is_found_good_and_the_canary_leaves_nothing() {
         "preflight",
         "wrong_token",
         "admin",
+        "root_keys",
         "leaders_wrong_token",
         "canary",
         "canary_deleted",
@@ -106,6 +109,16 @@ fn the_aggregator_api_is_looked_at_where_a_token_of_it_is_at_hand() {
     let spoilt = spoiling(&server, "HTTP/1.1 401 Unauthorized", "HTTP/1.1 404 Not Found", false);
     let (ok, (failed, detail)) = look(&spoilt, Some(&token));
     assert!(!ok && failed == Verdict::Failed && detail.contains("with 401"), "{detail}");
+}
+
+#[test]
+fn a_root_key_that_is_needed_and_missing_is_found() {
+    let mut server = Server::start();
+    server.set_secret("ROOT_KEYS", &format!("9={}", b64::encode(&random::<32>().unwrap())));
+    let options = Options { canary: false, ..OPTIONS };
+    let diagnosis = examine(server.client().base(), operator(&server.admin()), options).unwrap();
+    assert!(!diagnosis.ok);
+    failed(&diagnosis, "root_keys", "root keys are missing: 1; what needs them answers 500");
 }
 
 /// A proxy that spoils answers on their way: it replaces text in their heads, and puts bytes after their bodies.

@@ -33,6 +33,16 @@ impl SecretsStatus {
         let needed = self.needed.values().flat_map(|versions| versions.keys());
         needed.chain(&self.configured).copied().collect()
     }
+
+    /// Which root keys are needed and not there, in one sentence; `None` if all are.
+    pub fn missing(&self) -> Option<String> {
+        let versions = self.versions();
+        let missing = versions.iter().filter(|version| !self.configured.contains(version));
+        let missing: Vec<String> = missing.map(ToString::to_string).collect();
+        (!missing.is_empty()).then(|| {
+            format!("root keys are missing: {}; what needs them answers 500", missing.join(", "))
+        })
+    }
 }
 
 impl AdminClient {

@@ -17,6 +17,8 @@ pub enum TokenOf {
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub enum SecretsCommand {
     /// Tells how many secrets need which root key, and which root keys can be removed
+    ///
+    /// Exit code 1 if a root key that is needed is missing.
     #[command(after_help = "Example:\n  dapctl secrets status")]
     Status,
     /// Seals all verify keys and HPKE private keys with the newest root key; may be repeated

@@ -15,9 +15,20 @@ pub(super) fn run(cli: &Cli, args: &DoctorArgs) -> Result<(), Failure> {
         Some(url) => super::deployment_url(url)?,
         None => super::url(cli)?,
     };
-    let admin = super::admin_token(cli)?.map(|token| AdminClient::new(url, &token)).transpose()?;
-    let api_token = super::api_token(cli)?;
-    let access = Access { admin: admin.as_ref(), api_token: api_token.as_deref() };
+    let withheld = super::of_another(cli, url);
+    let (token, api_token) = match &withheld {
+        None => (super::admin_token(cli)?, super::api_token(cli)?),
+        Some(_) => {
+            let api_token = cli.said_secrets_file().map(|_| super::api_token(cli)).transpose()?;
+            (super::said_admin_token(cli)?, api_token.flatten())
+        }
+    };
+    let admin = token.map(|token| AdminClient::new(url, &token)).transpose()?;
+    let access = Access {
+        admin: admin.as_ref(),
+        api_token: api_token.as_deref(),
+        withheld: withheld.as_deref(),
+    };
     let options = Options { canary: !args.no_canary, clock_skew_max: args.clock_skew_max };
     let diagnosis = doctor::examine(url, access, options)?;
     let lines: Vec<String> = diagnosis

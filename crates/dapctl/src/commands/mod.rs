@@ -17,6 +17,7 @@ mod token;
 use std::path::Path;
 
 use daphne_core::version::DapVersion;
+use url::Url;
 
 use crate::{
     Failure,
@@ -98,6 +99,19 @@ fn deployment_url(url: &str) -> Result<&str, Failure> {
         return Err(Failure::Usage(format!("give the deployment's URL, without /{prefix}/")));
     }
     Ok(url)
+}
+
+/// Why a secret of the environment does not belong to the deployment at `url`: `DAPCTL_URL` says that it is another's.
+fn of_another(cli: &Cli, url: &str) -> Option<String> {
+    let origin = |url: &str| Url::parse(url).ok().map(|url| url.origin());
+    let exported = cli.said.url_of_environment.as_deref()?;
+    (origin(exported)? != origin(url)?).then(|| {
+        format!(
+            "what the environment holds belongs to DAPCTL_URL, {}, and was not sent here; say with --secrets-file or \
+             another option what does",
+            clean(exported)
+        )
+    })
 }
 
 fn read_token(path: &Path) -> Result<String, Failure> {

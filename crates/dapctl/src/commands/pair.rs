@@ -21,11 +21,16 @@ use crate::{
 };
 
 pub(super) fn run(cli: &Cli, args: &PairArgs) -> Result<(), Failure> {
-    let (token, placeholder) = token(cli, args)?;
     let deployment = match &args.deployment {
         Some(url) => super::deployment_url(url)?,
         None => super::url(cli)?,
     };
+    if !Http::new(deployment, Credential::None)?.is_private() {
+        return Err(Failure::Usage(
+            "the URL must be https: others would read the token on its way".into(),
+        ));
+    }
+    let (token, placeholder) = token(cli, args, deployment)?;
     let api = AggregatorApi::new(deployment, &token)?;
     let api_url = api.url();
     let wrong = |why: &str| Err(Failure::Wrong(format!("{api_url}: {why}")));
@@ -83,9 +88,19 @@ pub(super) fn run(cli: &Cli, args: &PairArgs) -> Result<(), Failure> {
 }
 
 /// The token, and what stands for it in a command that is to be run in a shell.
-fn token(cli: &Cli, args: &PairArgs) -> Result<(String, String), Failure> {
+fn token(cli: &Cli, args: &PairArgs, deployment: &str) -> Result<(String, String), Failure> {
     let shown = |path: &Path| quoted(&path.display().to_string());
-    match (&args.api_token_file, &args.api_token, &cli.secrets_file) {
+    let said_file = cli.said_secrets_file();
+    if args.api_token_file.is_none()
+        && !cli.said.api_token
+        && said_file.is_none()
+        && (args.api_token.is_some() || cli.secrets_file.is_some())
+        && let Some(why) = super::of_another(cli, deployment)
+    {
+        return Err(Failure::Usage(why));
+    }
+    let api_token = args.api_token.as_ref().filter(|_| cli.said.api_token || said_file.is_none());
+    match (&args.api_token_file, api_token, &cli.secrets_file) {
         (Some(path), _, _) => Ok((super::read_token(path)?, format!("\"$(cat {})\"", shown(path)))),
         (None, Some(token), _) => Ok((token.clone(), "\"$DAPCTL_API_TOKEN\"".to_owned())),
         (None, None, Some(path)) => {

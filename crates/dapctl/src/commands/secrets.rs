@@ -18,7 +18,8 @@ pub(super) fn run(cli: &Cli, command: SecretsCommand) -> Result<(), Failure> {
         SecretsCommand::Reseal => super::admin(cli)?.reseal_secrets()?,
         SecretsCommand::Token { of, show } => return token(cli, of, show),
     };
-    output::print(cli.output, &text(&status, command), &json!(status))
+    output::print(cli.output, &text(&status, command), &json!(status))?;
+    status.missing().map_or(Ok(()), |missing| Err(Failure::Wrong(missing)))
 }
 
 /// Prints a token for another program; whoever looks on is shown it only if that was asked for.

@@ -29,11 +29,9 @@ const FETCHES: usize = 5;
 impl Patient<'_> {
     /// Whether credentials travel encrypted. That there was an answer over HTTPS says that the certificate is good.
     pub(super) fn transport(&mut self) {
-        let local = matches!(self.http.base().host(), Some(url::Host::Domain("localhost")))
-            || matches!(self.http.base().host(), Some(url::Host::Ipv4(ip)) if ip.is_loopback());
         if self.http.base().scheme() == "https" {
             self.note("tls", Verdict::Ok, "the certificate is valid");
-        } else if local {
+        } else if self.http.is_local() {
             self.note("tls", Verdict::Skipped, "this machine's own server speaks plain HTTP");
             return;
         } else {
@@ -57,9 +55,11 @@ impl Patient<'_> {
         }
     }
 
-    pub(super) fn health(&mut self, answer: &Answer) {
+    /// Whether this Worker answers, and finds itself configured.
+    pub(super) fn health(&mut self, answer: &Answer) -> bool {
         let json: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         let detail = json["detail"].as_str().map(clean).unwrap_or_default();
+        let ours = answer.status == 200 && json["status"] == "ok";
         self.check(
             "healthz",
             match (answer.status, json["status"].as_str()) {
@@ -69,6 +69,7 @@ impl Patient<'_> {
                 (status, _) => Err(format!("answered with status {status}: {detail}")),
             },
         );
+        ours
     }
 
     /// Compares clocks, as far as a whole second and the way of the answer let it.
@@ -271,6 +272,20 @@ impl Patient<'_> {
             },
         );
         good
+    }
+
+    /// Whether the deployment can open all that it stored.
+    pub(super) fn root_keys(&mut self, admin: &AdminClient) {
+        let result = match admin.secrets_status() {
+            Ok(status) => match status.missing() {
+                Some(missing) => Err(missing),
+                None => {
+                    Ok(format!("all that is needed are there; the newest is {}", status.newest))
+                }
+            },
+            Err(e) => Err(e.to_string()),
+        };
+        self.check("root_keys", result);
     }
 }
 

@@ -67,6 +67,8 @@ pub struct Access<'a> {
     pub admin: Option<&'a AdminClient>,
     /// A token of the aggregator API, without which that is skipped. Secret.
     pub api_token: Option<&'a str>,
+    /// Why what is at hand was not given, in one sentence, if something is.
+    pub withheld: Option<&'a str>,
 }
 
 /// How to examine.
@@ -85,7 +87,7 @@ struct Patient<'a> {
     checks: Vec<Check>,
 }
 
-/// Examines the deployment at `url`.
+/// Examines the deployment at `url`. Nothing secret is sent in clear to another machine, or to what is not this Worker.
 ///
 /// # Errors
 /// [`Failure::Usage`] for an unusable URL, [`Failure::Unreachable`] if nothing answers there.
@@ -95,24 +97,49 @@ pub fn examine(url: &str, access: Access<'_>, options: Options) -> Result<Diagno
     // What follows would only repeat that nobody is there.
     let health = patient.get("healthz", &[])?;
     patient.transport();
-    patient.health(&health);
+    let ours = patient.health(&health);
     patient.clock(&health, options.clock_skew_max);
     patient.version();
     patient.hpke_config();
     patient.cors();
     patient.strangers()?;
-    match access.api_token {
-        None => patient.note("aggregator_api", Verdict::Skipped, "no token of it was given"),
+    let unsafe_to_tell = if !patient.http.is_private() {
+        Some("not sent: others would read the token on its way")
+    } else if !ours {
+        Some("not sent: whoever answers /healthz is not this Worker, or is not healthy")
+    } else {
+        None
+    };
+    let (admin, api_token) = match unsafe_to_tell {
+        None => (access.admin, access.api_token),
+        Some(_) => (None, None),
+    };
+    let why = |given: bool, lacking| match unsafe_to_tell {
+        Some(why) if given => why,
+        _ => access.withheld.unwrap_or(lacking),
+    };
+    match api_token {
+        None => {
+            let why = why(access.api_token.is_some(), "no token of it was given");
+            patient.note("aggregator_api", Verdict::Skipped, why);
+        }
         Some(token) => patient.aggregator_api(token)?,
     }
-    match access.admin {
+    match admin {
         None => {
-            for name in ["admin", "canary"] {
-                patient.note(name, Verdict::Skipped, "no admin token was given");
+            let why = why(access.admin.is_some(), "no admin token was given");
+            for name in ["admin", "root_keys", "canary"] {
+                patient.note(name, Verdict::Skipped, why);
             }
         }
         Some(admin) => {
-            if patient.admin(admin) && options.canary {
+            let accepted = patient.admin(admin);
+            if accepted {
+                patient.root_keys(admin);
+            } else {
+                patient.note("root_keys", Verdict::Skipped, "they were not asked about");
+            }
+            if accepted && options.canary {
                 patient.canary(admin);
             } else {
                 patient.note("canary", Verdict::Skipped, "no task was made");
