@@ -25,8 +25,8 @@ pub use hpke::{FirstState, HpkeCommand, HpkePolicyArgs, KemName, KeyIdArg};
 pub use import::{ExportArgs, ImportArgs};
 pub use pair::PairArgs;
 pub use peer::{
-    Bound, EndpointArg, PeerAddArgs, PeerCommand, PeerSecretArgs, PeerSetArgs, PeerTokenCommand,
-    PolicyArgs, TokenArgs,
+    Bound, EndpointArg, NewTokenArgs, PeerAddArgs, PeerCommand, PeerSecretArgs, PeerSetArgs,
+    PeerTokenCommand, PolicyArgs, TokenArgs,
 };
 pub use secrets::{SecretsCommand, TokenCommand, TokenOf};
 

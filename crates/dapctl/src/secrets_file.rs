@@ -54,7 +54,7 @@ impl DeploymentSecrets {
             root_keys: format!("1={}", token()?),
             admin_tokens: token()?,
             aggregator_api_tokens: Some(token()?),
-            metrics_tokens: None,
+            metrics_tokens: Some(token()?),
             hpke_config_signing_key: None,
         })
     }
@@ -132,10 +132,15 @@ impl DeploymentSecrets {
     /// # Errors
     /// [`Failure::Usage`].
     pub fn needed_api_token(&self, path: &Path) -> Result<&str, Failure> {
-        self.api_token().ok_or_else(|| {
-            let file = clean(&path.display().to_string());
-            Failure::Usage(format!("{file} holds no AGGREGATOR_API_TOKENS"))
-        })
+        self.api_token().ok_or_else(|| lacks(path, "AGGREGATOR_API_TOKENS"))
+    }
+
+    /// The first of the tokens that only read metrics, of a file that must have one.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`].
+    pub fn needed_metrics_token(&self, path: &Path) -> Result<&str, Failure> {
+        self.metrics_tokens.as_deref().map(first).ok_or_else(|| lacks(path, "METRICS_TOKENS"))
     }
 
     /// Writes a new file of mode 0600, as JSON, or as lines for `wrangler dev`.
@@ -166,11 +171,20 @@ impl DeploymentSecrets {
     fn to_lines(&self) -> String {
         let mut text =
             format!("ROOT_KEYS=\"{}\"\nADMIN_TOKENS=\"{}\"", self.root_keys, self.admin_tokens);
-        if let Some(tokens) = &self.aggregator_api_tokens {
-            text += &format!("\nAGGREGATOR_API_TOKENS=\"{tokens}\"");
+        for (name, tokens) in [
+            ("AGGREGATOR_API_TOKENS", &self.aggregator_api_tokens),
+            ("METRICS_TOKENS", &self.metrics_tokens),
+        ] {
+            if let Some(tokens) = tokens {
+                text += &format!("\n{name}=\"{tokens}\"");
+            }
         }
         text
     }
+}
+
+fn lacks(path: &Path, name: &str) -> Failure {
+    Failure::Usage(format!("{} holds no {name}", clean(&path.display().to_string())))
 }
 
 /// The first of several that are separated by commas.

@@ -563,7 +563,7 @@ fn mistakes_about_peers_are_found_before_anything_is_sent() {
     usage(&["peer", "add", "leader.example", "--save", &save], "endpoint must be");
     usage(&["peer", "add", LEADER, "--verify-key-init", "AAAA", "--save", &save], "32 bytes");
     usage(&["peer", "add", LEADER, "--save", &peer], "exists; --force overwrites it");
-    usage(&["peer", "token", "add", LEADER], "--leader-token or --leader-token-hash is needed");
+    usage(&["peer", "token", "add", LEADER], "--save FILE");
     usage(&["task", "add", "--taskprov", &peer, "--vdaf", "count"], "--save");
     let task = ["task", "add", "--taskprov", &peer, "--save", &save];
     let task = |options: &[&str], text: &str| fails(&[&task[..], options].concat(), 2, text);

@@ -48,7 +48,7 @@ fn secrets_are_made_once_for_their_owner_only_and_not_printed() {
     let secrets: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     let printed = [output.stdout, output.stderr].concat();
     let printed = String::from_utf8(printed).unwrap();
-    for name in ["ROOT_KEYS", "ADMIN_TOKENS", "AGGREGATOR_API_TOKENS"] {
+    for name in ["ROOT_KEYS", "ADMIN_TOKENS", "AGGREGATOR_API_TOKENS", "METRICS_TOKENS"] {
         let secret = secrets[name].as_str().unwrap();
         assert!(secret.len() >= 43 && !printed.contains(secret), "{name}");
     }
@@ -64,7 +64,10 @@ fn secrets_are_made_once_for_their_owner_only_and_not_printed() {
     // For this machine they are lines.
     assert!(dapctl_in(folder.path(), &["init", "--env", "dev"]).status.success());
     let lines = std::fs::read_to_string(folder.path().join(".dev.vars")).unwrap();
-    assert!(lines.starts_with("ROOT_KEYS=\"1="), "{lines}");
+    assert!(
+        lines.starts_with("ROOT_KEYS=\"1=") && lines.contains("\nMETRICS_TOKENS=\""),
+        "{lines}"
+    );
     // Outside of a checkout a file must be named.
     let elsewhere = tempfile::tempdir().unwrap();
     fails_in(elsewhere.path(), &["init", "--env", "production"], 2, "no wrangler.toml");

@@ -157,7 +157,12 @@ fn with_the_file_of_secrets_the_printed_command_runs_as_it_is() {
 fn tokens_of_the_file_of_secrets_are_for_other_programs() {
     let folder = TempDir::new().unwrap();
     let file = secrets_file(&folder, Some(TOKEN));
-    for (of, token) in [("api", TOKEN), ("admin", "a-token-of-the-admin-api")] {
+    let mut secrets: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    secrets["METRICS_TOKENS"] = json!("a-token-of-metrics,another-one-of-metrics");
+    std::fs::write(&file, secrets.to_string()).unwrap();
+    for (of, token) in
+        [("api", TOKEN), ("admin", "a-token-of-the-admin-api"), ("metrics", "a-token-of-metrics")]
+    {
         let output = dapctl(&["--secrets-file", &file, "secrets", "token", of]);
         assert_eq!(text(&output.stdout), format!("{token}\n"), "{}", text(&output.stderr));
         let args = ["--output", "json", "--secrets-file", &file, "secrets", "token", of];
@@ -166,6 +171,9 @@ fn tokens_of_the_file_of_secrets_are_for_other_programs() {
     }
     fails(&["secrets", "token", "api"], 2, "DAPCTL_SECRETS_FILE");
     fails(&["--secrets-file", &file, "secrets", "token", "root"], 2, "root");
+    secrets.as_object_mut().unwrap().remove("METRICS_TOKENS");
+    std::fs::write(&file, secrets.to_string()).unwrap();
+    fails(&["--secrets-file", &file, "secrets", "token", "metrics"], 2, "holds no METRICS_TOKENS");
     let none = secrets_file(&folder, None);
     for command in [&["secrets", "token", "api"][..], &["pair", "https://helper.example"]] {
         let args = [&["--secrets-file", &none], command].concat();

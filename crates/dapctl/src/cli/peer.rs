@@ -38,9 +38,10 @@ pub enum PeerCommand {
 /// Commands about the tokens of a peer.
 #[derive(Debug, Subcommand)]
 pub enum PeerTokenCommand {
-    /// Lets a peer use another token, besides those it has
+    /// Lets a peer use another token, besides those it has; one that is not given is made
     #[command(
-        after_help = "Example:\n  dapctl peer token add https://leader.example/v09/ --leader-token \"$NEW_TOKEN\""
+        after_help = "Example:\n  dapctl peer token add https://leader.example/v09/ --save token\n  \
+        dapctl peer token add https://leader.example/v09/ --leader-token \"$NEW_TOKEN\""
     )]
     Add {
         /// The peer
@@ -48,7 +49,7 @@ pub enum PeerTokenCommand {
         peer: EndpointArg,
         /// The token
         #[command(flatten)]
-        token: TokenArgs,
+        token: NewTokenArgs,
     },
     /// Takes a token from a peer; the last one stays
     #[command(after_help = "Example:\n  dapctl peer token rm https://leader.example/v09/ 1f0c52aa")]
@@ -83,6 +84,17 @@ pub struct TokenArgs {
     /// SHA-256 of that token, base64url, and not the token
     #[arg(long, value_name = "HASH", conflicts_with = "leader_token", allow_hyphen_values = true)]
     pub leader_token_hash: Option<String>,
+}
+
+/// A token that a leader is to have from now on.
+#[derive(Debug, Args)]
+pub struct NewTokenArgs {
+    /// The token, if it exists
+    #[command(flatten)]
+    pub given: TokenArgs,
+    /// Make a token, and write it to this new file, of mode 0600
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["leader_token", "leader_token_hash"])]
+    pub save: Option<PathBuf>,
 }
 
 /// What both aggregators keep secret, and whom results are for.

@@ -2,7 +2,7 @@
 
 use clap::{Subcommand, ValueEnum};
 
-use super::{TaskIdArg, TokenArgs};
+use super::{NewTokenArgs, TaskIdArg};
 
 /// Whose token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -11,6 +11,8 @@ pub enum TokenOf {
     Admin,
     /// The aggregator API's, of AGGREGATOR_API_TOKENS
     Api,
+    /// The one that reads metrics and nothing else, of METRICS_TOKENS
+    Metrics,
 }
 
 /// Commands about root keys and the file of secrets.
@@ -32,7 +34,7 @@ pub enum SecretsCommand {
     )]
     Token {
         /// Which one
-        #[arg(value_enum, value_name = "API")]
+        #[arg(value_enum, value_name = "WHOSE")]
         of: TokenOf,
         /// Print it also to a terminal
         #[arg(long)]
@@ -43,9 +45,10 @@ pub enum SecretsCommand {
 /// Commands about the tokens of a task's leader.
 #[derive(Debug, Subcommand)]
 pub enum TokenCommand {
-    /// Lets the leader present one more token
+    /// Lets the leader present one more token; one that is not given is made
     #[command(
-        after_help = "Example:\n  dapctl task token add AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA --leader-token \"$NEW_TOKEN\""
+        after_help = "Example:\n  dapctl task token add AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA --save token\n  \
+        dapctl task token add AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA --leader-token \"$NEW_TOKEN\""
     )]
     Add {
         /// The task.
@@ -53,7 +56,7 @@ pub enum TokenCommand {
         task: TaskIdArg,
         /// The token.
         #[command(flatten)]
-        token: TokenArgs,
+        token: NewTokenArgs,
     },
     /// Lets the leader present a token no longer; other isolates notice within two minutes, rarely within an hour
     #[command(

@@ -32,7 +32,7 @@ pub(super) fn run(cli: &Cli, args: &InitArgs) -> Result<(), Failure> {
     };
     let mut text = if created {
         format!(
-            "made ROOT_KEYS, ADMIN_TOKENS and AGGREGATOR_API_TOKENS, kept in {file}\n\
+            "made ROOT_KEYS, ADMIN_TOKENS, AGGREGATOR_API_TOKENS and METRICS_TOKENS, kept in {file}\n\
              back this file up where you keep secrets: what a lost root key sealed cannot be opened again"
         )
     } else {

@@ -8,7 +8,10 @@ use daphne_core::{
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::task::{decode_config, describe, helper_url};
+use super::{
+    task::{decode_config, describe, helper_url},
+    token::NewToken,
+};
 use crate::{
     Failure,
     cli::{
@@ -36,20 +39,17 @@ pub(super) fn run(cli: &Cli, command: &PeerCommand) -> Result<(), Failure> {
             output::print(cli.output, &text, &json!({ "removed": arg.endpoint }))
         }
         PeerCommand::Token(PeerTokenCommand::Add { peer, token }) => {
-            let (add_leader_token, add_leader_token_hash) = token_or_hash(token)?;
-            if add_leader_token.is_none() && add_leader_token_hash.is_none() {
-                return Err(Failure::Usage(
-                    "--leader-token or --leader-token-hash is needed".into(),
-                ));
-            }
-            let endpoint = peer.endpoint.clone();
+            let (_, add_leader_token_hash) = token_or_hash(&token.given)?;
+            let admin = super::admin(cli)?;
+            let new = NewToken::of(token)?;
             let change = PeerChange {
-                endpoint,
-                add_leader_token,
+                endpoint: peer.endpoint.clone(),
+                add_leader_token: new.token.clone(),
                 add_leader_token_hash,
                 ..PeerChange::default()
             };
-            send(cli, &change)
+            let peer = new.settled(admin.change_peer(&change))?.ok_or_else(unknown)?;
+            output::print(cli.output, &lines(&peer), &json!(peer))
         }
         PeerCommand::Token(PeerTokenCommand::Rm { peer, name }) => {
             let endpoint = peer.endpoint.clone();

@@ -38,6 +38,7 @@ fn token(cli: &Cli, of: TokenOf, show: bool) -> Result<(), Failure> {
     let token = match of {
         TokenOf::Admin => secrets.admin_token(),
         TokenOf::Api => secrets.needed_api_token(path)?,
+        TokenOf::Metrics => secrets.needed_metrics_token(path)?,
     };
     output::print(cli.output, token, &json!({ "token": token }))
 }
