@@ -371,7 +371,7 @@ pub struct SpecArgs {
     /// Length of a batch bucket in seconds [default: 3600]
     #[arg(long, value_name = "SECONDS")]
     pub time_precision: Option<u64>,
-    /// Fewest reports in a batch [default: 10]
+    /// Fewest reports in a batch [default: 10, or with --taskprov the fewest that the peer file's policy allows]
     #[arg(long, value_name = "N")]
     pub min_batch_size: Option<u64>,
     /// Most reports in a batch of a leader-selected task

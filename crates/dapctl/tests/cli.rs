@@ -507,6 +507,70 @@ fn a_peer_is_kept_with_its_secrets_and_makes_tasks() {
 }
 
 #[test]
+fn a_task_that_is_brought_is_by_default_one_that_the_peer_may_bring() {
+    let folder = TempDir::new().unwrap();
+    let (peer, mut saved) = saved_peer(&folder);
+    let mut made = |least: Option<u64>, options: &[&str]| {
+        saved["peer"]["policy"]["min_batch_size_min"] = least.into();
+        std::fs::write(&peer, saved.to_string()).unwrap();
+        let file = path(&folder, "task.json");
+        let args =
+            ["task", "add", "--taskprov", &peer, "--vdaf", "count", "--save", &file, "--force"];
+        let output = dapctl(&[&args[..], options].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let task: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        task["spec"].clone()
+    };
+    let spec = made(Some(100), &[]);
+    assert_eq!(spec["min_batch_size"], 100);
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    assert!(spec["task_expiration"].as_u64().unwrap() <= now + 86_400, "{spec}");
+    assert_eq!(made(Some(100), &["--min-batch-size", "200"])["min_batch_size"], 200);
+    assert_eq!(made(None, &[])["min_batch_size"], 10);
+}
+
+#[test]
+fn the_end_of_a_task_is_shown() {
+    let counters = daphne_core::store::message::LedgerStatus::default().counters();
+    let status = serde_json::json!(daphne_core::metrics::TaskStatus {
+        counters,
+        collecting: false,
+        complete: true,
+        last_job: None,
+        last_error: None,
+        reasons: vec![],
+        oldest_uncollected_s: None,
+        batches: vec![],
+        more_batches: 0,
+    })
+    .to_string();
+    for (end, text) in [
+        (Some(1_700_000_000_u64), "ended: 2023-11-14 22:13:20 UTC"),
+        (Some(4_107_542_400), "ends: 2100-03-01 00:00:00 UTC"),
+        (None, "ends: never"),
+    ] {
+        let mut task: serde_json::Value = serde_json::from_str(&task_parameters()).unwrap();
+        task["task_expiration"] = end.into();
+        let task = ("200 OK", "application/json", &*task.to_string());
+        let status = ("200 OK", "application/json", &*status);
+        for (command, answers) in
+            [(&["status", ID][..], [status, task]), (&["task", "show", ID], [task, status])]
+        {
+            let server = serve(&answers);
+            let output = dapctl(&admin(&server.url, command));
+            let stdout = String::from_utf8(output.stdout).unwrap();
+            assert!(stdout.lines().any(|line| line == text), "{text}: {stdout}");
+            let server = serve(&answers);
+            let args = [&["--output", "json"], command].concat();
+            let output = dapctl(&admin(&server.url, &args));
+            let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+            assert_eq!(json["task_expiration"], serde_json::json!(end));
+        }
+    }
+}
+
+#[test]
 fn peers_are_listed_changed_and_removed() {
     let one = peer_view().to_string();
     let all = format!("{{\"peers\":[{one}]}}");

@@ -1,6 +1,9 @@
 //! `dapctl status`.
 
-use daphne_core::metrics::{BatchStatus, ReasonSeen, TaskCounters, TaskStatus};
+use daphne_core::{
+    metrics::{BatchStatus, ReasonSeen, TaskCounters, TaskStatus},
+    time::Time,
+};
 use serde_json::json;
 
 use super::task::unknown;
@@ -8,14 +11,29 @@ use crate::{
     Failure,
     cli::{Cli, TaskIdArg},
     output::{self, clean, utc},
+    reports,
 };
 
 /// Batches that are shown to people; programs get all.
 const BATCHES_SHOWN: usize = 20;
 
 pub(super) fn run(cli: &Cli, arg: &TaskIdArg) -> Result<(), Failure> {
-    let status = super::admin(cli)?.task_status(&arg.task_id)?.ok_or_else(unknown)?;
-    output::print(cli.output, &lines(&status), &json!(status))
+    let admin = super::admin(cli)?;
+    let status = admin.task_status(&arg.task_id)?.ok_or_else(unknown)?;
+    let task = admin.task(&arg.task_id)?.ok_or_else(unknown)?;
+    let text = format!("{}\n{}", end(task.task_expiration), lines(&status));
+    let mut json = json!(status);
+    json["task_expiration"] = json!(task.task_expiration);
+    output::print(cli.output, &text, &json)
+}
+
+/// When the task ends or ended, for people.
+pub(super) fn end(expiration: Option<Time>) -> String {
+    match expiration {
+        None => "ends: never".to_owned(),
+        Some(end) if end <= reports::now() => format!("ended: {}", utc(end)),
+        Some(end) => format!("ends: {}", utc(end)),
+    }
 }
 
 /// The status for people.
@@ -112,7 +130,6 @@ mod tests {
         error::{AbortKind, ReportError},
         metrics::{Failure, Refusal, Resource, Tally, Totals},
         store::message::LedgerStatus,
-        time::Time,
     };
 
     use super::*;

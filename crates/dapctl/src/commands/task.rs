@@ -37,7 +37,8 @@ pub(super) fn run(cli: &Cli, command: &TaskCommand) -> Result<(), Failure> {
             let task = admin.task(&arg.task_id)?.ok_or_else(unknown)?;
             let status = admin.task_status(&arg.task_id)?.ok_or_else(unknown)?;
             let mut json = json!(task);
-            let text = format!("{json:#}\n{}", super::status::lines(&status));
+            let end = super::status::end(task.task_expiration);
+            let text = format!("{json:#}\n{end}\n{}", super::status::lines(&status));
             json["status"] = json!(status);
             output::print(cli.output, &text, &json)
         }
@@ -85,14 +86,21 @@ fn add_with_taskprov(
     peer: &Path,
     save: &Path,
 ) -> Result<(), Failure> {
+    let peer = PeerFile::read(peer)?;
+    let policy = &peer.peer.policy;
     let mut fields = from_options(&args.spec)?;
-    let expiration = reports::now().saturating_add(LIFETIME);
+    // What the helper would not opt in to is no default.
+    if let (None, Some(least)) = (args.spec.min_batch_size, policy.min_batch_size_min) {
+        fields.insert("min_batch_size".into(), json!(least));
+    }
+    let lifetime = policy.lifetime_max.map_or(LIFETIME, |longest| longest.min(LIFETIME));
+    let expiration = reports::now().saturating_add(lifetime);
     fields.entry("task_expiration").or_insert_with(|| json!(expiration));
     let task_info = match &args.task_info {
         Some(text) => text.clone().into_bytes(),
         None => task_file::random::<16>()?.to_vec(),
     };
-    let file = PeerFile::read(peer)?.task(fields, &task_info)?;
+    let file = peer.task(fields, &task_info)?;
     let task = file.task()?;
     let _ = file.save(save, args.force)?;
     let text = format!(
