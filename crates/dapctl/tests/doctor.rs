@@ -42,7 +42,7 @@ fn examined(
 
 #[track_caller]
 fn skipped(checks: &Value, text: &str) {
-    for name in ["admin", "root_keys", "aggregator_api"] {
+    for name in ["admin", "root_keys", "canary", "aggregator_api"] {
         let check = checks.as_array().unwrap().iter().find(|check| check["name"] == name).unwrap();
         assert_eq!(check["verdict"], "skipped", "{check}");
         assert!(check["detail"].as_str().unwrap().contains(text), "{check}");
@@ -102,6 +102,10 @@ fn tokens_of_the_environment_are_sent_to_its_deployment_only() {
         let said = ["--secrets-file", &*file, &*server.url];
         assert!(examined(&server, &secrets, &exported, &said).1);
     }
+    // Where there is nothing to keep back, nothing is said to be.
+    let server = deployment("200 OK", HEALTHY);
+    let (checks, _) = examined(&server, &secrets, &[("DAPCTL_URL", &*other)], &[&server.url]);
+    assert!(checks.to_string().contains("no admin token was given"), "{checks}");
     let server = deployment("200 OK", HEALTHY);
     let own = [("DAPCTL_URL", &*server.url), ("DAPCTL_SECRETS_FILE", &*file)];
     let with_slash = format!("{}/", server.url);

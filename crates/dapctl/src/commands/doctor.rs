@@ -15,7 +15,9 @@ pub(super) fn run(cli: &Cli, args: &DoctorArgs) -> Result<(), Failure> {
         Some(url) => super::deployment_url(url)?,
         None => super::url(cli)?,
     };
-    let withheld = super::of_another(cli, url);
+    let exported = (cli.admin_token.is_some() && !cli.said.admin_token)
+        || (cli.secrets_file.is_some() && !cli.said.secrets_file);
+    let withheld = super::of_another(cli, url).filter(|_| exported);
     let (token, api_token) = match &withheld {
         None => (super::admin_token(cli)?, super::api_token(cli)?),
         Some(_) => {
