@@ -111,6 +111,18 @@ fn tokens_of_the_environment_are_sent_to_its_deployment_only() {
     let with_slash = format!("{}/", server.url);
     assert!(examined(&server, &secrets, &own, &[&with_slash]).1);
 
+    // Of the two tokens of the aggregator API the one that was said, by `pair` too.
+    let exported = [("DAPCTL_API_TOKEN", "a-token-of-another")];
+    for (options, sent) in [
+        (&["--secrets-file", &*file][..], secrets.api_token().unwrap()),
+        (&["--api-token", "a-token-that-is-said", "--secrets-file", &file], "a-token-that-is-said"),
+        (&[], "a-token-of-another"),
+    ] {
+        let server = deployment("200 OK", HEALTHY);
+        dapctl_with(Path::new("."), &exported, &[&["pair", &server.url], options].concat());
+        assert!(server.requests.recv().unwrap().contains(sent), "{options:?}");
+    }
+
     let server = deployment("200 OK", HEALTHY);
     let output = dapctl_with(Path::new("."), &file_exported, &["pair", &server.url]);
     let stderr = String::from_utf8(output.stderr).unwrap();
