@@ -159,15 +159,19 @@ pub fn save(path: &Path, text: &str, force: bool) -> Result<Saved, Failure> {
     Ok(Saved { path: path.to_owned(), before })
 }
 
-/// Reads a file of this program, of at most 1 MiB.
+/// Reads a file of this program.
 ///
 /// # Errors
-/// [`Failure::Usage`].
+/// [`Failure::Usage`], also if it is larger than 1 MiB.
 pub fn read_text(path: &Path) -> Result<String, Failure> {
     let mut text = String::new();
     File::open(path)
-        .and_then(|file| file.take(FILE_BYTES_MAX).read_to_string(&mut text))
+        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text))
         .map_err(|e| Failure::Usage(format!("cannot read {}: {e}", shown(path))))?;
+    // The beginning of a file may well be a file.
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(Failure::Usage(format!("{} is larger than 1 MiB; split it", shown(path))));
+    }
     Ok(text)
 }
 
@@ -323,6 +327,17 @@ fn shown(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_is_read_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tasks.yaml");
+        std::fs::write(&path, vec![b'#'; 1 << 20]).unwrap();
+        assert_eq!(read_text(&path).unwrap().len(), 1 << 20);
+        std::fs::write(&path, vec![b'#'; (1 << 20) + 1]).unwrap();
+        let refused = read_text(&path).unwrap_err();
+        assert!(matches!(refused, Failure::Usage(why) if why.contains("larger than 1 MiB")));
+    }
 
     fn sample() -> TaskFile {
         let mut fields = json!({

@@ -16,6 +16,8 @@ pub struct BuildInfo {
     commit: String,
     /// SHA-256 of the WebAssembly file in hexadecimal, which `scripts/build --verify` makes again.
     wasm_sha256: String,
+    /// SHA-256 of the script around it, but for the line that holds these hashes.
+    script_sha256: String,
     /// What compiled it, as it names itself.
     compiler: String,
 }
@@ -36,6 +38,7 @@ impl BuildInfo {
             protocols: ["DAP-09"],
             commit: field("commit"),
             wasm_sha256: field("wasm"),
+            script_sha256: field("script"),
             compiler: field("compiler"),
         }
     }

@@ -47,8 +47,8 @@ pub(super) fn run(cli: &Cli, args: &PairArgs) -> Result<(), Failure> {
     let warnings = warnings(api_url, &config.dap_url);
 
     let token = if args.show_token { quoted(&token) } else { placeholder };
-    let name = quoted(&args.name);
-    let command = format!("divviup aggregator create -n {name} -a {api_url} -b {token}");
+    let (name, api) = (quoted(&args.name), quoted(api_url.as_str()));
+    let command = format!("divviup aggregator create -n {name} -a {api} -b {token}");
     let dap_url = clean(&config.dap_url);
     let list = |names: &[String]| clean(&names.join(", "));
     let mut text = format!(
