@@ -328,7 +328,8 @@ fn respond(
                     keys::note_retention(t, objects.placement.retention)?;
                     t.put_task(&id, &TaskEntry { identity, record: Some(record.clone()) })?;
                     if let Some(expiration) = expiration {
-                        let at = objects.end(expiration);
+                        // One that is over already ends from now on, as in `expiration`.
+                        let at = objects.end(expiration.max(now));
                         t.put_purge(&Purge { at, again_at: None, objects })?;
                     }
                     Ok(ConfigResponse::Created(record))
