@@ -93,6 +93,10 @@ impl Sealer for NoKeys {
     fn reseal(&self, _: &str, _: &[u8]) -> StoreResult<Option<Vec<u8>>> {
         panic!("nothing is sealed anew")
     }
+
+    fn opens(&self, _: &str, _: &[u8]) -> StoreResult<bool> {
+        panic!("nothing is opened")
+    }
 }
 
 struct Config {
