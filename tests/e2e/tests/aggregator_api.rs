@@ -125,6 +125,22 @@ fn without_its_secret_there_is_no_api_and_a_bad_secret_is_told() {
     assert!(!said.contains(&token));
 }
 
+/// A control plane's token is kept where more people and programs read it.
+#[test]
+fn a_token_of_an_operator_opens_nothing_lesser_and_that_it_should_is_told() {
+    for (name, rest) in [
+        (API_TOKENS, "there is no aggregator API"),
+        ("METRICS_TOKENS", "only operators read metrics"),
+    ] {
+        let server = Server::start();
+        let admin = server.admin_token().to_owned();
+        let said = server.refuses_secret(name, &format!("{}, {admin}", random_token()));
+        let expected = format!("{name} has a token that is in ADMIN_TOKENS too; {rest}");
+        assert!(said.contains(&expected), "{said}");
+        assert!(!said.contains(&admin));
+    }
+}
+
 #[test]
 fn media_types_are_compared_to_the_letter() {
     let accept = ("accept", MEDIA_TYPE);
