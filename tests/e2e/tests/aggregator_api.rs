@@ -372,6 +372,23 @@ fn hpke_keys_are_made_published_and_retired() {
 }
 
 #[test]
+fn lost_answers_leave_no_more_than_a_few_keys_behind() {
+    let (server, token) = start();
+    let plane = ControlPlane::new(&server, &token);
+    let make = || plane.ask("PUT", "/hpke_configs", Some("{}"));
+    let made: Vec<Answer> = (0..8).map(|_| make()).collect();
+    assert!(made.iter().all(|answer| answer.status == 201));
+    says(&make(), 409, "there are 8 pending keys already");
+    let of = |n: usize| format!("/hpke_configs/{}", made[n].json()["config"]["id"]);
+    // One that is deleted and one that is published are not pending.
+    is_empty(&plane.ask("DELETE", &of(0), None), 204);
+    assert_eq!(make().status, 201);
+    says(&make(), 409, "publish one, or delete");
+    is_empty(&plane.ask("PATCH", &of(1), Some(r#"{"state":"active"}"#)), 200);
+    assert_eq!(make().status, 201);
+}
+
+#[test]
 fn peers_are_added_once_and_bring_tasks_along() {
     let (server, token) = start();
     let plane = ControlPlane::new(&server, &token);
