@@ -15,7 +15,7 @@ use daphne_core::{
     ids::AggregationJobId,
     metrics::Totals,
     store::{
-        LedgerTables, StoreResult,
+        LedgerTables, StoreError, StoreResult,
         ledger::{ALARM_AFTER_S, CollectionRow, Ledger, LedgerHost, LedgerMeta, Pending},
         message::{LedgerRequest, LedgerResponse, RequestDigest},
         placement::{Group, StoreId},
@@ -60,6 +60,10 @@ impl LedgerHost for Host {
     async fn arm_alarm(&self, after_s: u64) -> StoreResult<()> {
         let at = now().saturating_add(Duration::from_seconds(after_s));
         self.alarm.follow(Some(at), false, || {}).await
+    }
+
+    fn not_counted(&self, why: &StoreError) {
+        console_error!("{}", serde_json::json!({ "event": "not_counted", "why": why.to_string() }));
     }
 }
 

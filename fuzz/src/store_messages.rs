@@ -54,6 +54,10 @@ impl Sealer for NewKeys {
     fn reseal(&self, label: &str, sealed: &[u8]) -> StoreResult<Option<Vec<u8>>> {
         Ok(roots().open(label, sealed).ok().map(|secret| roots().seal(label, &secret, [4; 12])))
     }
+
+    fn opens(&self, label: &str, sealed: &[u8]) -> StoreResult<bool> {
+        Ok(roots().open(label, sealed).is_ok())
+    }
 }
 
 /// Reads a message; what is read is written and read again. A list may claim any length: what is set aside for it in

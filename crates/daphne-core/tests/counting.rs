@@ -73,7 +73,7 @@ fn what_was_counted_survives_packing_resets_and_the_end_of_its_epoch() {
     let after = block_on(s.status());
     assert_eq!(sums(&after.totals), (before.accepted + 2, before.refused() + 2));
     assert_eq!(after.batches, []);
-    assert_eq!(after.totals.reasons.len(), 16, "the latest are kept");
+    assert_eq!(after.totals.reasons.len(), 3, "the latest of their kind are kept");
 }
 
 fn refuse(s: &Subject<'_, MemoryCluster>, kind: AbortKind) {

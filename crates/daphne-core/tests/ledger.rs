@@ -285,3 +285,24 @@ fn a_collector_key_that_is_no_key_leaves_the_batch_free() {
     let c = commit(2, vec![slice(window(0), &[50])]);
     assert_eq!(block_on(s.commit(shard(0), c)), Answer::Committed(vec![]));
 }
+
+/// A row that cannot be read is told; what the ledger is for goes on: refusing, collecting, and finishing what a dead
+/// attempt left.
+#[test]
+fn counting_never_keeps_the_ledger_from_its_work() {
+    let cluster = MemoryCluster::new();
+    let s = seeded(&cluster, 2);
+    let task = s.placement.task_id;
+    cluster.damage_books(&task).unwrap();
+    let wrong = s.collection(1, windows(0, 1), &[1, 2, 3]);
+    assert!(matches!(block_on(s.collect(&wrong)), LedgerResponse::Refused(_)));
+    assert_eq!(cluster.told(), ["storage: the books are unreadable"]);
+    // The seals are lost: the stores hold what was decided until the alarm tells them.
+    let batch = s.collection(2, windows(0, 1), &[1, 2, 11, 12]);
+    let first = cluster.calls();
+    (5..=6).for_each(|n| cluster.fate_of_call(first + n, Fate::RequestLost));
+    s.open(&batch, &block_on(s.collect(&batch)));
+    assert_eq!(block_on(cluster.run_alarm(&task)), Ok(true), "nothing is left");
+    assert_eq!(cluster.calls(), first + 9, "both were told, one after the other");
+    assert_eq!(cluster.told().len(), 3);
+}

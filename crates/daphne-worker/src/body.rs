@@ -88,8 +88,7 @@ pub async fn read_within(
     let mut stream = request.stream().map_err(|_| broken())?;
     // A declared length is only a hint until as many bytes have arrived.
     let mut body = Vec::with_capacity(declared.unwrap_or(0).min(1 << 20));
-    let patience = patience();
-    let mut granted = patience;
+    let mut granted = patience_for(0);
     let mut timer = pin!(Delay::from(granted));
     loop {
         match select(stream.next(), timer.as_mut()).await {
@@ -103,8 +102,7 @@ pub async fn read_within(
                 body.extend_from_slice(&chunk);
             }
             Either::Right(_) => {
-                let earned = Duration::from_secs((body.len() / BYTES_PER_SECOND_MIN) as u64);
-                let due = patience + earned;
+                let due = patience_for(body.len());
                 if due <= granted {
                     let why = format!("{} bytes of a body arrived in {granted:?}", body.len());
                     return Err(Internal::Unavailable(why).into());
@@ -114,6 +112,11 @@ pub async fn read_within(
             }
         }
     }
+}
+
+/// How long a body may take of which so many bytes come, at most.
+pub fn patience_for(bytes: usize) -> Duration {
+    patience() + Duration::from_secs((bytes / BYTES_PER_SECOND_MIN) as u64)
 }
 
 fn patience() -> Duration {

@@ -125,6 +125,22 @@ fn without_its_secret_there_is_no_api_and_a_bad_secret_is_told() {
     assert!(!said.contains(&token));
 }
 
+/// A control plane's token is kept where more people and programs read it.
+#[test]
+fn a_token_of_an_operator_opens_nothing_lesser_and_that_it_should_is_told() {
+    for (name, rest) in [
+        (API_TOKENS, "there is no aggregator API"),
+        ("METRICS_TOKENS", "only operators read metrics"),
+    ] {
+        let server = Server::start();
+        let admin = server.admin_token().to_owned();
+        let said = server.refuses_secret(name, &format!("{}, {admin}", random_token()));
+        let expected = format!("{name} has a token that is in ADMIN_TOKENS too; {rest}");
+        assert!(said.contains(&expected), "{said}");
+        assert!(!said.contains(&admin));
+    }
+}
+
 #[test]
 fn media_types_are_compared_to_the_letter() {
     let accept = ("accept", MEDIA_TYPE);
@@ -353,6 +369,23 @@ fn hpke_keys_are_made_published_and_retired() {
     }
     assert_eq!(patch(&last, "gone").status, 400);
     assert_eq!(list().as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn lost_answers_leave_no_more_than_a_few_keys_behind() {
+    let (server, token) = start();
+    let plane = ControlPlane::new(&server, &token);
+    let make = || plane.ask("PUT", "/hpke_configs", Some("{}"));
+    let made: Vec<Answer> = (0..8).map(|_| make()).collect();
+    assert!(made.iter().all(|answer| answer.status == 201));
+    says(&make(), 409, "there are 8 pending keys already");
+    let of = |n: usize| format!("/hpke_configs/{}", made[n].json()["config"]["id"]);
+    // One that is deleted and one that is published are not pending.
+    is_empty(&plane.ask("DELETE", &of(0), None), 204);
+    assert_eq!(make().status, 201);
+    says(&make(), 409, "publish one, or delete");
+    is_empty(&plane.ask("PATCH", &of(1), Some(r#"{"state":"active"}"#)), 200);
+    assert_eq!(make().status, 201);
 }
 
 #[test]

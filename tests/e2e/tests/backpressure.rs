@@ -147,9 +147,9 @@ fn a_control_plane_is_limited_by_token() {
 #[test]
 fn an_isolate_takes_no_more_jobs_than_it_can_hold() {
     let server = Server::start();
-    let world = World::new(&server, TimeInterval, |_| {});
-    let bearer = format!("Bearer {}", world.token);
-    let begin = |bytes: usize| {
+    let [world, other, third] = [0; 3].map(|_| World::new(&server, TimeInterval, |_| {}));
+    let begin = |world: &World, bytes: usize| {
+        let bearer = format!("Bearer {}", world.token);
         let path = world.job_path(&AggregationJobId::new(random()));
         let mut connection = Connection::to(&world.client);
         connection.send(format!(
@@ -159,15 +159,25 @@ fn an_isolate_takes_no_more_jobs_than_it_can_hold() {
         connection
     };
     let job = world.timed_job(&world.sums(&[20, 3], world.time(0)));
-    let mut held: Vec<Connection> = (0..3).map(|_| begin((8 << 20) - 1_000)).collect();
+    let large = (8 << 20) - 1_000;
     // Their heads are with the Worker, which waits for their bodies.
-    std::thread::sleep(Duration::from_secs(1));
-    is_sent_away(&begin(8 << 20).answer().expect("an answer, and no wait for a body"), 503);
+    let wait = || std::thread::sleep(Duration::from_secs(1));
+    let mut held: Vec<Connection> = (0..2).map(|_| begin(&world, large)).collect();
+    wait();
+    // One task does not take the room of all.
+    is_sent_away(&begin(&world, large).answer().expect("an answer"), 503);
+    let small = other.timed_job(&other.sums(&[1, 2], other.time(0)));
+    assert_eq!(other.put(&small).status, 200);
+    held.push(begin(&other, large));
+    wait();
+    let refused = begin(&third, 8 << 20).answer();
+    is_sent_away(&refused.expect("an answer, and no wait for a body"), 503);
     is_sent_away(&world.put(&job), 503);
+    is_sent_away(&third.put(&third.timed_job(&third.sums(&[1, 2], third.time(0)))), 503);
     // What is no job is served, and when a job ends there is room.
     assert_eq!(world.client.get("/v09/hpke_config").status, 200);
     assert_eq!(server.admin_ask("GET", "/admin/tasks", None).status, 200);
-    held.pop().expect("three").send(vec![b'x'; (8 << 20) - 1_001]).answer().expect("an answer");
+    held.remove(0).send(vec![b'x'; large - 1]).answer().expect("an answer");
     let mut books = Books::default();
     assert_eq!(world.run(job, &mut books), []);
     world.collect(world.interval(0, 1), &books);

@@ -254,6 +254,33 @@ fn the_token_survives_a_change_of_root_keys() {
     assert_eq!(token(&plane.provision(&wanted)), token(&told), "without the old one");
 }
 
+/// A root key was added and taken away again, and a token was issued in between.
+#[test]
+fn another_token_is_issued_for_one_that_does_not_open_any_more() {
+    let (mut server, api_token) = start();
+    let plane = ControlPlane::new(&server, &api_token);
+    let wanted = Wanted::new(json!("Prio3Count"), json!("TimeInterval"));
+    let first = plane.provision(&wanted);
+    let one = server.secret("ROOT_KEYS").to_owned();
+    let two = format!("2={}", daphne_core::b64::encode(&e2e::server::random::<32>()));
+    server.set_secret("ROOT_KEYS", &format!("{one},{two}"));
+    let admin = server.admin();
+    let names = admin.leader_tokens(&first.task_id).unwrap().unwrap();
+    admin.add_leader_token(&first.task_id, Some(&random_token()), None).unwrap();
+    admin.remove_leader_token(&first.task_id, &names[0]).unwrap();
+    let second = token(&plane.provision(&wanted));
+    server.set_secret("ROOT_KEYS", &one);
+    let told = plane.provision(&wanted);
+    assert_ne!(token(&told), second);
+    assert_eq!(token(&told), token(&plane.provision(&wanted)), "from then on the same");
+    let mut world = wanted.world(&server, VdafConfig::Prio3Count, &told);
+    run(&world, |n| Measurement::Count(n % 2 == 0));
+    // Whoever has the one before goes on with it.
+    world.token = second;
+    let job = world.timed_job(&[world.report(Measurement::Count(true), world.time(4))]);
+    assert_eq!(world.put(&job).status, 200);
+}
+
 #[test]
 fn a_task_is_stopped_and_prolonged_and_stopped_for_good() {
     let (server, _) = server();

@@ -11,7 +11,7 @@ use daphne_core::{
     batch::{BucketRange, Checksum},
     ids::AggregationJobId,
     store::{
-        Database as _, JobTables as _, LedgerTables as _, StoreResult,
+        Database as _, JobTables as _, LedgerTables as _, StoreError, StoreResult,
         aggregate_store::{AggregateStore, Limits, report_ids},
         job_store,
         ledger::{CollectionRow, Ledger, LedgerHost},
@@ -563,4 +563,7 @@ impl LedgerHost for World {
         self.alarm.set(true);
         Ok(())
     }
+
+    // A crash while counting, which the ledger survives: what it was at work on is looked at, not its counters.
+    fn not_counted(&self, _why: &StoreError) {}
 }

@@ -9,6 +9,8 @@ use crate::{error::AbortKind, time::Time};
 
 /// Distinct reasons that are remembered: the latest ones.
 pub const REASONS_MAX: usize = 16;
+/// Of these, those of one kind: whoever makes up numbers has no other reason forgotten.
+const REASONS_OF_A_KIND_MAX: usize = 3;
 /// Failures of one job that keep their numbers. A leader that makes up more learns only that there were several.
 const NUMBERED_MAX: usize = 16;
 /// Characters of a refusal's detail that are remembered.
@@ -84,6 +86,24 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// What it has in common with others, of which few are remembered.
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Report(failure) => Kind::Report(failure.kind()),
+            Self::Request(refusal) => Kind::Request(refusal.resource, refusal.kind),
+        }
+    }
+
+    /// Whether it is `other` again. The same text with other numbers is: counts grow while a leader asks again and again.
+    fn is_again(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Request(a), Self::Request(b)) => {
+                self.kind() == other.kind() && is_same_text(&a.detail, &b.detail)
+            }
+            _ => self == other,
+        }
+    }
+
     /// The reason for people.
     pub fn text(&self) -> String {
         match self {
@@ -100,10 +120,32 @@ impl Cause {
     }
 }
 
-/// A reason, and when it applied. It is forgotten when [`REASONS_MAX`] others applied since.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Report(Failure),
+    Request(Resource, AbortKind),
+}
+
+/// Whether texts differ in numbers only. Where one was cut depends on its numbers, so what follows in the other is the same.
+fn is_same_text(a: &str, b: &str) -> bool {
+    let is_cut = |text: &str| text.chars().count() >= DETAIL_CHARS_MAX;
+    let mut a_words = a.chars().filter(|c| !c.is_ascii_digit());
+    let mut b_words = b.chars().filter(|c| !c.is_ascii_digit());
+    loop {
+        match (a_words.next(), b_words.next()) {
+            (None, None) => return true,
+            (None, Some(_)) => return is_cut(a),
+            (Some(_), None) => return is_cut(b),
+            (Some(a), Some(b)) if a == b => {}
+            _ => return false,
+        }
+    }
+}
+
+/// A reason, and when it applied. It is forgotten when [`REASONS_MAX`] others applied since, or a few of its kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
-    /// The reason.
+    /// The reason, with the numbers that it had last.
     pub cause: Cause,
     /// When it first applied since it was last forgotten.
     pub first: Time,
@@ -191,8 +233,12 @@ impl Totals {
     }
 
     fn remember(&mut self, mut new: Reason) {
-        if let Some(at) = self.reasons.iter().position(|known| known.cause == new.cause) {
+        let is_known = |known: &Reason| known.cause.is_again(&new.cause);
+        if let Some(at) = self.reasons.iter().position(is_known) {
             let known = self.reasons.remove(at);
+            if known.last > new.last {
+                new.cause = known.cause;
+            }
             new.count += known.count;
             new.first = new.first.min(known.first);
             new.last = new.last.max(known.last);
@@ -200,6 +246,12 @@ impl Totals {
         // Of those of one second, the one that came last is first.
         self.reasons.insert(0, new);
         self.reasons.sort_by_key(|reason| std::cmp::Reverse(reason.last));
+        let mut kinds = Vec::with_capacity(self.reasons.len());
+        self.reasons.retain(|reason| {
+            let kind = reason.cause.kind();
+            kinds.push(kind);
+            kinds.iter().filter(|of| **of == kind).count() <= REASONS_OF_A_KIND_MAX
+        });
         self.reasons.truncate(REASONS_MAX);
     }
 }
@@ -258,7 +310,57 @@ mod tests {
         for n in 0..100 {
             totals.add(&refused(&[Failure::UnknownKey(Some(n))]), at(u64::from(n)));
         }
-        assert_eq!((totals.reasons.len(), totals.failures.len()), (REASONS_MAX, 1));
+        assert_eq!((totals.reasons.len(), totals.failures.len()), (REASONS_OF_A_KIND_MAX, 1));
         assert_eq!(totals.reasons[0].cause, Cause::Report(Failure::UnknownKey(Some(99))));
+    }
+
+    fn refusal(kind: AbortKind, detail: String) -> Refusal {
+        Refusal { resource: Resource::AggregateShares, kind, detail }
+    }
+
+    #[test]
+    fn a_leader_that_asks_again_and_again_is_one_reason_whatever_the_counts() {
+        let mut totals = Totals::default();
+        for n in 0..500 {
+            let few = format!("the batch has {n} reports, the task asks for at least 1000");
+            totals.refuse(refusal(AbortKind::InvalidBatchSize, few), at(n));
+            // Too long to be kept whole, and where it is cut depends on the numbers.
+            let other = format!("{n} reports {}{n}, {}", "x ".repeat(90), "y".repeat(50));
+            totals.refuse(refusal(AbortKind::BatchMismatch, other), at(n));
+        }
+        assert_eq!(totals.reasons.iter().map(|r| r.count).collect::<Vec<_>>(), [500, 500]);
+        assert!(totals.reasons[0].cause.text().contains("499 reports"), "as it was told last");
+        assert_eq!((totals.reasons[1].first, totals.reasons[1].last), (at(0), at(499)));
+        // What was merged is the same; another text, and the beginning of one, is another reason.
+        let mut later = Totals::default();
+        later.refuse(refusal(AbortKind::InvalidBatchSize, "the batch has 7 reports".into()), at(1));
+        later.merge(&totals);
+        assert_eq!(later.reasons.iter().map(|r| r.count).collect::<Vec<_>>(), [500, 500, 1]);
+    }
+
+    #[test]
+    fn no_kind_of_reason_takes_the_place_of_the_others() {
+        let mut totals = Totals::default();
+        totals.add(&refused(&[Failure::Decryption, Failure::Proof]), at(1));
+        totals.refuse(refusal(AbortKind::Conflict, "other bytes".to_owned()), at(1));
+        for n in 0..200_u16 {
+            let made_up = [
+                Failure::UnknownExtension(Some(n)),
+                Failure::DuplicateExtension(Some(n)),
+                Failure::UnknownKey(Some(n as u8)),
+            ];
+            totals.add(&refused(&made_up), at(2 + u64::from(n)));
+            let text = "a".repeat(usize::from(n));
+            totals.refuse(refusal(AbortKind::InvalidMessage, text), at(2 + u64::from(n)));
+        }
+        let of = |failure: Failure| {
+            let is =
+                |r: &&Reason| matches!(r.cause, Cause::Report(f) if f.kind() == failure.kind());
+            totals.reasons.iter().filter(is).count()
+        };
+        assert_eq!(of(Failure::UnknownExtension(None)), REASONS_OF_A_KIND_MAX);
+        assert_eq!((of(Failure::Decryption), of(Failure::Proof)), (1, 1));
+        assert!(totals.reasons.iter().any(|r| r.cause.text().ends_with("other bytes")));
+        assert!(totals.reasons.len() <= REASONS_MAX);
     }
 }

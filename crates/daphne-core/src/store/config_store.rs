@@ -177,6 +177,12 @@ pub trait Sealer {
     /// # Errors
     /// Ours: there is no root key to seal it with.
     fn reseal(&self, label: &str, sealed: &[u8]) -> StoreResult<Option<Vec<u8>>>;
+
+    /// Whether what was sealed opens: its root key is there, and the record is not broken.
+    ///
+    /// # Errors
+    /// Ours: there are no root keys.
+    fn opens(&self, label: &str, sealed: &[u8]) -> StoreResult<bool>;
 }
 
 /// A request to the `ConfigStore`.
@@ -328,7 +334,8 @@ fn respond(
                     keys::note_retention(t, objects.placement.retention)?;
                     t.put_task(&id, &TaskEntry { identity, record: Some(record.clone()) })?;
                     if let Some(expiration) = expiration {
-                        let at = objects.end(expiration);
+                        // One that is over already ends from now on, as in `expiration`.
+                        let at = objects.end(expiration.max(now));
                         t.put_purge(&Purge { at, again_at: None, objects })?;
                     }
                     Ok(ConfigResponse::Created(record))
@@ -365,7 +372,7 @@ fn respond(
         ConfigRequest::Keys(request) => {
             keys::respond(t, request, sealer, now).map(ConfigResponse::Keys)
         }
-        ConfigRequest::Tokens(request) => tokens::respond(t, &request),
+        ConfigRequest::Tokens(request) => tokens::respond(t, &request, sealer),
         ConfigRequest::SetExpiration(request) => expiration::respond(t, &request, now),
         ConfigRequest::Secrets(request) => {
             secrets::respond(t, request, sealer).map(ConfigResponse::Secrets)

@@ -13,7 +13,7 @@ pub use super::tables::{
 use crate::{
     ids::TaskId,
     store::{
-        CallError, Objects, StoreError, StoreResult,
+        CallError, Database as _, Objects, StoreError, StoreResult,
         aggregate_store::{AggregateStore, Limits},
         job_store,
         ledger::{Ledger, LedgerHost},
@@ -64,6 +64,7 @@ pub struct MemoryCluster {
     hooks: RefCell<HashMap<u64, Hook>>,
     clock: Cell<u64>,
     alarm: Cell<bool>,
+    told: RefCell<Vec<String>>,
 }
 
 impl Default for MemoryCluster {
@@ -90,6 +91,7 @@ impl MemoryCluster {
             hooks: RefCell::default(),
             clock: Cell::default(),
             alarm: Cell::default(),
+            told: RefCell::default(),
         }
     }
 
@@ -138,6 +140,23 @@ impl MemoryCluster {
     /// Whether an alarm was armed.
     pub fn alarm_is_armed(&self) -> bool {
         self.alarm.get()
+    }
+
+    /// The books of a task's ledger can no longer be read.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn damage_books(&self, task: &TaskId) -> StoreResult<()> {
+        let ledger = self.ledger_object(task);
+        ledger.database().transaction(|t| {
+            t.books_are_damaged = true;
+            Ok(())
+        })
+    }
+
+    /// What ledgers told the log.
+    pub fn told(&self) -> Vec<String> {
+        self.told.borrow().clone()
     }
 
     /// Has a task's ledger finish what was left over, as its alarm would.
@@ -289,5 +308,9 @@ impl LedgerHost for MemoryCluster {
     async fn arm_alarm(&self, _after_s: u64) -> StoreResult<()> {
         self.alarm.set(true);
         Ok(())
+    }
+
+    fn not_counted(&self, why: &StoreError) {
+        self.told.borrow_mut().push(why.to_string());
     }
 }

@@ -297,6 +297,8 @@ pub struct MemoryLedgerTables {
     pending: Option<Pending>,
     noted: BTreeMap<u32, BTreeSet<(AggregationJobId, RequestDigest)>>,
     books: Totals,
+    /// The row of the books cannot be read.
+    pub(super) books_are_damaged: bool,
     collections: BTreeMap<RequestDigest, CollectionRow>,
     answers: BTreeMap<RequestDigest, Vec<u8>>,
 }
@@ -336,7 +338,10 @@ impl LedgerTables for MemoryLedgerTables {
     }
 
     fn books(&mut self) -> StoreResult<Totals> {
-        Ok(self.books.clone())
+        match self.books_are_damaged {
+            true => Err(StoreError("the books are unreadable".to_owned())),
+            false => Ok(self.books.clone()),
+        }
     }
 
     fn put_books(&mut self, books: &Totals) -> StoreResult<()> {

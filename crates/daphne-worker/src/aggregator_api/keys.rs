@@ -1,7 +1,7 @@
 //! HPKE keys, for control planes: as `/admin/hpke_keys` has them, less what needs an operator's judgement.
 
 use daphne_core::{
-    aggregator_api::{HpkeConfigView, NewHpkeConfig, PatchHpkeConfig},
+    aggregator_api::{HpkeConfigView, HpkeState, NewHpkeConfig, PatchHpkeConfig},
     error::Error,
     ids::HpkeConfigId,
     store::config_store::keys::{KeyChange, KeyRefusal},
@@ -11,6 +11,10 @@ use worker::{Request, Response};
 
 use super::{bad, conflict, empty, not_found, read_json, respond};
 use crate::app::RequestContext;
+
+/// Pending keys beyond which no other is made here. The request has no name for what it makes, so each one whose answer is
+/// lost leaves a key behind, and there are 256 ids.
+const PENDING_MAX: usize = 8;
 
 fn key_id(text: &str) -> Result<HpkeConfigId, Error> {
     text.parse().map(HpkeConfigId).map_err(|_| bad("the key id is a number from 0 to 255"))
@@ -46,6 +50,12 @@ pub async fn create(
 ) -> Result<Response, Error> {
     let new: NewHpkeConfig = read_json(request).await?;
     let kem = new.kem().map_err(|e| bad(e.to_string()))?;
+    let pending = all(context).await?.iter().filter(|k| k.state() == HpkeState::Pending).count();
+    if pending >= PENDING_MAX {
+        return Err(conflict(format!(
+            "there are {pending} pending keys already; publish one, or delete those that nothing will use"
+        )));
+    }
     let (env, now) = (context.env, context.now);
     match context.config.make_hpke_key(env, (None, kem), false, false, now).await? {
         ChangedKey::Key(key, _) => respond(&HpkeConfigView::of(key).ok_or_else(not_found)?, 201),

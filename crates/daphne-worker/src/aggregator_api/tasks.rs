@@ -41,8 +41,8 @@ pub async fn list(context: &RequestContext<'_>, request: &Request) -> Result<Res
     respond(&page, 200)
 }
 
-/// Creates a task, and answers a repeat with the same token. If that token was taken from the leader since, the answer is
-/// another one: what was taken away stays so, and what is answered works.
+/// Creates a task, and answers a repeat with the same token. If that token was taken from the leader since, or cannot be
+/// opened any more, the answer is another one: what was taken away stays so, and what is answered works.
 pub async fn create(
     context: &RequestContext<'_>,
     request: &mut Request,
@@ -63,7 +63,10 @@ pub async fn create(
             ));
         }
     };
-    let works = |issued: &IssuedToken| task.leader_token_hashes.contains(&issued.hash);
+    let works = |issued: &IssuedToken| {
+        task.leader_token_hashes.contains(&issued.hash)
+            && issued.open(task.id(), config.root_keys()).is_ok()
+    };
     if !task.issued_token.as_ref().is_some_and(works) {
         let issued =
             IssuedToken::new(task.id(), &random::bytes(), config.root_keys(), random::bytes());

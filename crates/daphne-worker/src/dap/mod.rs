@@ -111,7 +111,8 @@ async fn read_job(
 ) -> Result<(Vec<u8>, Admission), Error> {
     body::check_media_type(request, VERSION.media_type(message).unwrap_or_default())?;
     let declared = body::declared_length(request, JOB_BYTES_MAX)?;
-    let admission = Admission::of_job(declared, task.vdaf.agg_share_len_max(), context.now)?;
+    let share_len = task.vdaf.agg_share_len_max();
+    let admission = Admission::of_job(*task.id(), declared, share_len, context.now)?;
     let body = body::read_within(request, JOB_BYTES_MAX, |len| admission.holds(len)).await?;
     Ok((body, admission))
 }

@@ -216,6 +216,10 @@ mod tests {
         fn reseal(&self, label: &str, sealed: &[u8]) -> StoreResult<Option<Vec<u8>>> {
             Ok(RootKeys::reseal(self, label, sealed, [9; 12]).unwrap_or(None))
         }
+
+        fn opens(&self, label: &str, sealed: &[u8]) -> StoreResult<bool> {
+            Ok(self.open(label, sealed).is_ok())
+        }
     }
 
     type Db = MemoryDatabase<MemoryConfigTables>;

@@ -93,6 +93,10 @@ impl Sealer for NoKeys {
     fn reseal(&self, _: &str, _: &[u8]) -> StoreResult<Option<Vec<u8>>> {
         panic!("nothing is sealed anew")
     }
+
+    fn opens(&self, _: &str, _: &[u8]) -> StoreResult<bool> {
+        panic!("nothing is opened")
+    }
 }
 
 struct Config {
@@ -128,6 +132,11 @@ impl Config {
             objects: objects(n),
             expiration: expiration.map(Time::from_seconds),
         })
+    }
+
+    fn purge_at(&self, n: u8) -> Option<Time> {
+        let id = TaskId::new([n; 32]);
+        self.db.transaction(|t| t.purge(&id)).unwrap().map(|purge| purge.at)
     }
 
     fn delete(&self, n: u8, purge_after: Option<u64>) -> Handled {
@@ -333,4 +342,17 @@ fn an_answer_to_another_purge_settles_nothing() {
     })
     .unwrap();
     assert_eq!(stored(&c), Some(newer));
+}
+
+/// It came with tasks of another helper: what was aggregated there can be collected here for as long as if it ended now.
+#[test]
+fn a_task_that_is_created_after_its_end_ends_from_now_on() {
+    let c = Config::new();
+    let now = Time::from_seconds(T + 2 * RETENTION).saturating_add(TASK_END_GRACE);
+    for (n, expiration) in [(1, 0), (2, T - 900 * 86_400), (3, T)] {
+        assert_eq!(c.create(n, Some(expiration)).wake, Some(now));
+        assert_eq!(c.purge_at(n), Some(now));
+    }
+    block_on(alarm(&c.db, &c.ledgers, c.now())).unwrap();
+    assert!((1..=3).all(|n| c.exists(n)) && c.ledgers.purged.borrow().is_empty());
 }

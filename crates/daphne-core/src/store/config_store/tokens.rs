@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigResponse, ConfigTables, TaskEntry};
+use super::{ConfigResponse, ConfigTables, Sealer, TaskEntry};
 use crate::{
-    aggregator_api::IssuedToken,
+    aggregator_api::{IssuedToken, token_label},
     ids::TaskId,
     seal::TokenHash,
     store::{StoreError, StoreResult},
@@ -31,7 +31,7 @@ pub enum TokenChange {
     /// The leader may no longer present the one with this [`TokenHash::name`].
     RemoveNamed(String),
     /// The leader may present this one, too, which the control plane is to be given; unless the one that it was given
-    /// still works.
+    /// still works, and can still be told.
     Issue(IssuedToken),
 }
 
@@ -63,6 +63,7 @@ pub enum TokenRefusal {
 pub(super) fn respond(
     t: &mut impl ConfigTables,
     request: &TokenRequest,
+    sealer: &impl Sealer,
 ) -> StoreResult<ConfigResponse> {
     let Some(TaskEntry { identity, record: Some(record) }) = t.task(&request.task)? else {
         return Ok(ConfigResponse::NotFound);
@@ -74,7 +75,12 @@ pub(super) fn respond(
     }
     let hashes = &mut task.leader_token_hashes;
     // Of two that are asked for at once, the first is what both are given.
-    let given = task.issued_token.as_ref().map(|issued| issued.hash);
+    let mut given = None;
+    if let (TokenChange::Issue(_), Some(issued)) = (&request.change, &task.issued_token)
+        && sealer.opens(&token_label(&request.task), &issued.sealed)?
+    {
+        given = Some(issued.hash);
+    }
     let is_meant = |hash: &TokenHash| match &request.change {
         TokenChange::Add(meant) | TokenChange::Remove(meant) => hash == meant,
         TokenChange::RemoveNamed(name) => hash.name() == *name,
@@ -117,24 +123,27 @@ pub(super) fn respond(
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
     use crate::{
         store::{Database as _, config_store::testing},
         testing::memory::{MemoryConfigTables, MemoryDatabase},
     };
 
-    struct Tokens(MemoryDatabase<MemoryConfigTables>, TaskId);
+    struct Tokens(MemoryDatabase<MemoryConfigTables>, TaskId, Cell<&'static str>);
 
     impl Tokens {
         fn new() -> Self {
             let db = MemoryDatabase::default();
             let id = testing::create_task(&db, &testing::roots("1"), 1);
-            Self(db, id)
+            Self(db, id, Cell::new("1"))
         }
 
         fn change(&self, change: TokenChange) -> Result<Vec<TokenHash>, TokenRefusal> {
             let request = TokenRequest { task: self.1, change };
-            match self.0.transaction(|t| respond(t, &request)).unwrap() {
+            let keys = testing::roots(self.2.get());
+            match self.0.transaction(|t| respond(t, &request, &keys)).unwrap() {
                 ConfigResponse::Task(record) => {
                     let stored: StoredTask = serde_json::from_slice(&record).unwrap();
                     let kept = self.0.transaction(|t| t.task(&self.1)).unwrap().unwrap();
@@ -207,5 +216,22 @@ mod tests {
             t.change(TokenChange::Add(TokenHash::of(&n.to_string()))).unwrap();
         }
         assert_eq!(t.change(TokenChange::Issue(issued(3))), Err(TokenRefusal::TooMany));
+    }
+
+    /// Its root key was taken away. Whoever has the token goes on with it.
+    #[test]
+    fn a_control_plane_is_given_another_token_when_the_one_it_was_given_cannot_be_told_any_more() {
+        let t = Tokens::new();
+        let issued =
+            |n: u8, roots: &str| IssuedToken::new(&t.1, &[n; 16], &testing::roots(roots), [n; 12]);
+        let [operators, lost] = [TokenHash::of("token"), issued(1, "2").hash];
+        let issue = |n: u8| t.change(TokenChange::Issue(issued(n, "1"))).unwrap();
+        t.2.set("12");
+        t.change(TokenChange::Issue(issued(1, "2"))).unwrap();
+        assert_eq!(issue(2), [operators, lost], "it opens");
+        t.2.set("1");
+        let given = [operators, lost, issued(2, "1").hash];
+        assert_eq!(issue(2), given);
+        assert_eq!(issue(3), given, "the one that opens is given to all");
     }
 }

@@ -106,6 +106,8 @@ pub trait LedgerHost {
     fn seed(&self) -> [u8; 32];
     /// Has [`Ledger::tidy`] called that many seconds from now, unless that is already arranged for earlier.
     fn arm_alarm(&self, after_s: u64) -> impl Future<Output = StoreResult<()>>;
+    /// Tells the log that something was not counted, and why. The ledger goes on.
+    fn not_counted(&self, why: &StoreError);
 }
 
 /// A `TaskLedger`: its database, and a lock that only spares work.
@@ -215,20 +217,31 @@ where
                 if let LedgerResponse::Refused(Abort { kind, detail }) = &response {
                     let (kind, detail) = (*kind, detail.clone());
                     let resource = Resource::AggregateShares;
-                    self.hear(host, Refusal { resource, kind, detail }).await?;
+                    let heard = self.hear(host, Refusal { resource, kind, detail }).await;
+                    // The answer is decided.
+                    if let Err(why) = heard {
+                        host.not_counted(&why);
+                    }
                 }
                 Ok(response)
             }
         }
     }
 
-    /// Finishes what was left over: rolls a dead attempt back and tells stores of decisions they missed. Returns
-    /// whether nothing is left. The alarm's handler.
+    /// Finishes what was left over: rolls a dead attempt back, tells stores of decisions they missed, and writes what was
+    /// heard, without which it is finished all the same. Returns whether nothing is left. The alarm's handler.
     ///
     /// # Errors
     /// The database's.
     pub async fn tidy(&self, objects: &impl Objects, host: &impl LedgerHost) -> StoreResult<bool> {
-        self.write_what_was_heard(host.now())?;
+        let finished = self.finish(objects, host).await;
+        if let Err(why) = self.write_what_was_heard(host.now()) {
+            host.not_counted(&why);
+        }
+        finished
+    }
+
+    async fn finish(&self, objects: &impl Objects, host: &impl LedgerHost) -> StoreResult<bool> {
         let rolled_back = match self.lock(host.now()) {
             Some(_lock) => self.roll_back(objects).await?,
             None => false,

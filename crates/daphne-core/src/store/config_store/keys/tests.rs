@@ -56,6 +56,10 @@ impl Sealer for Source {
     fn reseal(&self, _: &str, _: &[u8]) -> StoreResult<Option<Vec<u8>>> {
         panic!("nothing is sealed anew")
     }
+
+    fn opens(&self, _: &str, _: &[u8]) -> StoreResult<bool> {
+        panic!("nothing is opened")
+    }
 }
 
 #[derive(Default)]
