@@ -638,3 +638,10 @@ fn mistakes_about_peers_are_found_before_anything_is_sent() {
     task(&["--vdaf", "count"], "not a peer file");
     assert!(!Path::new(&save).exists());
 }
+
+#[test]
+fn no_command_sends_the_token_in_clear_to_another_machine() {
+    for command in [&["task", "list"][..], &["hpke", "list"], &["peer", "list"], &["status", ID]] {
+        fails(&admin("http://dap.example.org", command), 2, "give an https URL");
+    }
+}

@@ -23,6 +23,7 @@ use crate::{
     Failure,
     admin::AdminClient,
     cli::{Cli, Command},
+    http::{Credential, Http},
     output::clean,
     secrets_file::DeploymentSecrets,
 };
@@ -54,7 +55,12 @@ fn admin(cli: &Cli) -> Result<AdminClient, Failure> {
                 .into(),
         )
     })?;
-    AdminClient::new(url(cli)?, &token)
+    let url = url(cli)?;
+    if !Http::new(url, Credential::None)?.is_private() {
+        let why = "the token would travel in clear to another machine; give an https URL";
+        return Err(Failure::Usage(why.into()));
+    }
+    AdminClient::new(url, &token)
 }
 
 /// The admin token, if one was given in any way; options win over the environment.
