@@ -53,7 +53,7 @@ pub async fn create(
     let pending = all(context).await?.iter().filter(|k| k.state() == HpkeState::Pending).count();
     if pending >= PENDING_MAX {
         return Err(conflict(format!(
-            "there are {pending} pending keys already; publish one, or delete those that nothing will use"
+            "there are {pending} pending keys already; publish one, or expire those that nobody will use"
         )));
     }
     let (env, now) = (context.env, context.now);
