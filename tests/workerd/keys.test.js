@@ -4,7 +4,7 @@ import { abortAllDurableObjects, runDurableObjectAlarm, runInDurableObject } fro
 import { env, exports } from "cloudflare:workers";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 
-import { base64url, send } from "./messages.js";
+import { base64url, send, taskSpec } from "./messages.js";
 import { alarm, rows, select } from "./objects.js";
 
 const HOUR = 3_600;
@@ -12,23 +12,7 @@ const DAY = 24 * HOUR;
 const operator = { authorization: `Bearer ${base64url(new Uint8Array(16).fill(2))}`, "content-type": "application/json" };
 const policy = { pending_for: HOUR, active_for: 28 * DAY, expired_for: 7 * DAY, kem: "X25519HkdfSha256" };
 
-const spec = {
-  version: "dap-09",
-  role: "helper",
-  batch_mode: "leader-selected",
-  vdaf: "Prio3Count",
-  verify_key: base64url(new Uint8Array(16).fill(7)),
-  leader_token: "a-token-of-the-leader",
-  collector_hpke_config: {
-    id: 1,
-    kem_id: "X25519HkdfSha256",
-    kdf_id: "HkdfSha256",
-    aead_id: "Aes128Gcm",
-    public_key: base64url([9, ...new Uint8Array(31)]),
-  },
-  min_batch_size: 2,
-  time_precision: 100,
-};
+const spec = taskSpec(7);
 
 const config = () => env.CONFIG_STORE.get(env.CONFIG_STORE.idFromName("v1/config"));
 

@@ -3,7 +3,7 @@
 import { abortAllDurableObjects, evictDurableObject, runDurableObjectAlarm } from "cloudflare:test";
 import { afterEach, describe, expect, it, vi } from "vitest";
 
-import { Task, base64url, calls, commit, jobId, plan, reportId, send, slice, soft, windows } from "./messages.js";
+import { Task, base64url, calls, commit, jobId, plan, reportId, send, slice, soft, windows, taskSpec } from "./messages.js";
 import { alarm, rows, select } from "./objects.js";
 
 const json = JSON.stringify;
@@ -112,23 +112,7 @@ describe("an attempt that died", () => {
 describe("a released job", () => {
   it("is one row, however often the leader deletes it over HTTP", async () => {
     const token = "a-token-of-the-leader";
-    const spec = {
-      version: "dap-09",
-      role: "helper",
-      batch_mode: "leader-selected",
-      vdaf: "Prio3Count",
-      verify_key: base64url(new Uint8Array(16).fill(7)),
-      leader_token: token,
-      collector_hpke_config: {
-        id: 1,
-        kem_id: "X25519HkdfSha256",
-        kdf_id: "HkdfSha256",
-        aead_id: "Aes128Gcm",
-        public_key: base64url([9, ...new Uint8Array(31)]),
-      },
-      min_batch_size: 2,
-      time_precision: 100,
-    };
+    const spec = { ...taskSpec(7), leader_token: token };
     const operator = { authorization: `Bearer ${base64url(new Uint8Array(16).fill(2))}`, "content-type": "application/json" };
     const created = await send("POST", "/admin/tasks", spec, operator);
     expect(created.status, created.text).toBe(201);

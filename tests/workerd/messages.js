@@ -143,3 +143,24 @@ export class Task {
     };
   }
 }
+
+/** What an operator sends to create a task whose verify key is made of this byte. */
+export function taskSpec(verifyKeyByte) {
+  return {
+    version: "dap-09",
+    role: "helper",
+    batch_mode: "leader-selected",
+    vdaf: "Prio3Count",
+    verify_key: base64url(filled(16, verifyKeyByte)),
+    leader_token: "a-token-of-the-leader",
+    collector_hpke_config: {
+      id: 1,
+      kem_id: "X25519HkdfSha256",
+      kdf_id: "HkdfSha256",
+      aead_id: "Aes128Gcm",
+      public_key: base64url([9, ...filled(31, 0)]),
+    },
+    min_batch_size: 2,
+    time_precision: 100,
+  };
+}

@@ -4,7 +4,7 @@ import { runDurableObjectAlarm } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { afterEach, describe, expect, it, vi } from "vitest";
 
-import { Task, base64url, commit, jobId, plan, send, slice } from "./messages.js";
+import { Task, base64url, commit, jobId, plan, send, slice, taskSpec } from "./messages.js";
 import { alarm, rows, select } from "./objects.js";
 
 const json = JSON.stringify;
@@ -100,23 +100,7 @@ describe("a JobStore", () => {
 
 const config = env.CONFIG_STORE.get(env.CONFIG_STORE.idFromName("v1/config"));
 
-const spec = {
-  version: "dap-09",
-  role: "helper",
-  batch_mode: "leader-selected",
-  vdaf: "Prio3Count",
-  verify_key: base64url(new Uint8Array(16).fill(77)),
-  leader_token: "a-token-of-the-leader",
-  collector_hpke_config: {
-    id: 1,
-    kem_id: "X25519HkdfSha256",
-    kdf_id: "HkdfSha256",
-    aead_id: "Aes128Gcm",
-    public_key: base64url([9, ...new Uint8Array(31)]),
-  },
-  min_batch_size: 2,
-  time_precision: 100,
-};
+const spec = taskSpec(77);
 
 /** A task that the operator made. */
 function made(parameters) {

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::{
     client::{Answer, Client},
     raw::Connection,
-    server::{Server, random},
+    server::{Server, random, random_token},
     world::{World, keypair, now},
 };
 
@@ -28,6 +28,14 @@ pub const MEDIA_TYPE: &str = "application/vnd.janus.aggregator+json;version=0.1"
 pub const API_TOKENS: &str = "AGGREGATOR_API_TOKENS";
 /// Where the API is.
 pub const API_PATH: &str = "/aggregator-api";
+
+/// A server with the API, and a token for it.
+pub fn start() -> (Server, String) {
+    let mut server = Server::start();
+    let token = random_token();
+    server.set_secret(API_TOKENS, &token);
+    (server, token)
+}
 
 /// What is read of a configuration.
 #[derive(Debug, PartialEq, Eq, Deserialize)]

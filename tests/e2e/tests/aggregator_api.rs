@@ -7,7 +7,7 @@ use daphne_core::{
 };
 use e2e::{
     Answer, Peer, Server, World,
-    control_plane::{API_PATH, API_TOKENS, ControlPlane, MEDIA_TYPE, Wanted},
+    control_plane::{self, API_PATH, API_TOKENS, ControlPlane, MEDIA_TYPE, Wanted},
     server::{HPKE_KEY_ID, random, random_token},
     world::{keypair, now},
 };
@@ -15,14 +15,7 @@ use serde_json::{Value, json};
 
 fn server() -> &'static (Server, String) {
     static SERVER: OnceLock<(Server, String)> = OnceLock::new();
-    SERVER.get_or_init(start)
-}
-
-fn start() -> (Server, String) {
-    let mut server = Server::start();
-    let token = random_token();
-    server.set_secret(API_TOKENS, &token);
-    (server, token)
+    SERVER.get_or_init(control_plane::start)
 }
 
 fn plane() -> ControlPlane {
@@ -290,7 +283,7 @@ fn an_operators_task_with_the_same_key_is_another_one() {
 
 #[test]
 fn ids_of_all_tasks_come_in_pages_that_end() {
-    let (server, token) = start();
+    let (server, token) = control_plane::start();
     let plane = ControlPlane::new(&server, &token);
     let page = |query: &str| plane.ask("GET", &format!("/task_ids{query}"), None).json();
     assert_eq!(page(""), json!({ "task_ids": [] }));
@@ -321,7 +314,7 @@ fn ids_of_all_tasks_come_in_pages_that_end() {
 
 #[test]
 fn hpke_keys_are_made_published_and_retired() {
-    let (server, token) = start();
+    let (server, token) = control_plane::start();
     let plane = ControlPlane::new(&server, &token);
     let list = || plane.ask("GET", "/hpke_configs", None).json();
     let first = json!({ "config": server.hpke_config(), "state": "active" });
@@ -373,7 +366,7 @@ fn hpke_keys_are_made_published_and_retired() {
 
 #[test]
 fn lost_answers_leave_no_more_than_a_few_keys_behind() {
-    let (server, token) = start();
+    let (server, token) = control_plane::start();
     let plane = ControlPlane::new(&server, &token);
     let make = || plane.ask("PUT", "/hpke_configs", Some("{}"));
     let made: Vec<Answer> = (0..8).map(|_| make()).collect();
@@ -392,7 +385,7 @@ fn lost_answers_leave_no_more_than_a_few_keys_behind() {
 
 #[test]
 fn peers_are_added_once_and_bring_tasks_along() {
-    let (server, token) = start();
+    let (server, token) = control_plane::start();
     let plane = ControlPlane::new(&server, &token);
     let path = "/taskprov/peer_aggregators";
     assert_eq!(plane.ask("GET", path, None).json(), json!([]));

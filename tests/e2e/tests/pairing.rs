@@ -13,7 +13,7 @@ use daphne_core::{
 };
 use e2e::{
     Books, Server, World,
-    control_plane::{API_TOKENS, ControlPlane, FormError, Told, Wanted},
+    control_plane::{self, API_TOKENS, ControlPlane, FormError, Told, Wanted},
     server::random_token,
     world::now,
 };
@@ -21,14 +21,7 @@ use serde_json::{Value, json};
 
 fn server() -> &'static (Server, String) {
     static SERVER: OnceLock<(Server, String)> = OnceLock::new();
-    SERVER.get_or_init(start)
-}
-
-fn start() -> (Server, String) {
-    let mut server = Server::start();
-    let token = random_token();
-    server.set_secret(API_TOKENS, &token);
-    (server, token)
+    SERVER.get_or_init(control_plane::start)
 }
 
 fn plane() -> ControlPlane {
@@ -89,7 +82,7 @@ fn an_aggregator_is_paired_under_its_url_with_and_without_a_slash() {
 
 #[test]
 fn the_dap_url_may_be_another_one_and_tokens_are_replaced_one_by_one() {
-    let (mut server, old) = start();
+    let (mut server, old) = control_plane::start();
     let new = random_token();
     server.set_secret(API_TOKENS, &format!("{old}, {new}"));
     for token in [&old, &new] {
@@ -240,7 +233,7 @@ fn a_token_that_was_taken_away_does_not_come_back_and_a_repeat_is_given_another(
 
 #[test]
 fn the_token_survives_a_change_of_root_keys() {
-    let (mut server, api_token) = start();
+    let (mut server, api_token) = control_plane::start();
     let plane = ControlPlane::new(&server, &api_token);
     let wanted = Wanted::new(json!("Prio3Count"), json!("TimeInterval"));
     let told = plane.provision(&wanted);
@@ -257,7 +250,7 @@ fn the_token_survives_a_change_of_root_keys() {
 /// A root key was added and taken away again, and a token was issued in between.
 #[test]
 fn another_token_is_issued_for_one_that_does_not_open_any_more() {
-    let (mut server, api_token) = start();
+    let (mut server, api_token) = control_plane::start();
     let plane = ControlPlane::new(&server, &api_token);
     let wanted = Wanted::new(json!("Prio3Count"), json!("TimeInterval"));
     let first = plane.provision(&wanted);
