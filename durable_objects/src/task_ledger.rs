@@ -328,9 +328,16 @@ impl LedgerTables for LedgerSql {
 
     fn answer(&mut self, digest: &RequestDigest) -> StoreResult<Option<Vec<u8>>> {
         self.0.first(
-            "SELECT answer FROM collection WHERE request = ?",
+            "SELECT answer FROM collection WHERE request = ? AND answer IS NOT NULL",
             vec![blob(digest)],
             |mut row| row.blob(),
+        )
+    }
+
+    fn forget_answer(&mut self, digest: &RequestDigest) -> StoreResult<()> {
+        self.0.run(
+            "UPDATE collection SET answer = NULL WHERE request = ? AND answer IS NOT NULL",
+            vec![blob(digest)],
         )
     }
 

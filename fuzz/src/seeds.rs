@@ -421,11 +421,12 @@ fn actions(
         StoreAction::Freeze {
             attempt: 1,
             range,
+            counts: range,
             param: param.clone(),
             exclude: exclude.clone(),
             version: [0; 32],
         },
-        StoreAction::Seal { attempt: 1, range, param, exclude },
+        StoreAction::Seal { attempt: 1, range, counts: range, param, exclude },
         StoreAction::Thaw { attempt: 1 },
         StoreAction::Purge,
     ]

@@ -271,6 +271,8 @@ impl Generator {
                 )
             })?;
         let client = ClientTask {
+            version: checked.parameters.version,
+            task_configuration: checked.parameters.task_configuration.clone(),
             task_id: *checked.id(),
             vdaf: checked.vdaf,
             time_precision: checked.parameters.time_precision,
@@ -300,10 +302,10 @@ impl Generator {
         };
         let report = self
             .client
-            .report_with_extensions_v09(
+            .report_with_extensions(
                 &measurement,
                 self.time.saturating_add(offset),
-                self.extensions,
+                ReportExtensions { public: &[], private: self.extensions },
                 &randomness,
             )
             .map_err(|e| Failure::Wrong(format!("cannot make a report: {e}")))?;

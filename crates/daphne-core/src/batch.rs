@@ -73,6 +73,15 @@ impl BucketRange {
         }
     }
 
+    /// Whether all of `other` is inside.
+    pub fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Windows(a), Self::Windows(b)) => a.start() <= b.start() && b.end() <= a.end(),
+            (Self::Batch(a), Self::Batch(b)) => a == b,
+            (Self::Windows(_), Self::Batch(_)) | (Self::Batch(_), Self::Windows(_)) => false,
+        }
+    }
+
     /// First and past-the-last bucket key; a single batch is its own first and last.
     pub fn to_keys(&self) -> (Vec<u8>, Vec<u8>) {
         match self {

@@ -88,6 +88,8 @@ pub enum AbortKind {
     UnrecognizedAggregationJob,
     /// The query does not name a valid set of batch buckets.
     BatchInvalid,
+    /// The aggregation parameter is not one of the VDAF's. DAP-18 §4.3; DAP-09 has no word of its own for it.
+    InvalidAggregationParameter,
     /// The batch has too few (or too many) reports.
     InvalidBatchSize,
     /// The batch was queried with too many aggregation parameters. DAP-09 only.
@@ -98,6 +100,10 @@ pub enum AbortKind {
     StepMismatch,
     /// The batch was collected, wholly or in part, by another query.
     BatchOverlap,
+    /// An extension of an aggregation or collection job is not known. DAP-18 only.
+    UnsupportedExtension,
+    /// The extensions of a collection job are not in order, or appear twice. DAP-18 only.
+    InvalidExtension,
     /// The request's credentials are missing or wrong.
     UnauthorizedRequest,
     /// The same resource was created before with other content. No DAP type exists.
@@ -126,16 +132,19 @@ pub enum AbortKind {
 
 impl AbortKind {
     /// Every kind, for tables.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 24] = [
         Self::InvalidMessage,
         Self::UnrecognizedTask,
         Self::UnrecognizedAggregationJob,
         Self::BatchInvalid,
+        Self::InvalidAggregationParameter,
         Self::InvalidBatchSize,
         Self::BatchQueriedTooManyTimes,
         Self::BatchMismatch,
         Self::StepMismatch,
         Self::BatchOverlap,
+        Self::UnsupportedExtension,
+        Self::InvalidExtension,
         Self::UnauthorizedRequest,
         Self::Conflict,
         Self::BadPath,

@@ -10,6 +10,7 @@ pub mod b64;
 pub mod batch;
 pub mod codec;
 pub mod collect;
+pub mod configuration;
 pub mod error;
 pub mod hpke;
 pub mod ids;

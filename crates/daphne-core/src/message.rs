@@ -3,6 +3,8 @@
 //! Messages borrow from the request body. Bytes that are authenticated (report metadata, public share) are kept
 //! as received, because associated data is built from them and never from a re-encoding.
 
+use std::borrow::Cow;
+
 use crate::{
     error::ReportError,
     ids::{BatchId, HpkeConfigId, ReportId},
@@ -28,6 +30,8 @@ pub struct ReportMetadata<'a> {
     pub report_id: ReportId,
     /// When it was made.
     pub time: Time,
+    /// The encoded list of its public extensions, not decoded: a client can break it. DAP-18 §4.4.3; DAP-09 has none.
+    pub public_extensions: &'a [u8],
     /// The encoding received, exactly as it enters the associated data.
     pub encoded: &'a [u8],
 }
@@ -147,14 +151,18 @@ pub enum BatchSelector {
 pub struct AggregateShareRequest<'a> {
     /// The batch.
     pub batch_selector: BatchSelector,
-    /// The encoding of the batch selector as received; DAP-09's associated data contains it.
-    pub batch_selector_encoded: &'a [u8],
+    /// What is collected with it: all that the collector asked for. In DAP-09 that is the batch; in DAP-18 the leader may
+    /// leave out buckets at either end of the query.
+    pub collected: BatchSelector,
     /// The VDAF's aggregation parameter, undecoded.
     pub agg_param: &'a [u8],
     /// How many reports the leader counts in the batch.
     pub report_count: u64,
     /// XOR of SHA-256 of their ids, by the leader's account.
     pub checksum: [u8; 32],
+    /// What the aggregate shares are bound to, beside the task. DAP-09 §4.6.4: aggregation parameter and batch selector.
+    /// DAP-18 §4.6.7: the collector's request, as received.
+    pub share_binding: Cow<'a, [u8]>,
 }
 
 /// A collector's query. DAP-09 §4.1 `Query`.
@@ -168,10 +176,10 @@ pub enum Query {
     CurrentBatch,
 }
 
-/// The plaintext of an input share. DAP-09 §4.4.2 `PlaintextInputShare`. Secret, so it has no `Debug`.
+/// The plaintext of an input share. DAP-09 §4.4.2 and DAP-18 §4.4.2.1 `PlaintextInputShare`. Secret, so it has no `Debug`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PlaintextInputShare<'a> {
-    /// Report extensions: type and data, in the order sent.
+    /// Report extensions for this aggregator: type and data, in the order sent.
     pub extensions: Vec<(u16, &'a [u8])>,
     /// The VDAF's input share, undecoded.
     pub payload: &'a [u8],

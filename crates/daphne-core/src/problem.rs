@@ -43,6 +43,9 @@ pub const fn status(kind: AbortKind) -> u16 {
         | BatchMismatch
         | StepMismatch
         | BatchOverlap
+        | InvalidAggregationParameter
+        | UnsupportedExtension
+        | InvalidExtension
         | InvalidTask
         | BadPath
         | BadRequest => 400,
@@ -75,6 +78,11 @@ const fn title(kind: AbortKind) -> &'static str {
         BatchMismatch => "Leader and helper disagree on reports aggregated in a batch.",
         StepMismatch => "The leader and helper are not on the same step of VDAF preparation.",
         BatchOverlap => "The queried batch overlaps with a previously queried batch.",
+        InvalidAggregationParameter => {
+            "The aggregation parameter is not valid for the task's VDAF."
+        }
+        UnsupportedExtension => "An extension is not supported.",
+        InvalidExtension => "The extensions are out of order or repeated.",
         InvalidTask => "Aggregator has opted out of the indicated task.",
         UnauthorizedRequest => "The request's authorization is not valid.",
         Conflict => "The resource exists with other content.",
@@ -96,14 +104,15 @@ pub fn problem(
     version: Option<DapVersion>,
     task: Option<&TaskId>,
 ) -> ProblemDocument {
-    let type_ = version.and_then(|v| v.problem_token(abort.kind)).map_or_else(
+    let kind = version.map_or(abort.kind, |v| v.abort_kind(abort.kind));
+    let type_ = version.and_then(|v| v.problem_token(kind)).map_or_else(
         || "about:blank".to_owned(),
         |token| format!("urn:ietf:params:ppm:dap:error:{token}"),
     );
     ProblemDocument {
         type_,
-        title: title(abort.kind),
-        status: status(abort.kind),
+        title: title(kind),
+        status: status(kind),
         detail: abort.detail.clone(),
         taskid: task.map(ToString::to_string),
     }

@@ -12,6 +12,7 @@ use crate::{
     aggregator_api::{IssuedToken, Provisioned},
     b64,
     batch::BatchMode,
+    configuration,
     hpke::{self, HpkeConfig},
     ids::TaskId,
     seal::{RootKeys, TokenHash, UnsealError},
@@ -20,6 +21,7 @@ use crate::{
     time::{Duration, Time},
     vdaf::{Vdaf, VdafConfig, VerifyKey},
     version::DapVersion,
+    wire::Wire,
 };
 
 /// A batch bucket group spans about this long, unless a task says otherwise.
@@ -65,6 +67,10 @@ pub struct TaskSpec {
     pub version: DapVersion,
     /// Our role.
     pub role: TaskRole,
+    /// What all parties agree on, word for word: an encoded `TaskConfiguration`, which must say the same as the parameters
+    /// here. DAP-18 only, where each task has one; empty for DAP-09.
+    #[serde(default, with = "b64::serde_b64", skip_serializing_if = "Vec::is_empty")]
+    pub task_configuration: Vec<u8>,
     /// Batch mode.
     pub batch_mode: BatchMode,
     /// Most reports in a batch. DAP-09 leader-selected (fixed-size) tasks only.
@@ -90,7 +96,7 @@ pub struct TaskSpec {
     /// Aggregation parameters per batch. DAP-09 only; 1 for Prio3.
     #[serde(default = "one")]
     pub max_batch_query_count: u64,
-    /// End of the task. DAP-09 only.
+    /// End of the task. DAP-09 only: that of a DAP-18 task is in its configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_expiration: Option<Time>,
     /// Reports older than this are refused, in seconds. Default 14 days.
@@ -144,7 +150,14 @@ pub struct TaskParameters {
     pub time_precision: Duration,
     /// Aggregation parameters per batch.
     pub max_batch_query_count: u64,
-    /// End of the task.
+    /// What all that is sealed for the task is bound to beside its id: an encoded `TaskConfiguration`, as it was given. Empty
+    /// for DAP-09, which has none.
+    #[serde(default, with = "b64::serde_b64", skip_serializing_if = "Vec::is_empty")]
+    pub task_configuration: Vec<u8>,
+    /// The first second at which its reports may be made. DAP-18 only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_start: Option<Time>,
+    /// The last second at which its reports may be made.
     pub task_expiration: Option<Time>,
     /// Reports older than this are refused, in seconds.
     pub report_expiry_age: Duration,
@@ -176,6 +189,11 @@ impl TaskParameters {
             shard_key_version: self.shard_key_version,
             retention: self.report_expiry_age,
         }
+    }
+
+    /// How the task's messages are written.
+    pub fn wire(&self) -> Wire {
+        Wire::new(self.version, self.time_precision)
     }
 
     /// What leads to the task's objects.
@@ -246,9 +264,14 @@ impl TaskSpec {
         shard_key_version: u32,
     ) -> Result<Task, TaskError> {
         let refuse = |why: &str| Err(TaskError::new(why));
-        match self.version {
-            DapVersion::V09 => {}
-            DapVersion::V18 => return refuse("this release serves dap-09 tasks only"),
+        let times = configuration::check(&self)?;
+        if self.version.aggregates_once() {
+            if self.max_batch_size.is_some() {
+                return refuse("max_batch_size belongs to dap-09 tasks");
+            }
+            if self.max_batch_query_count != 1 {
+                return refuse("max_batch_query_count must be 1: a dap-18 batch is collected once");
+            }
         }
         let vdaf = Vdaf::new(self.version.vdaf_draft(), self.vdaf)
             .map_err(|e| TaskError(e.to_string()))?;
@@ -322,7 +345,9 @@ impl TaskSpec {
                 min_batch_size: self.min_batch_size,
                 time_precision: self.time_precision,
                 max_batch_query_count: self.max_batch_query_count,
-                task_expiration: self.task_expiration,
+                task_configuration: self.task_configuration,
+                task_start: times.start,
+                task_expiration: times.expiration,
                 report_expiry_age: self.report_expiry_age,
                 tolerable_clock_skew: self.tolerable_clock_skew,
                 shards: self.shards,

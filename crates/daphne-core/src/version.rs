@@ -32,6 +32,9 @@ pub enum VdafDraft {
 }
 
 impl DapVersion {
+    /// All versions, the oldest first.
+    pub const ALL: [Self; 2] = [Self::V09, Self::V18];
+
     /// Domain-separation tag. DAP-09 §4.4.2, DAP-18 §4.4.2.
     pub const fn tag(self) -> &'static str {
         match self {
@@ -101,11 +104,41 @@ impl DapVersion {
         ReportError::ALL.into_iter().find(|e| self.report_error_code(*e) == Some(code))
     }
 
+    /// The error for a report that was sealed to a key we do not have, or that came after its key's end.
+    /// DAP-09 §4.5.1.3 has one of its own; by DAP-18 §4.5.3.3 it is the same as for a share that does not open.
+    pub const fn unknown_key_error(self) -> ReportError {
+        match self {
+            Self::V09 => ReportError::HpkeUnknownConfigId,
+            Self::V18 => ReportError::HpkeDecryptError,
+        }
+    }
+
+    /// What a kind of mistake is called here: DAP-09 has no word for some that DAP-18 §3.6 tells apart.
+    pub const fn abort_kind(self, a: AbortKind) -> AbortKind {
+        match self {
+            Self::V09 => match a {
+                AbortKind::InvalidAggregationParameter
+                | AbortKind::UnsupportedExtension
+                | AbortKind::InvalidExtension => AbortKind::InvalidMessage,
+                other => other,
+            },
+            Self::V18 => match a {
+                // One batch, one collection: whatever comes later overlaps. DAP-18 §4.6.4.
+                AbortKind::BatchQueriedTooManyTimes => AbortKind::BatchOverlap,
+                AbortKind::BadPath => AbortKind::InvalidMessage,
+                other => other,
+            },
+        }
+    }
+
     /// Token under `urn:ietf:params:ppm:dap:error:`, or `None`: then no DAP URN may be sent.
     /// DAP-09 §3.2, DAP-18 §3.6.
     pub const fn problem_token(self, a: AbortKind) -> Option<&'static str> {
         use AbortKind::*;
-        match a {
+        match self.abort_kind(a) {
+            InvalidAggregationParameter => Some("invalidAggregationParameter"),
+            UnsupportedExtension => Some("unsupportedExtension"),
+            InvalidExtension => Some("invalidExtension"),
             InvalidMessage => Some("invalidMessage"),
             UnrecognizedTask => Some("unrecognizedTask"),
             UnrecognizedAggregationJob => Some("unrecognizedAggregationJob"),
@@ -115,16 +148,76 @@ impl DapVersion {
             StepMismatch => Some("stepMismatch"),
             BatchOverlap => Some("batchOverlap"),
             InvalidTask => Some("invalidTask"),
-            BatchQueriedTooManyTimes => match self {
-                Self::V09 => Some("batchQueriedTooManyTimes"),
-                Self::V18 => None,
-            },
+            BatchQueriedTooManyTimes => Some("batchQueriedTooManyTimes"),
             UnauthorizedRequest => match self {
                 Self::V09 => Some("unauthorizedRequest"),
                 Self::V18 => None,
             },
             Conflict | BadPath | NotFound | MethodNotAllowed | UnsupportedMediaType
             | BodyTooLarge | BadRequest | PlainHttp | TooManyRequests | NotAcceptable => None,
+        }
+    }
+
+    /// The resources of a Helper, with their paths below the version's. DAP-09 §4, DAP-18 §11.
+    pub const fn resources(self) -> &'static [(&'static str, Endpoint)] {
+        match self {
+            Self::V09 => &[
+                ("/hpke_config", Endpoint::HpkeConfig),
+                ("/tasks/{task}/aggregation_jobs/{job}", Endpoint::NamedAggregationJob),
+                ("/tasks/{task}/aggregate_shares", Endpoint::AggregateShareRequests),
+            ],
+            Self::V18 => &[
+                ("/hpke_config", Endpoint::HpkeConfig),
+                ("/tasks/{task}/aggregation_jobs", Endpoint::AggregationJobs),
+                ("/tasks/{task}/aggregation_jobs/{job}", Endpoint::AggregationJob),
+                ("/tasks/{task}/aggregate_shares", Endpoint::AggregateShares),
+                ("/tasks/{task}/aggregate_shares/{job}", Endpoint::AggregateShare),
+            ],
+        }
+    }
+
+    /// Whether a client may name the task for which it asks for HPKE configurations, which must then be known.
+    /// DAP-09 §4.4.1; DAP-18 §4.4.1 has no such parameter.
+    pub const fn hpke_config_names_a_task(self) -> bool {
+        match self {
+            Self::V09 => true,
+            Self::V18 => false,
+        }
+    }
+
+    /// Whether a batch is collected once, whatever for, and a report is aggregated once, whatever for. DAP-18 §4.5.4.3.
+    /// In DAP-09 the task says for how many aggregation parameters (§4.6.5), and the VDAF which reports may be
+    /// aggregated again (§4.5.1.4).
+    pub const fn aggregates_once(self) -> bool {
+        match self {
+            Self::V09 => false,
+            Self::V18 => true,
+        }
+    }
+
+    /// The report extension without data that each report of a task from taskprov has: taskprov-07 §3. Its later drafts,
+    /// which go with later ones of DAP, have none: the configuration is in the associated data.
+    pub const fn taskprov_extension(self) -> Option<u16> {
+        match self {
+            Self::V09 => Some(0xFF00),
+            Self::V18 => None,
+        }
+    }
+
+    /// Whether report extensions are in strictly increasing order. DAP-18 §4.5.3.4; DAP-09 does not say.
+    pub const fn extensions_are_ordered(self) -> bool {
+        match self {
+            Self::V09 => false,
+            Self::V18 => true,
+        }
+    }
+
+    /// Whether all that is sealed is bound to the task's configuration, which all parties then have word for word.
+    /// DAP-18 §4.2; DAP-09 has no such message.
+    pub const fn has_configuration(self) -> bool {
+        match self {
+            Self::V09 => false,
+            Self::V18 => true,
         }
     }
 
@@ -160,6 +253,25 @@ impl DapVersion {
     }
 }
 
+/// What lives at a path of a Helper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// Our HPKE configurations.
+    HpkeConfig,
+    /// An aggregation job under an id that the leader chose. DAP-09 §4.5.
+    NamedAggregationJob,
+    /// Where aggregation jobs are created. DAP-18 §4.5.3.
+    AggregationJobs,
+    /// An aggregation job under an id that we chose. DAP-18 §4.5.
+    AggregationJob,
+    /// Where aggregate shares are asked for, once and for all. DAP-09 §4.6.2.
+    AggregateShareRequests,
+    /// Where aggregate shares are created. DAP-18 §4.6.4.
+    AggregateShares,
+    /// An aggregate share. DAP-18 §4.6.4.
+    AggregateShare,
+}
+
 /// The messages that have a media type. DAP-09 §8.1, DAP-18 §9.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names are the drafts' message names")]
@@ -182,7 +294,7 @@ mod tests {
 
     #[test]
     fn report_error_codes_are_distinct_and_invert() {
-        for version in [DapVersion::V09, DapVersion::V18] {
+        for version in DapVersion::ALL {
             let mut seen = std::collections::BTreeSet::new();
             for e in ReportError::ALL {
                 if let Some(code) = version.report_error_code(e) {

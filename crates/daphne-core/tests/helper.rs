@@ -65,6 +65,7 @@ impl World {
             task_id: None,
             version: DapVersion::V09,
             role: TaskRole::Helper,
+            task_configuration: Vec::new(),
             batch_mode: shape.mode,
             max_batch_size: None,
             vdaf: VdafConfig::Prio3Sum { max_measurement: 255 },
@@ -102,6 +103,8 @@ impl World {
 
     fn report_with(&self, id: u8, value: u64, time: u64, extensions: &[(u16, &[u8])]) -> Vec<u8> {
         let client = ClientTask {
+            version: DapVersion::V09,
+            task_configuration: Vec::new(),
             task_id: *self.task.id(),
             vdaf: self.vdaf().clone(),
             // Unrounded, so that a test can be exact about the clock.
@@ -112,9 +115,7 @@ impl World {
         let random =
             ReportRandomness { report_id: [id; 16], leader_seed: [id; 32], helper_seed: [!id; 32] };
         let time = Time::from_seconds(time);
-        client
-            .report_with_extensions_v09(&Measurement::Sum(value), time, extensions, &random)
-            .unwrap()
+        client.report_with_extensions(&Measurement::Sum(value), time, extensions, &random).unwrap()
     }
 
     fn reports(&self, ids: &[u8]) -> Vec<Vec<u8>> {
@@ -123,6 +124,8 @@ impl World {
 
     fn leader(&self) -> LeaderTask {
         LeaderTask {
+            version: DapVersion::V09,
+            task_configuration: Vec::new(),
             task_id: *self.task.id(),
             vdaf: self.vdaf().clone(),
             verify_key: self.task.verify_key.clone(),
@@ -152,7 +155,7 @@ impl World {
             reports.iter().map(|r| v09::Report::decode(r).unwrap().into()).collect();
         let (job, refused) = self
             .leader()
-            .begin_job_v09(&self.leader_keys, &self.agg_param(), self.batch(batch), &reports)
+            .begin_job(&self.leader_keys, &self.agg_param(), self.batch(batch), &reports)
             .unwrap();
         assert_eq!(refused, []);
         job.unwrap()
@@ -175,7 +178,7 @@ impl World {
         let leader_job = self.begin(batch, reports);
         let answers = self.put(job, leader_job.request()).unwrap();
         let bytes = v09::AggregationJobResp::from(answers.as_slice()).encode().unwrap();
-        (answers, self.leader().finish_job_v09(leader_job, &bytes).unwrap())
+        (answers, self.leader().finish_job(leader_job, &bytes).unwrap())
     }
 
     /// What the helper's stores hold, by bucket: count and the sum of both aggregators' shares.
@@ -561,7 +564,8 @@ fn a_job_that_meets_a_frozen_range_is_told_to_come_again() {
             panic!("no content")
         };
         let (param, exclude, version) = (vec![], vec![], content.version());
-        let freeze = StoreAction::Freeze { attempt: 1, range, param, exclude, version };
+        let freeze =
+            StoreAction::Freeze { attempt: 1, range, counts: range, param, exclude, version };
         assert_eq!(ask(freeze), AggregateStoreResponse::Frozen);
     }
     let job = w.begin(1, &w.reports(&[50]));
@@ -610,6 +614,8 @@ fn reports_spread_over_too_many_buckets_do_not_exhaust_the_memory_of_all() {
     w.task.vdaf = Vdaf::new(DapVersion::V09.vdaf_draft(), config).unwrap();
     let fit = commit::SUMS_BYTES_MAX / w.agg_share_len();
     let client = ClientTask {
+        version: DapVersion::V09,
+        task_configuration: Vec::new(),
         task_id: *w.task.id(),
         vdaf: w.vdaf().clone(),
         time_precision: Duration::from_seconds(1),
@@ -620,7 +626,7 @@ fn reports_spread_over_too_many_buckets_do_not_exhaust_the_memory_of_all() {
         let random =
             ReportRandomness { report_id: [id; 16], leader_seed: [id; 32], helper_seed: [!id; 32] };
         let measurement = Measurement::SumVec(vec![1; 50_000]);
-        client.report_v09(&measurement, Time::from_seconds(time), &random).unwrap()
+        client.report(&measurement, Time::from_seconds(time), &random).unwrap()
     };
     // One report in each of more buckets than fit, then two honest ones in one bucket.
     let spread = fit as u8 + 3;
@@ -643,6 +649,7 @@ fn tasks_that_could_not_be_served_are_refused() {
         task_id: None,
         version: DapVersion::V09,
         role: TaskRole::Helper,
+        task_configuration: Vec::new(),
         batch_mode: BatchMode::TimeInterval,
         max_batch_size: None,
         vdaf: VdafConfig::Prio3Count,

@@ -374,6 +374,7 @@ impl World {
             task_id: None,
             version: DapVersion::V09,
             role: TaskRole::Helper,
+            task_configuration: Vec::new(),
             batch_mode: mode,
             max_batch_size: None,
             vdaf: VdafConfig::Prio3Count,
@@ -407,6 +408,8 @@ impl World {
 
     fn report(&self, id: u8, time: u64) -> Vec<u8> {
         let client = ClientTask {
+            version: DapVersion::V09,
+            task_configuration: Vec::new(),
             task_id: *self.task.id(),
             vdaf: self.task.vdaf.clone(),
             // Unrounded, so that a test can be exact about the clock.
@@ -416,11 +419,13 @@ impl World {
         };
         let random =
             ReportRandomness { report_id: [id; 16], leader_seed: [id; 32], helper_seed: [!id; 32] };
-        client.report_v09(&Measurement::Count(true), Time::from_seconds(time), &random).unwrap()
+        client.report(&Measurement::Count(true), Time::from_seconds(time), &random).unwrap()
     }
 
     fn begin(&self, reports: &[Vec<u8>]) -> LeaderJob {
         let leader = LeaderTask {
+            version: DapVersion::V09,
+            task_configuration: Vec::new(),
             task_id: *self.task.id(),
             vdaf: self.task.vdaf.clone(),
             verify_key: self.task.verify_key.clone(),
@@ -435,7 +440,7 @@ impl World {
         let reports: Vec<Report<'_>> =
             reports.iter().map(|r| v09::Report::decode(r).unwrap().into()).collect();
         let agg_param = leader.vdaf.decode_agg_param(&[]).unwrap();
-        leader.begin_job_v09(&self.leader_keys, &agg_param, batch, &reports).unwrap().0.unwrap()
+        leader.begin_job(&self.leader_keys, &agg_param, batch, &reports).unwrap().0.unwrap()
     }
 
     /// The helper's answer on a Worker whose clock shows `now`; the objects' clock is the cluster's.

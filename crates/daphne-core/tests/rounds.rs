@@ -99,6 +99,7 @@ impl World {
             task_id: None,
             version: DapVersion::V09,
             role: TaskRole::Helper,
+            task_configuration: Vec::new(),
             batch_mode,
             max_batch_size: None,
             vdaf: VdafConfig::Poplar1 { bits },
@@ -130,6 +131,8 @@ impl World {
 
     fn report(&self, id: u8, string: &str) -> Vec<u8> {
         let client = ClientTask {
+            version: DapVersion::V09,
+            task_configuration: Vec::new(),
             task_id: *self.task.id(),
             vdaf: self.task.vdaf.clone(),
             time_precision: Duration::from_seconds(1),
@@ -139,7 +142,7 @@ impl World {
         let random =
             ReportRandomness { report_id: [id; 16], leader_seed: [id; 32], helper_seed: [!id; 32] };
         let measurement = Measurement::Poplar1(string.parse().unwrap());
-        client.report_v09(&measurement, Time::from_seconds(NOW - 10), &random).unwrap()
+        client.report(&measurement, Time::from_seconds(NOW - 10), &random).unwrap()
     }
 
     /// Reports 1, 2, … of these strings.
@@ -154,6 +157,8 @@ impl World {
 
     fn leader(&self) -> LeaderTask {
         LeaderTask {
+            version: DapVersion::V09,
+            task_configuration: Vec::new(),
             task_id: *self.task.id(),
             vdaf: self.task.vdaf.clone(),
             verify_key: self.task.verify_key.clone(),
@@ -180,7 +185,7 @@ impl World {
     fn begin(&self, param: &AggregationParam, reports: &[Vec<u8>]) -> LeaderJob {
         let reports: Vec<Report<'_>> =
             reports.iter().map(|r| v09::Report::decode(r).unwrap().into()).collect();
-        let begun = self.leader().begin_job_v09(&self.leader_keys, param, self.batch().0, &reports);
+        let begun = self.leader().begin_job(&self.leader_keys, param, self.batch().0, &reports);
         let (job, refused) = begun.unwrap();
         assert_eq!(refused, []);
         job.unwrap()
@@ -225,7 +230,7 @@ impl World {
     ) -> LeaderContinuation {
         let begun = self.begin(param, reports);
         let answer = encode(&self.put(job, begun.request()).unwrap());
-        match self.leader().proceed_v09(begun, &answer).unwrap() {
+        match self.leader().proceed(begun, &answer).unwrap() {
             LeaderStep::Continued(continuation) => continuation,
             LeaderStep::Finished(outcome) => panic!("finished too early: {outcome:?}"),
         }
@@ -235,7 +240,7 @@ impl World {
     fn run(&self, job: u8, param: &AggregationParam, reports: &[Vec<u8>]) -> LeaderOutcome {
         let continuation = self.first_round(job, param, reports);
         let answer = encode(&self.post(job, continuation.request()).unwrap());
-        self.leader().finish_continued_v09(continuation, &answer).unwrap()
+        self.leader().finish_continued(continuation, &answer).unwrap()
     }
 
     fn book(&self, books: &mut Books, param: &AggregationParam, outcome: LeaderOutcome) {
@@ -258,14 +263,15 @@ impl World {
         param: &AggregationParam,
         books: &Books,
     ) -> Result<AggregateResult, AbortKind> {
-        let (encoded, batch) = (param.encode(), v09::BatchSelector::from(self.batch().1));
-        let batch = batch.encode().unwrap();
+        let (encoded, batch) = (param.encode(), self.batch().1);
+        let binding = self.task.parameters.wire().share_binding(&encoded, &batch).unwrap();
         let request = AggregateShareRequest {
-            batch_selector: self.batch().1,
-            batch_selector_encoded: &batch,
+            batch_selector: batch,
+            collected: batch,
             agg_param: &encoded,
             report_count: books.report_count,
             checksum: *books.checksum.as_bytes(),
+            share_binding: (&binding).into(),
         };
         let digest = Sha256::new()
             .chain_update(&encoded)
@@ -276,9 +282,13 @@ impl World {
         match block_on(self.cluster.ledger(self.task.id(), ask)).unwrap() {
             LedgerResponse::Share(share) => {
                 let share = HpkeCiphertext::decode(&share).unwrap();
-                let (task_id, keys) = (self.task.id(), &self.collector_keys);
-                let share =
-                    collector::open_share_v09(task_id, keys, Role::Helper, &encoded, &batch, share);
+                let parameters = &self.task.parameters;
+                let task = CollectorTask {
+                    task_id: self.task.id(),
+                    version: parameters.version,
+                    task_configuration: &parameters.task_configuration,
+                };
+                let share = task.open_share(&self.collector_keys, Role::Helper, &binding, share);
                 let vdaf = &self.task.vdaf;
                 Ok(collector::unshard(
                     vdaf,
@@ -385,15 +395,14 @@ fn a_job_of_several_rounds_cut_off_at_any_call_can_be_repeated() {
                     answer => answer.unwrap(),
                 };
                 let first = again(&|| w.put(1, begun.request()));
-                let step = w.leader().proceed_v09(begun, &encode(&first)).unwrap();
+                let step = w.leader().proceed(begun, &encode(&first)).unwrap();
                 let LeaderStep::Continued(continuation) = step else { panic!("continued") };
                 let last = again(&|| w.post(1, continuation.request()));
                 if w.cluster.calls() <= cut {
                     break;
                 }
                 assert_eq!(w.post(1, continuation.request()).unwrap(), last);
-                let outcome =
-                    w.leader().finish_continued_v09(continuation, &encode(&last)).unwrap();
+                let outcome = w.leader().finish_continued(continuation, &encode(&last)).unwrap();
                 assert_eq!(outcome.refused, []);
                 assert_eq!(w.held().values().sum::<u32>(), 9);
                 let mut books = Books::default();
@@ -480,7 +489,7 @@ fn reports_are_verified_once_however_often_their_job_comes() {
         assert_eq!(w.put(1, begun.request()).unwrap(), first);
         assert_eq!(refusal(w.put(1, other.request())), AbortKind::Conflict);
         let body = begun.request().to_vec();
-        let LeaderStep::Continued(next) = w.leader().proceed_v09(begun, &encode(&first)).unwrap()
+        let LeaderStep::Continued(next) = w.leader().proceed(begun, &encode(&first)).unwrap()
         else {
             panic!("continued")
         };
@@ -500,8 +509,7 @@ fn a_report_of_a_continuation_is_refused_by_itself() {
     let reports = w.reports(&STRINGS[..6]);
     let begun = w.begin(&param, &reports);
     let answer = encode(&w.put(1, begun.request()).unwrap());
-    let LeaderStep::Continued(continuation) = w.leader().proceed_v09(begun, &answer).unwrap()
-    else {
+    let LeaderStep::Continued(continuation) = w.leader().proceed(begun, &answer).unwrap() else {
         panic!("continued")
     };
     let mut request = v09::AggregationJobContinueReq::decode(continuation.request()).unwrap();
@@ -606,7 +614,7 @@ fn a_batch_takes_only_reports_that_it_counted_itself() {
     let mut init = v09::AggregationJobInitReq::decode(begun.request()).unwrap();
     init.part_batch_selector = v09::PartialBatchSelector::FixedSize(BatchId::new([7; 32]));
     let answer = encode(&w.put(2, &init.encode().unwrap()).unwrap());
-    let LeaderStep::Continued(next) = w.leader().proceed_v09(begun, &answer).unwrap() else {
+    let LeaderStep::Continued(next) = w.leader().proceed(begun, &answer).unwrap() else {
         panic!("continued")
     };
     assert_eq!(codes(&w.post(2, next.request()).unwrap()), [None]);

@@ -236,6 +236,7 @@ fn what_a_leader_advertises_is_what_we_opt_into() {
                 task_id: None,
                 version: DapVersion::V09,
                 role: TaskRole::Helper,
+                task_configuration: Vec::new(),
                 batch_mode,
                 max_batch_size,
                 vdaf,
@@ -483,6 +484,8 @@ fn change_error(stored: &StoredPeer, change: PeerChange, keys: &RootKeys) -> Str
 fn examined(task: &Task, extensions: &[(u16, &[u8])]) -> Result<(), ReportError> {
     let (leader_keys, helper_keys) = (keypair(3), keypair(4));
     let client = ClientTask {
+        version: DapVersion::V09,
+        task_configuration: Vec::new(),
         task_id: *task.id(),
         vdaf: task.vdaf.clone(),
         time_precision: task.parameters.time_precision,
@@ -492,9 +495,11 @@ fn examined(task: &Task, extensions: &[(u16, &[u8])]) -> Result<(), ReportError>
     let random =
         ReportRandomness { report_id: [1; 16], leader_seed: [2; 32], helper_seed: [3; 32] };
     let report =
-        client.report_with_extensions_v09(&Measurement::Sum(7), NOW, extensions, &random).unwrap();
+        client.report_with_extensions(&Measurement::Sum(7), NOW, extensions, &random).unwrap();
     let report: Report<'_> = v09::Report::decode(&report).unwrap().into();
     let leader = LeaderTask {
+        version: DapVersion::V09,
+        task_configuration: Vec::new(),
         task_id: *task.id(),
         vdaf: task.vdaf.clone(),
         verify_key: task.verify_key.clone(),
@@ -502,7 +507,7 @@ fn examined(task: &Task, extensions: &[(u16, &[u8])]) -> Result<(), ReportError>
     };
     let timed = PartialBatchSelector::TimeInterval;
     let param = task.vdaf.decode_agg_param(&[]).unwrap();
-    let (job, _) = leader.begin_job_v09(&leader_keys, &param, timed, &[report]).unwrap();
+    let (job, _) = leader.begin_job(&leader_keys, &param, timed, &[report]).unwrap();
     let job = job.unwrap();
     let init: AggregationJobInit<'_> =
         v09::AggregationJobInitReq::decode(job.request()).unwrap().into();

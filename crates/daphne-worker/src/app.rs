@@ -8,7 +8,7 @@ use daphne_core::{
     ids::TaskId,
     seal::TokenHash,
     time::Time,
-    version::DapVersion,
+    version::Endpoint,
 };
 use futures::FutureExt;
 use storage_proxy::config::{self, Config};
@@ -18,7 +18,7 @@ use crate::{
     admin, aggregator_api,
     build_info::BuildInfo,
     credentials,
-    dap::{self, hpke_config::CachingSigner},
+    dap::{self, DapContext, aggregate_share, aggregation_job, hpke_config::CachingSigner},
     log::{self, Outcome},
     metrics, respond,
     router::{Found, Route, Routes},
@@ -166,9 +166,11 @@ async fn answer(request: Request, env: Env) -> worker::Result<Response> {
     };
     let route = found.route;
     let mut outcome = Outcome::new(route, &request);
-    let version = version_of(route);
+    let version = route.version();
     let task_id: Option<TaskId> = match route {
-        Route::HpkeConfig => dap::hpke_config::task_in_query(&request).ok().flatten(),
+        Route::Dap(version, Endpoint::HpkeConfig) => {
+            dap::hpke_config::task_in_query(version, &request).ok().flatten()
+        }
         _ => Some(found.task.clone()),
     }
     .and_then(|id| id.parse().ok());
@@ -188,7 +190,7 @@ async fn answer(request: Request, env: Env) -> worker::Result<Response> {
                 Route::Api(route) => aggregator_api::refuse(&error, route)?,
                 _ => respond::error(&error, version, task_id.as_ref())?,
             };
-            if route == Route::HpkeConfig {
+            if matches!(route, Route::Dap(_, Endpoint::HpkeConfig)) {
                 respond::vary_on_origin(&mut response)?;
             }
             if matches!(&error, Error::Abort(a) if a.kind == AbortKind::MethodNotAllowed) {
@@ -201,29 +203,6 @@ async fn answer(request: Request, env: Env) -> worker::Result<Response> {
     log::write(&outcome);
     metrics::data_point::write(&env, &outcome);
     Ok(response)
-}
-
-const fn version_of(route: Route) -> Option<DapVersion> {
-    match route {
-        Route::HpkeConfig | Route::AggregationJob | Route::AggregateShares => Some(DapVersion::V09),
-        Route::Health
-        | Route::Version
-        | Route::Metrics
-        | Route::AdminTasks
-        | Route::AdminTask
-        | Route::AdminTaskStatus
-        | Route::AdminLeaderTokens
-        | Route::AdminSecrets
-        | Route::AdminReseal
-        | Route::AdminHpkeKeys
-        | Route::AdminHpkeKey
-        | Route::AdminHpkeRotation
-        | Route::AdminHpkePolicy
-        | Route::AdminPeers
-        | Route::Api(_) => None,
-        #[cfg(feature = "test-routes")]
-        Route::Test => None,
-    }
 }
 
 async fn dispatch(
@@ -264,19 +243,39 @@ async fn dispatch(
     };
     match (found.route, request.method()) {
         (Route::Metrics, _) => metrics::scrape::get(&context, &request).await,
-        (Route::HpkeConfig, Method::Options) => respond::preflight(&request),
-        (Route::HpkeConfig, _) => dap::hpke_config::get(&context, &request).await,
-        (Route::AggregationJob, Method::Put) => {
-            dap::aggregation_job::put(&context, &mut request, &found, outcome).await
-        }
-        (Route::AggregationJob, Method::Post) => {
-            dap::aggregation_job::post(&context, &mut request, &found, outcome).await
-        }
-        (Route::AggregationJob, _) => {
-            dap::aggregation_job::delete(&context, &request, &found, outcome).await
-        }
-        (Route::AggregateShares, _) => {
-            dap::aggregate_share::post(&context, &mut request, &found, outcome).await
+        (Route::Dap(version, endpoint), method) => {
+            let context = DapContext { context, version };
+            match (endpoint, method) {
+                (Endpoint::HpkeConfig, Method::Options) => respond::preflight(&request),
+                (Endpoint::HpkeConfig, _) => dap::hpke_config::get(&context, &request).await,
+                (Endpoint::NamedAggregationJob, Method::Put) => {
+                    aggregation_job::put(&context, &mut request, &found, outcome).await
+                }
+                (Endpoint::AggregationJobs, _) => {
+                    aggregation_job::create(&context, &mut request, &found, outcome).await
+                }
+                (Endpoint::NamedAggregationJob | Endpoint::AggregationJob, Method::Post) => {
+                    aggregation_job::post(&context, &mut request, &found, outcome).await
+                }
+                (Endpoint::NamedAggregationJob | Endpoint::AggregationJob, Method::Delete) => {
+                    aggregation_job::delete(&context, &request, &found, outcome).await
+                }
+                (Endpoint::NamedAggregationJob | Endpoint::AggregationJob, _) => {
+                    aggregation_job::get(&context, &request, &found, outcome).await
+                }
+                (Endpoint::AggregateShareRequests, _) => {
+                    aggregate_share::post(&context, &mut request, &found, outcome).await
+                }
+                (Endpoint::AggregateShares, _) => {
+                    aggregate_share::create(&context, &mut request, &found, outcome).await
+                }
+                (Endpoint::AggregateShare, Method::Delete) => {
+                    aggregate_share::delete(&context, &request, &found, outcome).await
+                }
+                (Endpoint::AggregateShare, _) => {
+                    aggregate_share::get(&context, &request, &found, outcome).await
+                }
+            }
         }
         (
             Route::AdminTasks

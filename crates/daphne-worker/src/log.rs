@@ -9,6 +9,7 @@ use daphne_core::{
     ids::TaskId,
     message::{VerifyResp, VerifyRespResult},
     metrics::{Refusal, Resource},
+    version::{DapVersion, Endpoint},
 };
 use serde::Serialize;
 use storage_proxy::random;
@@ -21,6 +22,8 @@ use crate::router::Route;
 pub struct Outcome {
     request: String,
     route: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<&'static str>,
     method: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     task: Option<String>,
@@ -57,12 +60,26 @@ fn request_id(request: &Request) -> String {
         .unwrap_or_else(|| b64::encode(&random::bytes::<12>()))
 }
 
+/// What a leader's refused requests are counted under.
+const fn resource(endpoint: Endpoint) -> Option<Resource> {
+    match endpoint {
+        Endpoint::HpkeConfig => None,
+        Endpoint::NamedAggregationJob | Endpoint::AggregationJobs | Endpoint::AggregationJob => {
+            Some(Resource::AggregationJobs)
+        }
+        Endpoint::AggregateShareRequests | Endpoint::AggregateShares | Endpoint::AggregateShare => {
+            Some(Resource::AggregateShares)
+        }
+    }
+}
+
 impl Outcome {
     /// A request that has just arrived.
     pub fn new(route: Route, request: &Request) -> Self {
         Self {
             request: request_id(request),
             route: route.label(),
+            version: route.version().map(DapVersion::tag),
             method: request.inner().method(),
             task: None,
             job: None,
@@ -75,8 +92,7 @@ impl Outcome {
             ms: 0,
             began_ms: Date::now().as_millis(),
             resource: match route {
-                Route::AggregationJob => Some(Resource::AggregationJobs),
-                Route::AggregateShares => Some(Resource::AggregateShares),
+                Route::Dap(_, endpoint) => resource(endpoint),
                 _ => None,
             },
             leader_of: None,

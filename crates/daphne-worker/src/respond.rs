@@ -50,6 +50,15 @@ pub fn message(version: DapVersion, kind: Message, body: Vec<u8>) -> Result<Resp
     with_type(body, media_type, 200)
 }
 
+/// The response, which also says where its resource is.
+///
+/// # Errors
+/// Ours.
+pub fn at(mut response: Response, location: &str) -> Result<Response, Error> {
+    response.headers_mut().set("Location", location).map_err(platform)?;
+    Ok(response)
+}
+
 /// A response without a body.
 ///
 /// # Errors

@@ -1,16 +1,13 @@
 //! Paths to routes. The table is built once per isolate.
 
+use daphne_core::version::{DapVersion, Endpoint};
 use matchit::Router;
 
 /// What lives at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// Our HPKE configurations.
-    HpkeConfig,
-    /// One aggregation job.
-    AggregationJob,
-    /// Aggregate shares of a task.
-    AggregateShares,
+    /// Something of DAP, of a version that the path names.
+    Dap(DapVersion, Endpoint),
     /// Health of the deployment.
     Health,
     /// Which code is deployed.
@@ -78,7 +75,7 @@ pub struct Found {
     pub route: Route,
     /// `{task}` in the path.
     pub task: String,
-    /// `{job}` in the path, or the last segment of a test route.
+    /// `{job}` in the path: the id of an aggregation job or an aggregate share, or the last segment of a test route.
     pub job: String,
     /// `{key}` in the path.
     pub key: String,
@@ -94,13 +91,20 @@ impl Routes {
     /// If two of the paths below conflict, which a test rules out.
     pub fn new() -> Self {
         let mut router = Router::new();
+        // Unwrap safety: all paths are constants.
+        #[allow(clippy::expect_used)]
+        let mut insert =
+            |path: &str, route| router.insert(path, route).expect("the paths do not conflict");
+        for version in DapVersion::ALL {
+            for (path, endpoint) in version.resources() {
+                let route = Route::Dap(version, *endpoint);
+                insert(&format!("/{}{path}", version.path_prefix()), route);
+            }
+            insert(&format!("/{}/version", version.path_prefix()), Route::Version);
+        }
         for (path, route) in [
-            ("/v09/hpke_config", Route::HpkeConfig),
-            ("/v09/tasks/{task}/aggregation_jobs/{job}", Route::AggregationJob),
-            ("/v09/tasks/{task}/aggregate_shares", Route::AggregateShares),
             ("/healthz", Route::Health),
             ("/version", Route::Version),
-            ("/v09/version", Route::Version),
             ("/metrics", Route::Metrics),
             ("/admin/tasks", Route::AdminTasks),
             ("/admin/tasks/{task}", Route::AdminTask),
@@ -130,9 +134,7 @@ impl Routes {
             #[cfg(feature = "test-routes")]
             ("/internal/test/{job}", Route::Test),
         ] {
-            // Unwrap safety: the paths are constants.
-            #[allow(clippy::expect_used)]
-            router.insert(path, route).expect("the paths do not conflict");
+            insert(path, route);
         }
         Self(router)
     }
@@ -151,12 +153,26 @@ impl Routes {
 }
 
 impl Route {
+    /// The version of DAP whose words its answers use.
+    pub const fn version(self) -> Option<DapVersion> {
+        match self {
+            Self::Dap(version, _) => Some(version),
+            _ => None,
+        }
+    }
+
     /// The methods of the resource, as an `Allow` header lists them.
     pub const fn allow(self) -> &'static str {
         match self {
-            Self::HpkeConfig => "GET, HEAD, OPTIONS",
-            Self::AggregationJob => "PUT, POST, DELETE",
-            Self::AggregateShares => "POST",
+            Self::Dap(_, endpoint) => match endpoint {
+                Endpoint::HpkeConfig => "GET, HEAD, OPTIONS",
+                Endpoint::NamedAggregationJob => "PUT, POST, DELETE",
+                Endpoint::AggregationJob => "GET, HEAD, POST, DELETE",
+                Endpoint::AggregateShare => "GET, HEAD, DELETE",
+                Endpoint::AggregationJobs
+                | Endpoint::AggregateShareRequests
+                | Endpoint::AggregateShares => "POST",
+            },
             Self::Health | Self::Version | Self::Metrics => "GET, HEAD",
             Self::AdminTasks | Self::AdminHpkeKeys => "GET, HEAD, POST",
             Self::AdminPeers => "GET, HEAD, POST, PATCH, DELETE",
@@ -180,9 +196,15 @@ impl Route {
     /// Name in logs.
     pub const fn label(self) -> &'static str {
         match self {
-            Self::HpkeConfig => "hpke_config",
-            Self::AggregationJob => "aggregation_job",
-            Self::AggregateShares => "aggregate_shares",
+            Self::Dap(_, endpoint) => match endpoint {
+                Endpoint::HpkeConfig => "hpke_config",
+                Endpoint::NamedAggregationJob
+                | Endpoint::AggregationJobs
+                | Endpoint::AggregationJob => "aggregation_job",
+                Endpoint::AggregateShareRequests
+                | Endpoint::AggregateShares
+                | Endpoint::AggregateShare => "aggregate_shares",
+            },
             Self::Health => "healthz",
             Self::Version => "version",
             Self::Metrics => "metrics",

@@ -56,7 +56,9 @@ impl ObjectRequest for LedgerRequest {
             // The first deletion of a job is the one that is kept.
             Self::Release { .. } => Idempotence::Idempotent,
             // They only read.
-            Self::Released(_) | Self::Status { .. } => Idempotence::Idempotent,
+            Self::Released(_) | Self::Status { .. } | Self::Answer(_) => Idempotence::Idempotent,
+            // What is forgotten stays forgotten.
+            Self::ForgetAnswer(_) => Idempotence::Idempotent,
             // A job and its request are noted once.
             Self::Note { .. } => Idempotence::Idempotent,
             // Each time one more.

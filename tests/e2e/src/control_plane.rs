@@ -165,6 +165,7 @@ impl Wanted {
             task_id: Some(told.task_id),
             version: DapVersion::V09,
             role: TaskRole::Helper,
+            task_configuration: Vec::new(),
             batch_mode,
             max_batch_size: self.query_type["FixedSize"]["max_batch_size"].as_u64(),
             vdaf,

@@ -111,7 +111,7 @@ impl Draft {
         plaintext.opaque16(&self.extensions).opaque32(&self.input_share).raw(&self.trailing);
         let metadata =
             v09::ReportMetadata::bytes(ReportId::new(self.id), Time::from_seconds(self.time));
-        let aad = v09::input_share_aad(&self.task_id, &metadata, &self.public_share)
+        let aad = input_share_aad(&self.task_id, &[], &metadata, &self.public_share)
             .expect("a short share");
         let plaintext = plaintext.finish().expect("a short plaintext");
         let sealed =

@@ -70,6 +70,7 @@ impl Peer {
             task_id: None,
             version: DapVersion::V09,
             role: TaskRole::Helper,
+            task_configuration: Vec::new(),
             batch_mode: mode,
             max_batch_size: None,
             vdaf: VdafConfig::Prio3Sum { max_measurement: 255 },

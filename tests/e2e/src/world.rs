@@ -113,6 +113,7 @@ impl World {
             task_id: Some(TaskId::new(random())),
             version: DapVersion::V09,
             role: TaskRole::Helper,
+            task_configuration: Vec::new(),
             batch_mode: mode,
             max_batch_size: None,
             vdaf: VdafConfig::Prio3Sum { max_measurement: 255 },
@@ -141,12 +142,16 @@ impl World {
         let task = spec.clone().check(1).expect("a valid task");
         let (task_id, time_precision) = (*task.id(), spec.time_precision);
         let leader = LeaderTask {
+            version: spec.version,
+            task_configuration: spec.task_configuration.clone(),
             task_id,
             vdaf: task.vdaf.clone(),
             verify_key: task.verify_key.clone(),
             time_precision,
         };
         let reporter = ClientTask {
+            version: spec.version,
+            task_configuration: spec.task_configuration.clone(),
             task_id,
             vdaf: task.vdaf,
             time_precision,
@@ -167,6 +172,20 @@ impl World {
             epoch: (now() - 10 * 86_400) / precision * precision,
             taskprov: None,
             measured: Mutex::default(),
+        }
+    }
+
+    /// How its messages are written.
+    pub fn wire(&self) -> Wire {
+        Wire::new(self.spec.version, self.spec.time_precision)
+    }
+
+    /// What the collector knows.
+    pub fn collector_task(&self) -> CollectorTask<'_> {
+        CollectorTask {
+            task_id: &self.task_id,
+            version: self.spec.version,
+            task_configuration: &self.spec.task_configuration,
         }
     }
 
@@ -197,7 +216,12 @@ impl World {
         let extensions = self.taskprov.as_ref().map(|_| BROUGHT);
         let report = self
             .reporter
-            .report_with_extensions_v09(&measurement, time, extensions.as_slice(), &randomness)
+            .report_with_extensions(
+                &measurement,
+                time,
+                ReportExtensions { public: &[], private: extensions.as_slice() },
+                &randomness,
+            )
             .expect("a report");
         self.remember(ReportId::new(randomness.report_id), measurement);
         report
@@ -237,10 +261,10 @@ impl World {
     /// A job with a new id.
     pub fn job(&self, batch: PartialBatchSelector, reports: &[Vec<u8>]) -> Job {
         let reports: Vec<message::Report<'_>> =
-            reports.iter().map(|r| v09::Report::decode(r).expect("a report").into()).collect();
+            reports.iter().map(|r| self.wire().report(r).expect("a report")).collect();
         let (job, refused) = self
             .leader
-            .begin_job_v09(&self.leader_keys, &self.agg_param(), batch, &reports)
+            .begin_job(&self.leader_keys, &self.agg_param(), batch, &reports)
             .expect("a small job");
         assert_eq!(refused, []);
         let leader = job.expect("at least one report");
@@ -308,7 +332,7 @@ impl World {
     #[track_caller]
     pub fn proceed(&self, job: Job, answer: &Answer) -> ContinuedJob {
         let body = answer.ok("application/dap-aggregation-job-resp");
-        match self.leader.proceed_v09(job.leader, body).expect("a proper answer") {
+        match self.leader.proceed(job.leader, body).expect("a proper answer") {
             LeaderStep::Continued(leader) => ContinuedJob {
                 id: job.id,
                 body: leader.request().to_vec(),
@@ -328,7 +352,7 @@ impl World {
         books: &mut Books,
     ) -> Vec<(ReportId, ReportError)> {
         let body = answer.ok("application/dap-aggregation-job-resp");
-        let outcome = self.leader.finish_continued_v09(job.leader, body).expect("a proper answer");
+        let outcome = self.leader.finish_continued(job.leader, body).expect("a proper answer");
         self.enter(&job.begun_with, body, outcome, books)
     }
 
@@ -346,7 +370,7 @@ impl World {
         books: &mut Books,
     ) -> Vec<(ReportId, ReportError)> {
         let body = answer.ok("application/dap-aggregation-job-resp");
-        let outcome = self.leader.finish_job_v09(job.leader, body).expect("a proper answer");
+        let outcome = self.leader.finish_job(job.leader, body).expect("a proper answer");
         self.enter(&job.body, body, outcome, books)
     }
 
@@ -430,15 +454,12 @@ impl World {
     pub fn result(&self, batch: BatchSelector, books: &Books, answer: &Answer) -> AggregateResult {
         let body = answer.ok("application/dap-aggregate-share");
         let held = books.within(&batch, &self.leader);
-        let helper_share = collector::open_share_v09(
-            &self.task_id,
-            &self.collector_keys,
-            Role::Helper,
-            &books.agg_param,
-            &encode_selector(batch),
-            HpkeCiphertext::decode(body).expect("a ciphertext"),
-        )
-        .expect("the helper's share opens");
+        let share = HpkeCiphertext::decode(body).expect("a ciphertext");
+        let binding = self.wire().share_binding(&books.agg_param, &batch).expect("a batch");
+        let helper_share = self
+            .collector_task()
+            .open_share(&self.collector_keys, Role::Helper, &binding, share)
+            .expect("the helper's share opens");
         collector::unshard(
             &self.leader.vdaf,
             &self.agg_param(),

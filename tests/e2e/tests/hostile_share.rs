@@ -7,7 +7,7 @@ use daphne_core::{
         BatchMode::{LeaderSelected, TimeInterval},
         Checksum,
     },
-    collect::collector::open_share_v09,
+    collect::collector::CollectorTask,
     hpke::Role,
     ids::{BatchId, TaskId},
     message::{BatchSelector, HpkeCiphertext, PartialBatchSelector},
@@ -109,19 +109,20 @@ fn a_share_is_sealed_to_the_collector_and_names_its_key() {
         let answer = world.collect(batch, &books);
         let share = HpkeCiphertext::decode(&answer.body).unwrap();
         assert_eq!(share.config_id, world.spec.collector_hpke_config.id);
-        let selector = encode_selector(batch);
-        let mut other_selector = selector.clone();
-        *other_selector.last_mut().unwrap() ^= 1;
+        let bound = |param: &[u8]| world.wire().share_binding(param, &batch).unwrap();
+        let mut other_batch = bound(&[]);
+        *other_batch.last_mut().unwrap() ^= 1;
         let (keys, stranger) = (&world.collector_keys, &keypair(2));
         let task = &world.task_id;
-        let opens = |task: &TaskId, keys, role, param: &[u8], selector: &[u8]| {
-            open_share_v09(task, keys, role, param, selector, share).is_ok()
+        let opens = |task: &TaskId, keys, role, binding: &[u8]| {
+            let task = CollectorTask { task_id: task, ..world.collector_task() };
+            task.open_share(keys, role, binding, share).is_ok()
         };
-        assert!(opens(task, keys, Role::Helper, &[], &selector));
-        assert!(!opens(&TaskId::new(random()), keys, Role::Helper, &[], &selector));
-        assert!(!opens(task, stranger, Role::Helper, &[], &selector));
-        assert!(!opens(task, keys, Role::Leader, &[], &selector));
-        assert!(!opens(task, keys, Role::Helper, &[0], &selector));
-        assert!(!opens(task, keys, Role::Helper, &[], &other_selector));
+        assert!(opens(task, keys, Role::Helper, &bound(&[])));
+        assert!(!opens(&TaskId::new(random()), keys, Role::Helper, &bound(&[])));
+        assert!(!opens(task, stranger, Role::Helper, &bound(&[])));
+        assert!(!opens(task, keys, Role::Leader, &bound(&[])));
+        assert!(!opens(task, keys, Role::Helper, &bound(&[0])));
+        assert!(!opens(task, keys, Role::Helper, &other_batch));
     }
 }

@@ -153,8 +153,10 @@ fn action(action: &StoreAction) -> String {
         StoreAction::Purge => "purge".to_owned(),
         StoreAction::Totals { .. } => "totals".to_owned(),
         StoreAction::KnowsJob(id) => format!("knows {}?", job(*id)),
-        StoreAction::Freeze { attempt, range, .. } => format!("freeze {range:?} for {attempt}"),
-        StoreAction::Seal { attempt, range, exclude, .. } => {
+        StoreAction::Freeze { attempt, range, counts: range, .. } => {
+            format!("freeze {range:?} for {attempt}")
+        }
+        StoreAction::Seal { attempt, range, counts: range, exclude, .. } => {
             let exclude: Vec<String> = exclude.iter().map(|j| job(*j)).collect();
             format!("seal {range:?} for {attempt} without {exclude:?}")
         }

@@ -179,6 +179,7 @@ impl Fixture {
             task_id: None,
             version: DapVersion::V09,
             role: TaskRole::Helper,
+            task_configuration: Vec::new(),
             batch_mode: BatchMode::TimeInterval,
             max_batch_size: None,
             vdaf: VdafConfig::Prio3Histogram { length: ALL.len() as u32, chunk_length: 4 },
@@ -199,6 +200,8 @@ impl Fixture {
         let task = spec.check(1).unwrap();
         let agg_param = task.vdaf.decode_agg_param(&[]).unwrap();
         let leader = LeaderTask {
+            version: DapVersion::V09,
+            task_configuration: Vec::new(),
             task_id: *task.id(),
             vdaf: task.vdaf.clone(),
             verify_key: task.verify_key.clone(),
@@ -237,6 +240,8 @@ impl Fixture {
         let special = ALL[report].special;
         let key = &self.helper_keys[usize::from(special == Some(Special::NewKey))];
         let client = ClientTask {
+            version: DapVersion::V09,
+            task_configuration: Vec::new(),
             task_id,
             vdaf: self.task.vdaf.clone(),
             // Unrounded, so that reports lie on both sides of what the clock allows.
@@ -256,7 +261,7 @@ impl Fixture {
         };
         let measurement = Measurement::Histogram(report);
         // Unwrap safety: the measurement is one of the task's.
-        client.report_with_extensions_v09(&measurement, time(report), extensions, &random).unwrap()
+        client.report_with_extensions(&measurement, time(report), extensions, &random).unwrap()
     }
 
     /// The task of a scenario. What is sealed to one of them opens in all.
@@ -333,7 +338,7 @@ fn begin_job((set, batch): JobContent) -> LeaderJob {
         of_set(set).map(|n| v09::Report::decode(&fixture.encoded[n]).unwrap().into()).collect();
     let (job, refused) = fixture
         .leader
-        .begin_job_v09(&fixture.leader_keys, &fixture.agg_param, batch, &reports)
+        .begin_job(&fixture.leader_keys, &fixture.agg_param, batch, &reports)
         .unwrap();
     assert_eq!(refused, [], "the leader refuses its own clients' reports");
     job.unwrap()
@@ -346,7 +351,7 @@ pub fn outcome(content: JobContent, answer: &Bytes) -> Result<Rc<LeaderOutcome>,
         return Ok(outcome);
     }
     let job = LeaderJob::clone(&leader_job(content));
-    let outcome = Rc::new(fixture().leader.finish_job_v09(job, answer).map_err(|e| e.to_string())?);
+    let outcome = Rc::new(fixture().leader.finish_job(job, answer).map_err(|e| e.to_string())?);
     OUTCOMES.with_borrow_mut(|o| o.insert((content, answer.clone()), outcome.clone()));
     Ok(outcome)
 }

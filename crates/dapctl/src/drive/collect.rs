@@ -106,31 +106,38 @@ fn collect(
     let wrong = |what: &str| ClientError::Protocol(what.to_owned());
     let batch_selector = selector(name);
     let agg_param = leader.agg_param.encode();
-    let selector_encoded = v09::BatchSelector::from(batch_selector)
-        .encode()
+    let wire = Wire::new(leader.task.version, leader.task.time_precision);
+    let binding = wire
+        .share_binding(&agg_param, &batch_selector)
         .map_err(|_| wrong("the batch cannot be encoded"))?;
     let request = AggregateShareRequest {
         batch_selector,
-        batch_selector_encoded: &selector_encoded,
+        collected: batch_selector,
         agg_param: &agg_param,
         report_count: accepted.report_count,
         checksum: *accepted.checksum.as_bytes(),
+        share_binding: (&binding).into(),
     };
-    let request = v09::AggregateShareReq::from(request)
-        .encode()
+    let request = wire
+        .encode_aggregate_share_request(&request)
         .map_err(|_| wrong("the request cannot be encoded"))?;
 
-    let task_id = &leader.task.task_id;
+    let collector_task = CollectorTask {
+        task_id: &leader.task.task_id,
+        version: leader.task.version,
+        task_configuration: &leader.task.task_configuration,
+    };
     let mut ask = || {
         let answer = leader.helper.post_aggregate_share(&request)?;
         total.outcome.retries += answer.retries as u64;
-        let share = v09::AggregateShare::decode(&answer.body)
+        let share = AggregateShare::decode(&answer.body)
             .map_err(|e| wrong(&format!("the helper's aggregate share is malformed: {e}")))?
             .encrypted_aggregate_share;
         if share.config_id != keys.config().id {
             return Err(wrong("the helper's aggregate share is sealed to another key"));
         }
-        collector::open_share_v09(task_id, keys, Role::Helper, &agg_param, &selector_encoded, share)
+        collector_task
+            .open_share(keys, Role::Helper, &binding, share)
             .map_err(|e| wrong(&e.to_string()))
     };
     let helper_share = ask()?;
@@ -139,21 +146,14 @@ fn collect(
     }
 
     // The leader's share takes the way to the collector as well, so that both ends of it are tried.
-    let aad = v09::aggregate_share_aad(task_id, &agg_param, &selector_encoded)
-        .map_err(|_| wrong("the batch cannot be encoded"))?;
-    let info = hpke::aggregate_share_info(DapVersion::V09, Role::Leader);
+    let aad = aggregate_share_aad(&leader.task.task_id, &leader.task.task_configuration, &binding);
+    let info = hpke::aggregate_share_info(leader.task.version, Role::Leader);
     let seed = random().map_err(|e| wrong(&e.to_string()))?;
     let sealed = hpke::seal(keys.config(), &info, &aad, &accepted.share, &seed)
         .map_err(|e| wrong(&e.to_string()))?;
-    let leader_share = collector::open_share_v09(
-        task_id,
-        keys,
-        Role::Leader,
-        &agg_param,
-        &selector_encoded,
-        sealed.as_ref(),
-    )
-    .map_err(|e| wrong(&e.to_string()))?;
+    let leader_share = collector_task
+        .open_share(keys, Role::Leader, &binding, sealed.as_ref())
+        .map_err(|e| wrong(&e.to_string()))?;
     let vdaf = &leader.task.vdaf;
     collector::unshard(vdaf, &leader.agg_param, &leader_share, &helper_share, accepted.report_count)
         .map_err(|e| wrong(&e.to_string()))

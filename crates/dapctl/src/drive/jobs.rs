@@ -103,7 +103,7 @@ impl Leader<'_> {
         let reports = decode(&job.reports)?;
         let (begun, refused) = self
             .task
-            .begin_job_v09(self.keys, &self.agg_param, job.batch, &reports)
+            .begin_job(self.keys, &self.agg_param, job.batch, &reports)
             .map_err(|_| Failure::Usage("a report is too large to be sent".into()))?;
         for (_, error) in &refused {
             count(&mut outcome.refused_by_leader, error.label(), 1);
@@ -119,7 +119,7 @@ impl Leader<'_> {
         let broken = |e: AnswerError| JobError::Abandon(e.to_string());
         let mut verdicts = verdicts(&answer.body)?;
         let mut continued = None;
-        let finished = match self.task.proceed_v09(begun, &answer.body).map_err(broken)? {
+        let finished = match self.task.proceed(begun, &answer.body).map_err(broken)? {
             LeaderStep::Finished(outcome) => outcome,
             LeaderStep::Continued(continuation) => {
                 let request = continuation.request().to_vec();
@@ -127,7 +127,7 @@ impl Leader<'_> {
                 outcome.retries += answer.retries as u64;
                 end.latencies.push(answer.latency);
                 verdicts.extend(self::verdicts(&answer.body)?);
-                let finished = self.task.finish_continued_v09(continuation, &answer.body);
+                let finished = self.task.finish_continued(continuation, &answer.body);
                 continued = Some((request, answer.body));
                 finished.map_err(broken)?
             }

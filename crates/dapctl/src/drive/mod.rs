@@ -148,6 +148,8 @@ pub fn run(
     let leader = Leader {
         agg_param,
         task: LeaderTask {
+            version: task.parameters.version,
+            task_configuration: task.parameters.task_configuration.clone(),
             task_id: *task.id(),
             vdaf: task.vdaf.clone(),
             verify_key: task.verify_key.clone(),

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, future, stream};
+use sha2::{Digest as _, Sha256};
 
 use super::{
     helper::{Examined, HelperJob, OwnedReport, Verified},
@@ -15,7 +16,7 @@ use super::{
 use crate::{
     batch::{BatchBucket, BucketRange, Checksum},
     error::{Abort, AbortKind, Error, Internal, ReportError},
-    ids::{AggregationJobId, ReportId},
+    ids::{AggregationJobId, ReportId, TaskId},
     message::{VerifyResp, VerifyRespResult},
     metrics::{Failure, Tally},
     store::{
@@ -48,6 +49,20 @@ pub struct JobIdentity {
     pub digest: RequestDigest,
     /// The secret that spreads the task's reports over its shards.
     pub shard_key: ShardKey,
+}
+
+/// The id of a job that has none of its own: what its request says, in a task. The same request is the same job.
+/// DAP-18 §3.2.
+pub fn job_of_content(task: &TaskId, body: &[u8]) -> AggregationJobId {
+    let hash = Sha256::new()
+        .chain_update(b"dap job")
+        .chain_update(task.as_bytes())
+        .chain_update(body)
+        .finalize();
+    let mut id = [0; AggregationJobId::LEN];
+    // Cannot fail: the hash is longer.
+    id.iter_mut().zip(hash).for_each(|(to, from)| *to = from);
+    AggregationJobId::new(id)
 }
 
 /// Reports that can be committed: those of a job of one round, or those that a continuation brings to their end.
@@ -385,6 +400,7 @@ impl<O: Objects, J: Step> Committer<'_, O, J> {
                 unrecorded: self.unrecorded(&work).failures,
                 open: open.clone(),
                 readmit: readmit.iter().copied().collect(),
+                once: self.job.task().parameters.version.aggregates_once(),
             };
             let request = AggregateStoreRequest {
                 placement: self.placement,

@@ -8,7 +8,7 @@ use std::fmt;
 use crate::{
     batch::{BatchBucket, BatchMode},
     codec::DecodeError,
-    error::{Abort, ReportError},
+    error::{Abort, AbortKind, ReportError},
     hpke::{self, HpkeConfig, HpkeKeypair, Role},
     ids::{HpkeConfigId, ReportId},
     message::{
@@ -18,7 +18,7 @@ use crate::{
     task::Task,
     time::{Duration, Time},
     vdaf::{AggregationParam, HelperState, HelperTransition, OutputShare, VerifyError},
-    wire::v09,
+    wire,
 };
 
 /// A report this much beyond the clock tolerance, or past its expiry, is refused without asking its owner: it must
@@ -134,14 +134,18 @@ impl Verifier for OpenAndVerify {
         let key = keys
             .get(share.encrypted_input_share.config_id)
             .ok_or(Failure::UnknownKey(Some(share.encrypted_input_share.config_id.0)))?;
-        let aad = v09::input_share_aad(task.id(), metadata.encoded, share.public_share)
-            .map_err(|_| Failure::AadEncoding)?;
+        let configuration = &task.parameters.task_configuration;
+        let aad =
+            wire::input_share_aad(task.id(), configuration, metadata.encoded, share.public_share)
+                .map_err(|_| Failure::AadEncoding)?;
         let info = hpke::input_share_info(version, Role::Helper);
         let plaintext = hpke::open(key, &info, &aad, share.encrypted_input_share)
             .map_err(|_| Failure::Decryption)?;
-        let input_share: PlaintextInputShare<'_> = v09::PlaintextInputShare::decode(&plaintext)
-            .map_err(|_: DecodeError| Failure::Plaintext)?
-            .into();
+        let input_share = task
+            .parameters
+            .wire()
+            .plaintext_input_share(&plaintext)
+            .map_err(|_: DecodeError| Failure::Plaintext)?;
         let verified = task.vdaf.helper_init(
             &task.verify_key,
             &version.vdaf_context(task.id()),
@@ -156,7 +160,7 @@ impl Verifier for OpenAndVerify {
             Err(e) => Err(e.into()),
             Ok(transition) => Ok(transition),
         };
-        Ok(check_extensions(&input_share, task).and(verified))
+        Ok(check_extensions(metadata.public_extensions, &input_share, task).and(verified))
     }
 }
 
@@ -202,7 +206,7 @@ impl OwnedReport {
 }
 
 impl<'a> HelperJob<'a> {
-    /// Checks the request as a whole. DAP-09 §4.5.1.2.
+    /// Checks the request as a whole. DAP-09 §4.5.1.2, DAP-18 §4.5.3.2.
     ///
     /// # Errors
     /// The leader's fault: a parameter that the VDAF does not have, another batch mode than the task's, or a report
@@ -213,7 +217,7 @@ impl<'a> HelperJob<'a> {
         now: Time,
         init: &'a AggregationJobInit<'a>,
     ) -> Result<Self, Abort> {
-        let agg_param = task.vdaf.decode_agg_param(init.agg_param)?;
+        let agg_param = agg_param(task, init.agg_param)?;
         match (init.batch, task.parameters.batch_mode) {
             (PartialBatchSelector::TimeInterval, BatchMode::TimeInterval)
             | (PartialBatchSelector::LeaderSelected(_), BatchMode::LeaderSelected) => {}
@@ -295,6 +299,8 @@ impl<'a> HelperJob<'a> {
         let parameters = &self.task.parameters;
         if time > self.now.saturating_add(parameters.tolerable_clock_skew) {
             Some(ReportError::ReportTooEarly)
+        } else if parameters.task_start.is_some_and(|start| time < start) {
+            Some(ReportError::TaskNotStarted)
         } else if time < self.now.saturating_sub(parameters.report_expiry_age) {
             Some(ReportError::ReportDropped)
         } else if parameters.task_expiration.is_some_and(|end| time > end) {
@@ -361,20 +367,40 @@ fn check_work(task: &Task, agg_param: &AggregationParam, reports: usize) -> Resu
     Ok(())
 }
 
+/// The aggregation parameter in a request of the leader. DAP-18 §4.3.
+///
+/// # Errors
+/// `invalidAggregationParameter`, which DAP-09 calls `invalidMessage`.
+pub(crate) fn agg_param(task: &Task, bytes: &[u8]) -> Result<AggregationParam, Abort> {
+    let kind = task.parameters.version.abort_kind(AbortKind::InvalidAggregationParameter);
+    task.vdaf.decode_agg_param(bytes).map_err(|e| Abort::new(kind, e.to_string()))
+}
+
 /// Report extensions are exactly those of the task: none, but for the one that taskprov defines. Each other one is unknown,
-/// and none may be repeated. DAP-09 §4.5.1.4, taskprov-07 §4.8.
-fn check_extensions(share: &PlaintextInputShare<'_>, task: &Task) -> Result<(), Failure> {
-    const TASKPROV: (u16, &[u8]) = (v09::TASKPROV_EXTENSION, &[]);
-    let expected = task.parameters.taskprov.as_ref().map(|_| TASKPROV);
-    if share.extensions == expected.as_slice() {
+/// and none may be repeated, in public and in private together. DAP-09 §4.5.1.4, taskprov-07 §4.8, DAP-18 §4.5.3.4.
+fn check_extensions(
+    public: &[u8],
+    share: &PlaintextInputShare<'_>,
+    task: &Task,
+) -> Result<(), Failure> {
+    let version = task.parameters.version;
+    let taskprov = version.taskprov_extension();
+    let expected = task.parameters.taskprov.as_ref().and(taskprov).map(|code| (code, &[][..]));
+    if public.is_empty() && share.extensions == expected.as_slice() {
         return Ok(());
     }
-    let mut codes: Vec<u16> = share.extensions.iter().map(|(code, _)| *code).collect();
+    let public = wire::common::extensions(public).map_err(|_| Failure::PublicExtensions)?;
+    let mut codes: Vec<u16> =
+        public.iter().chain(&share.extensions).map(|(code, _)| *code).collect();
     codes.sort_unstable();
     if let Some(pair) = codes.windows(2).find(|pair| pair[0] == pair[1]) {
         return Err(Failure::DuplicateExtension(Some(pair[0])));
     }
-    if let Some(code) = codes.iter().find(|code| **code != TASKPROV.0) {
+    let is_sorted = |list: &[(u16, &[u8])]| list.is_sorted_by_key(|(code, _)| *code);
+    if version.extensions_are_ordered() && !(is_sorted(&public) && is_sorted(&share.extensions)) {
+        return Err(Failure::UnorderedExtensions);
+    }
+    if let Some(code) = codes.iter().find(|code| Some(**code) != taskprov) {
         return Err(Failure::UnknownExtension(Some(*code)));
     }
     // What is left is the one of taskprov, or nothing.

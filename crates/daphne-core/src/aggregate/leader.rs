@@ -1,5 +1,5 @@
 //! The leader's part of an aggregation job: from reports to requests, and from the helper's answers to what both
-//! accept. DAP-09 §4.5.1.1, §4.5.2.1.
+//! accept. DAP-09 §4.5.1.1, §4.5.2.1, DAP-18 §4.5.3.1, §4.5.4.1.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,8 @@ use crate::{
     hpke::{self, HpkeKeypair, Role},
     ids::{ReportId, TaskId},
     message::{
-        AggregationJobContinue, AggregationJobInit, PartialBatchSelector, PlaintextInputShare,
-        Report, ReportShare, VerifyContinue, VerifyInit, VerifyResp, VerifyRespResult,
+        AggregationJobContinue, AggregationJobInit, PartialBatchSelector, Report, ReportShare,
+        VerifyContinue, VerifyInit, VerifyResp, VerifyRespResult,
     },
     time::{Duration, Time},
     vdaf::{
@@ -19,7 +19,7 @@ use crate::{
         VerifyKey,
     },
     version::DapVersion,
-    wire::v09,
+    wire::{Wire, input_share_aad},
 };
 
 /// What a leader knows of its task.
@@ -33,6 +33,10 @@ pub struct LeaderTask {
     pub verify_key: VerifyKey,
     /// Time precision.
     pub time_precision: Duration,
+    /// Protocol version.
+    pub version: DapVersion,
+    /// Its configuration, word for word; empty for DAP-09.
+    pub task_configuration: Vec<u8>,
 }
 
 /// A job between its request and the helper's answer.
@@ -124,18 +128,20 @@ impl LeaderTask {
         if sealed.config_id != keys.config().id {
             return Err(ReportError::HpkeUnknownConfigId);
         }
-        let aad = v09::input_share_aad(&self.task_id, report.metadata.encoded, report.public_share)
+        let (metadata, public_share) = (report.metadata.encoded, report.public_share);
+        let aad = input_share_aad(&self.task_id, &self.task_configuration, metadata, public_share)
             .map_err(|_| ReportError::InvalidMessage)?;
-        let info = hpke::input_share_info(DapVersion::V09, Role::Leader);
+        let info = hpke::input_share_info(self.version, Role::Leader);
         let plaintext =
             hpke::open(keys, &info, &aad, sealed).map_err(|_| ReportError::HpkeDecryptError)?;
-        let share: PlaintextInputShare<'_> = v09::PlaintextInputShare::decode(&plaintext)
-            .map_err(|_| ReportError::InvalidMessage)?
-            .into();
+        let share = self
+            .wire()
+            .plaintext_input_share(&plaintext)
+            .map_err(|_| ReportError::InvalidMessage)?;
         self.vdaf
             .leader_init(
                 &self.verify_key,
-                &DapVersion::V09.vdaf_context(&self.task_id),
+                &self.version.vdaf_context(&self.task_id),
                 agg_param,
                 report.metadata.report_id.as_bytes(),
                 report.public_share,
@@ -153,12 +159,12 @@ impl LeaderTask {
         }
     }
 
-    /// Begins a DAP-09 job. Returns it, unless no report is left, with the reports that the leader itself refuses.
+    /// Begins a job. Returns it, unless no report is left, with the reports that the leader itself refuses.
     ///
     /// # Errors
     /// [`EncodeError`] if a report is too large to send.
     #[allow(clippy::type_complexity)]
-    pub fn begin_job_v09(
+    pub fn begin_job(
         &self,
         keys: &HpkeKeypair,
         agg_param: &AggregationParam,
@@ -200,32 +206,28 @@ impl LeaderTask {
                 })
                 .collect(),
         };
-        let request = v09::AggregationJobInitReq::from(init).encode()?;
+        let request = self.wire().encode_aggregation_job_init(&init)?;
         Ok((Some(LeaderJob { request, agg_param: agg_param.clone(), reports: pending }), refused))
     }
 
-    /// Finishes a DAP-09 job of one round with the helper's answer.
+    /// Finishes a job of one round with the helper's answer.
     ///
     /// # Errors
     /// [`AnswerError`], the helper's fault: nothing of the job may count.
-    pub fn finish_job_v09(
-        &self,
-        job: LeaderJob,
-        answer: &[u8],
-    ) -> Result<LeaderOutcome, AnswerError> {
-        match self.proceed_v09(job, answer)? {
+    pub fn finish_job(&self, job: LeaderJob, answer: &[u8]) -> Result<LeaderOutcome, AnswerError> {
+        match self.proceed(job, answer)? {
             LeaderStep::Finished(outcome) => Ok(outcome),
             LeaderStep::Continued(_) => Err(AnswerError::Type),
         }
     }
 
-    /// Goes on with a DAP-09 job after the helper's first answer.
+    /// Goes on with a job after the helper's first answer.
     ///
     /// # Errors
     /// [`AnswerError`], the helper's fault: nothing of the job may count.
-    pub fn proceed_v09(&self, job: LeaderJob, answer: &[u8]) -> Result<LeaderStep, AnswerError> {
-        let answer = answers(answer, job.reports.iter().map(|r| r.report_id))?;
-        let context = DapVersion::V09.vdaf_context(&self.task_id);
+    pub fn proceed(&self, job: LeaderJob, answer: &[u8]) -> Result<LeaderStep, AnswerError> {
+        let answer = self.answers(answer, job.reports.iter().map(|r| r.report_id))?;
+        let context = self.version.vdaf_context(&self.task_id);
         let mut outcome = LeaderOutcome::default();
         let mut finished: Vec<(FinishedReport, Vec<u8>)> = Vec::new();
         for (report, resp) in job.reports.into_iter().zip(answer) {
@@ -252,7 +254,7 @@ impl LeaderTask {
         if finished.is_empty() {
             return Ok(LeaderStep::Finished(outcome));
         }
-        let request = v09::AggregationJobContinueReq::from(AggregationJobContinue {
+        let request = self.wire().encode_aggregation_job_continue(&AggregationJobContinue {
             step: 1,
             verify_continues: finished
                 .iter()
@@ -261,23 +263,22 @@ impl LeaderTask {
                     payload: message,
                 })
                 .collect(),
-        })
-        .encode()?;
+        })?;
         let reports = finished.into_iter().map(|(report, _)| report).collect();
         let agg_param = job.agg_param;
         Ok(LeaderStep::Continued(LeaderContinuation { request, agg_param, reports, outcome }))
     }
 
-    /// Finishes a DAP-09 job with the helper's answer to its continuation.
+    /// Finishes a job with the helper's answer to its continuation.
     ///
     /// # Errors
     /// [`AnswerError`], the helper's fault: nothing of the job may count.
-    pub fn finish_continued_v09(
+    pub fn finish_continued(
         &self,
         job: LeaderContinuation,
         answer: &[u8],
     ) -> Result<LeaderOutcome, AnswerError> {
-        let answer = answers(answer, job.reports.iter().map(|r| r.report_id))?;
+        let answer = self.answers(answer, job.reports.iter().map(|r| r.report_id))?;
         let mut outcome = job.outcome;
         for (report, resp) in job.reports.into_iter().zip(answer) {
             match resp.result {
@@ -287,6 +288,24 @@ impl LeaderTask {
             }
         }
         Ok(outcome)
+    }
+
+    fn wire(&self) -> Wire {
+        Wire::new(self.version, self.time_precision)
+    }
+
+    /// The entries of an answer, which are about `reports`, in that order.
+    fn answers(
+        &self,
+        answer: &[u8],
+        reports: impl Iterator<Item = ReportId>,
+    ) -> Result<Vec<VerifyResp>, AnswerError> {
+        let answer = self.wire().aggregation_job_resp(answer)?;
+        if answer.iter().map(|r| r.report_id).eq(reports) {
+            Ok(answer)
+        } else {
+            Err(AnswerError::Order)
+        }
     }
 
     fn accept(
@@ -306,19 +325,6 @@ impl LeaderTask {
         }
         slice.report_count += 1;
         slice.checksum.add(&report.report_id);
-    }
-}
-
-/// The entries of an answer, which are about `reports`, in that order.
-fn answers(
-    answer: &[u8],
-    reports: impl Iterator<Item = ReportId>,
-) -> Result<Vec<VerifyResp>, AnswerError> {
-    let answer: Vec<VerifyResp> = v09::AggregationJobResp::decode(answer)?.into();
-    if answer.iter().map(|r| r.report_id).eq(reports) {
-        Ok(answer)
-    } else {
-        Err(AnswerError::Order)
     }
 }
 

@@ -28,7 +28,6 @@ use crate::{
     task::Task,
     time::Time,
     vdaf::{AggregationParam, HelperState, OutputShare},
-    wire::v09,
 };
 
 /// A job between two rounds. Secret, like what its reports wait with.
@@ -79,7 +78,7 @@ pub(super) async fn begin(
         JobStoreResponse::Unknown => {}
         known => {
             // Whoever answered first may have died before it was counted. What lay behind the refusals is not looked at again.
-            let answers = answer(&known)?;
+            let answers = answer(job.task(), &known)?;
             note_refused(objects, identity, job.task(), &answers, &BTreeMap::new()).await?;
             return Ok(answers);
         }
@@ -91,17 +90,17 @@ pub(super) async fn begin(
         digest: identity.digest,
         waiting: waiting.reports.iter().map(|r| r.report_id).collect(),
         state: postcard::to_allocvec(&waiting).map_err(|e| Internal::Broken(e.to_string()))?,
-        answer: encode(&answers)?,
+        answer: encode(job.task(), &answers)?,
     };
-    let answers = answer(&ask(begin).await?)?;
+    let answers = answer(job.task(), &ask(begin).await?)?;
     note_refused(objects, identity, job.task(), &answers, &failures).await?;
     Ok(answers)
 }
 
 /// What a job's first request is answered, as its job store has it.
-fn answer(begun: &JobStoreResponse) -> Result<Vec<VerifyResp>, Error> {
+fn answer(task: &Task, begun: &JobStoreResponse) -> Result<Vec<VerifyResp>, Error> {
     match begun {
-        JobStoreResponse::Answered(answer) => decode(answer),
+        JobStoreResponse::Answered(answer) => decode(task, answer),
         JobStoreResponse::Conflict => Err(conflict()),
         JobStoreResponse::Continued => {
             Err(Abort::new(AbortKind::Conflict, "the aggregation job was continued").into())
@@ -227,7 +226,7 @@ pub async fn continue_job(
     let (began_with, state) =
         match objects.job_store(&placement, shard, begin).await.map_err(unavailable)? {
             JobStoreResponse::Step { digest, state } => (digest, state),
-            JobStoreResponse::Answered(answer) => return decode(&answer),
+            JobStoreResponse::Answered(answer) => return decode(task, &answer),
             // Whether there is such a job is said first.
             JobStoreResponse::StepMismatch if request.step == 0 => return Err(step_0()),
             refused => return Err(refusal(&refused)),
@@ -245,10 +244,14 @@ pub async fn continue_job(
         shard_key,
     };
     let answers = commit::finish(objects, &identity, &continued).await?;
-    let end =
-        JobStoreRequest::EndStep { job, step: request.step, digest, answer: encode(&answers)? };
+    let end = JobStoreRequest::EndStep {
+        job,
+        step: request.step,
+        digest,
+        answer: encode(task, &answers)?,
+    };
     match objects.job_store(&placement, shard, end).await.map_err(unavailable)? {
-        JobStoreResponse::Answered(answer) => decode(&answer),
+        JobStoreResponse::Answered(answer) => decode(task, &answer),
         refused => Err(refusal(&refused)),
     }
 }
@@ -309,13 +312,14 @@ fn refusal(response: &JobStoreResponse) -> Error {
     }
 }
 
-fn encode(answers: &[VerifyResp]) -> Result<Vec<u8>, Internal> {
-    v09::AggregationJobResp::from(answers).encode().map_err(|e| Internal::Broken(e.to_string()))
+fn encode(task: &Task, answers: &[VerifyResp]) -> Result<Vec<u8>, Internal> {
+    let wire = task.parameters.wire();
+    wire.encode_aggregation_job_resp(answers).map_err(|e| Internal::Broken(e.to_string()))
 }
 
-fn decode(answer: &[u8]) -> Result<Vec<VerifyResp>, Error> {
-    match v09::AggregationJobResp::decode(answer) {
-        Ok(answers) => Ok(answers.into()),
+fn decode(task: &Task, answer: &[u8]) -> Result<Vec<VerifyResp>, Error> {
+    match task.parameters.wire().aggregation_job_resp(answer) {
+        Ok(answers) => Ok(answers),
         Err(e) => Err(Internal::Broken(format!("a stored answer: {e}")).into()),
     }
 }

@@ -119,6 +119,7 @@ impl TaskCreate {
             task_id: Some(id),
             version: DapVersion::V09,
             role: TaskRole::Helper,
+            task_configuration: Vec::new(),
             batch_mode,
             max_batch_size,
             vdaf,

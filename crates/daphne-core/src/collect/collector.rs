@@ -1,4 +1,4 @@
-//! The collector: opens both aggregate shares and adds them up. DAP-09 §4.6.3, §4.6.4.
+//! The collector: opens both aggregate shares and adds them up. DAP-09 §4.6.3, §4.6.4, DAP-18 §4.6.6, §4.6.7.
 
 use crate::{
     hpke::{self, HpkeKeypair, Role},
@@ -6,7 +6,7 @@ use crate::{
     message::HpkeCiphertext,
     vdaf::{AggregateResult, AggregationParam, UnshardError, Vdaf},
     version::DapVersion,
-    wire::v09,
+    wire::aggregate_share_aad,
 };
 
 /// An aggregate cannot be recovered. The fault of the aggregator named.
@@ -20,27 +20,38 @@ pub enum CollectorError {
     Unshard(#[from] UnshardError),
 }
 
-/// Opens one aggregator's share of a DAP-09 batch. `batch_selector_encoded` is the encoding of the batch selector,
-/// which the associated data holds.
-///
-/// # Errors
-/// [`CollectorError::Open`].
-pub fn open_share_v09(
-    task_id: &TaskId,
-    collector: &HpkeKeypair,
-    sender: Role,
-    agg_param: &[u8],
-    batch_selector_encoded: &[u8],
-    share: HpkeCiphertext<'_>,
-) -> Result<Vec<u8>, CollectorError> {
-    let name = match sender {
-        Role::Leader => "leader's",
-        Role::Helper | Role::Client | Role::Collector => "helper's",
-    };
-    let info = hpke::aggregate_share_info(DapVersion::V09, sender);
-    let aad = v09::aggregate_share_aad(task_id, agg_param, batch_selector_encoded)
-        .map_err(|_| CollectorError::Open(name))?;
-    hpke::open(collector, &info, &aad, share).map_err(|_| CollectorError::Open(name))
+/// What a collector knows of its task.
+#[derive(Clone, Copy, Debug)]
+pub struct CollectorTask<'a> {
+    /// The task's id.
+    pub task_id: &'a TaskId,
+    /// Protocol version.
+    pub version: DapVersion,
+    /// Its configuration, word for word; empty for DAP-09.
+    pub task_configuration: &'a [u8],
+}
+
+impl CollectorTask<'_> {
+    /// Opens one aggregator's share of a batch. `binding` is what it is bound to beside the task
+    /// ([`crate::wire::Wire::share_binding`]). DAP-09 §4.6.4, DAP-18 §4.6.7.
+    ///
+    /// # Errors
+    /// [`CollectorError::Open`].
+    pub fn open_share(
+        &self,
+        collector: &HpkeKeypair,
+        sender: Role,
+        binding: &[u8],
+        share: HpkeCiphertext<'_>,
+    ) -> Result<Vec<u8>, CollectorError> {
+        let name = match sender {
+            Role::Leader => "leader's",
+            Role::Helper | Role::Client | Role::Collector => "helper's",
+        };
+        let info = hpke::aggregate_share_info(self.version, sender);
+        let aad = aggregate_share_aad(self.task_id, self.task_configuration, binding);
+        hpke::open(collector, &info, &aad, share).map_err(|_| CollectorError::Open(name))
+    }
 }
 
 /// Adds both shares up.

@@ -1,21 +1,22 @@
 //! The helper's part of an aggregate-share request that needs no stored state; the task's ledger does the rest.
 
 use crate::{
+    aggregate::helper::agg_param,
     batch::{BucketRange, Checksum},
-    error::Abort,
+    error::{Abort, AbortKind},
     hpke::{self, Role},
     message::AggregateShareRequest,
     store::message::{Collect, RequestDigest},
     task::Task,
-    wire::v09,
+    wire,
 };
 
-/// Checks a request against its task and makes what the ledger needs to answer it. DAP-09 §4.6.2.
+/// Checks a request against its task and makes what the ledger needs to answer it. DAP-09 §4.6.2, DAP-18 §4.6.4.
 /// `digest` is SHA-256 of the body.
 ///
 /// # Errors
-/// The leader's fault: `invalidMessage` for another batch mode or a parameter the VDAF does not have,
-/// `batchInvalid` for an interval that is not a set of batch buckets.
+/// The leader's fault: `invalidMessage` for another batch mode, `batchInvalid` for an interval that is not a set of batch
+/// buckets, or not among those that the collector asked for; [`agg_param`]'s for a parameter the VDAF does not have.
 pub fn collect_request(
     task: &Task,
     request: &AggregateShareRequest<'_>,
@@ -27,15 +28,30 @@ pub fn collect_request(
         parameters.batch_mode,
         parameters.time_precision,
     )?;
-    task.vdaf.decode_agg_param(request.agg_param)?;
-    let hpke_aad =
-        v09::aggregate_share_aad(task.id(), request.agg_param, request.batch_selector_encoded)
-            .map_err(|e| Abort::invalid_message(e.to_string()))?;
+    let collected = BucketRange::from_selector(
+        &request.collected,
+        parameters.batch_mode,
+        parameters.time_precision,
+    )?;
+    if !collected.covers(&range) {
+        return Err(Abort::new(
+            AbortKind::BatchInvalid,
+            "the batch selector has buckets that were not asked for",
+        ));
+    }
+    agg_param(task, request.agg_param)?;
+    let hpke_aad = wire::aggregate_share_aad(
+        task.id(),
+        &parameters.task_configuration,
+        &request.share_binding,
+    );
     Ok(Collect {
         digest,
         placement: parameters.placement(),
         field: task.vdaf.field(),
-        range,
+        range: collected,
+        counts: range,
+        once: parameters.version.aggregates_once(),
         param: request.agg_param.to_vec(),
         report_count: request.report_count,
         checksum: Checksum::new(request.checksum),

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::{Failure, Totals};
 use crate::error::{AbortKind, ReportError};
 
-/// The `type` values of Janus' counter of failed steps, and `unknown_extension`, which Janus does not refuse. All exist from
+/// The `type` values of Janus' counter of failed steps, and, at the end, three of extensions that Janus does not refuse. All exist from
 /// the beginning, so that a rate is right from the first failure. A helper does not meet all of them.
-pub const STEP_FAILURES: [&str; 25] = [
+pub const STEP_FAILURES: [&str; 27] = [
     "missing_leader_input_share",
     "missing_helper_input_share",
     "missing_client_report",
@@ -35,6 +35,8 @@ pub const STEP_FAILURES: [&str; 25] = [
     "missing_or_malformed_taskprov_extension",
     "unexpected_taskprov_extension",
     "unknown_extension",
+    "unordered_extensions",
+    "public_extensions_decode_failure",
 ];
 
 /// What became of a task's reports in aggregation, as Janus' aggregator API has it. Each report is in one of them.
@@ -158,6 +160,9 @@ impl AbortKind {
             Self::BatchMismatch => "batch_mismatch",
             Self::StepMismatch => "step_mismatch",
             Self::BatchOverlap => "batch_overlap",
+            Self::InvalidAggregationParameter => "invalid_aggregation_parameter",
+            Self::UnsupportedExtension => "unsupported_extension",
+            Self::InvalidExtension => "invalid_extension",
             Self::UnauthorizedRequest => "unauthorized_request",
             Self::Conflict => "conflict",
             Self::BadPath => "bad_path",

@@ -56,11 +56,17 @@ pub enum Failure {
     LeaderMessage,
     /// Another reason of its error, as it was recorded.
     Other(ReportError),
+    /// It was made before the task began.
+    TaskNotStarted,
+    /// Its extensions are not in order.
+    UnorderedExtensions,
+    /// Its public extensions do not decode.
+    PublicExtensions,
 }
 
 impl Failure {
     /// Every kind, without numbers, but for [`Failure::Other`].
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 26] = [
         Self::BatchCollected,
         Self::Replayed,
         Self::Dropped,
@@ -84,6 +90,9 @@ impl Failure {
         Self::Proof,
         Self::VerifyStep,
         Self::LeaderMessage,
+        Self::TaskNotStarted,
+        Self::UnorderedExtensions,
+        Self::PublicExtensions,
     ];
 
     /// What the leader is told.
@@ -94,6 +103,7 @@ impl Failure {
             Self::Dropped => ReportError::ReportDropped,
             Self::TooEarly => ReportError::ReportTooEarly,
             Self::TaskExpired => ReportError::TaskExpired,
+            Self::TaskNotStarted => ReportError::TaskNotStarted,
             Self::KeyExpired | Self::UnknownKey(_) => ReportError::HpkeUnknownConfigId,
             Self::Decryption => ReportError::HpkeDecryptError,
             Self::AadEncoding
@@ -103,7 +113,9 @@ impl Failure {
             | Self::DuplicateExtension(_)
             | Self::UnknownExtension(_)
             | Self::MissingTaskprov
-            | Self::UnexpectedTaskprov => ReportError::InvalidMessage,
+            | Self::UnexpectedTaskprov
+            | Self::UnorderedExtensions
+            | Self::PublicExtensions => ReportError::InvalidMessage,
             Self::LeaderShare
             | Self::StepMismatch
             | Self::FinishMismatch
@@ -123,6 +135,7 @@ impl Failure {
             ReportError::ReportDropped => Self::Dropped,
             ReportError::ReportTooEarly => Self::TooEarly,
             ReportError::TaskExpired => Self::TaskExpired,
+            ReportError::TaskNotStarted => Self::TaskNotStarted,
             // An unknown key is refused before the owner is asked; what the owner records is a key's end.
             ReportError::HpkeUnknownConfigId => Self::KeyExpired,
             other => Self::Other(other),
@@ -150,11 +163,14 @@ impl Failure {
             Self::Proof => "prepare_message_failure",
             Self::VerifyStep => "prepare_step_failure",
             Self::LeaderMessage => "prepare_message_decode_failure",
+            Self::UnorderedExtensions => "unordered_extensions",
+            Self::PublicExtensions => "public_extensions_decode_failure",
             Self::BatchCollected
             | Self::Replayed
             | Self::Dropped
             | Self::TooEarly
             | Self::TaskExpired
+            | Self::TaskNotStarted
             | Self::Other(_) => return None,
         })
     }
@@ -204,6 +220,9 @@ impl Failure {
             Self::Proof => "the proof does not verify".to_owned(),
             Self::VerifyStep => "the verifier message does not fit".to_owned(),
             Self::LeaderMessage => "the leader's verifier message does not decode".to_owned(),
+            Self::TaskNotStarted => "it was made before the task began".to_owned(),
+            Self::UnorderedExtensions => "its extensions are out of order".to_owned(),
+            Self::PublicExtensions => "its public extensions do not decode".to_owned(),
             Self::Other(_) => return self.report_error().label().to_owned(),
         };
         format!("{}: {why}", self.report_error().label())

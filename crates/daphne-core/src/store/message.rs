@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Version of the encoding of all messages in this file.
-pub const MESSAGE_VERSION: u8 = 2;
+pub const MESSAGE_VERSION: u8 = 3;
 
 /// Bytes are not a message that this version of the code understands: a deploy is under way, or a defect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -148,6 +148,8 @@ pub enum StoreAction {
         attempt: u64,
         /// The range.
         range: BucketRange,
+        /// The part of it that counts.
+        counts: BucketRange,
         /// The aggregation parameter.
         param: Vec<u8>,
         /// Jobs to leave out.
@@ -161,6 +163,8 @@ pub enum StoreAction {
         attempt: u64,
         /// The range.
         range: BucketRange,
+        /// The part of it that counts. The slices in the rest are given up.
+        counts: BucketRange,
         /// The aggregation parameter.
         param: Vec<u8>,
         /// Jobs left out; their slices inside the range are given up.
@@ -194,6 +198,8 @@ pub struct Commit {
     pub open: Option<Vec<(BucketRange, Vec<u8>)>>,
     /// Jobs that the leader deleted, as the ledger says: their reports may be taken over by this one.
     pub readmit: Vec<AggregationJobId>,
+    /// A report is aggregated once, and a batch is collected once, whatever the aggregation parameters.
+    pub once: bool,
 }
 
 /// What one job holds in a range of one store, its slices added up.
@@ -252,6 +258,8 @@ pub enum AggregateStoreResponse {
         content: Content,
         /// A slice in it yields to a later job: both may hold the same report.
         contested: bool,
+        /// Reports in the range were aggregated with other parameters.
+        others: bool,
     },
     /// What [`StoreAction::GatherJobs`] found.
     Jobs(JobsInRange),
@@ -408,6 +416,10 @@ pub enum LedgerRequest {
     Released(Vec<AggregationJobId>),
     /// Collect a batch. Idempotent by the request's digest.
     Collect(Box<Collect>),
+    /// What was the request with this digest answered? Reads only.
+    Answer(RequestDigest),
+    /// The leader deleted an aggregate share: forget the answer, not that its batch was collected. Idempotent.
+    ForgetAnswer(RequestDigest),
     /// A store forgets what is too old. Idempotent by store and epoch; the last word counts.
     Expired {
         /// The task's frozen numbers.
@@ -467,8 +479,12 @@ pub struct Collect {
     pub placement: Placement,
     /// Field of the task's shares.
     pub field: FieldKind,
-    /// The batch buckets.
+    /// The batch buckets that are collected.
     pub range: BucketRange,
+    /// Those of them that count. The rest is given up: nobody collects it later.
+    pub counts: BucketRange,
+    /// A batch is collected once, whatever the aggregation parameter.
+    pub once: bool,
     /// The aggregation parameter.
     pub param: Vec<u8>,
     /// Reports the leader counts.
@@ -528,6 +544,8 @@ pub enum LedgerResponse {
     Done,
     /// The encoded, sealed aggregate share: the same bytes for the same request, for ever.
     Share(#[serde(with = "crate::b64::serde_b64")] Vec<u8>),
+    /// No answer of that digest is kept.
+    Unknown,
     /// The leader's fault. Nothing was written.
     Refused(Abort),
     /// Another collection runs, or something did not answer: the same request will succeed later.

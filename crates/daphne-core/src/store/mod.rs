@@ -349,6 +349,11 @@ pub trait LedgerTables {
     /// # Errors
     /// The database's.
     fn answer(&mut self, digest: &RequestDigest) -> StoreResult<Option<Vec<u8>>>;
+    /// Forgets the answer to a decided collection, if there is one (1 row).
+    ///
+    /// # Errors
+    /// The database's.
+    fn forget_answer(&mut self, digest: &RequestDigest) -> StoreResult<()>;
     /// Writes a decided collection with its answer (1 row).
     ///
     /// # Errors

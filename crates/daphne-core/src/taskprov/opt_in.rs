@@ -62,6 +62,7 @@ pub fn opt_in(
         task_id: Some(id),
         version,
         role: TaskRole::Helper,
+        task_configuration: Vec::new(),
         batch_mode,
         max_batch_size,
         vdaf: vdaf_config,

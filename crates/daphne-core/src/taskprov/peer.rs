@@ -112,6 +112,7 @@ impl PeerParameters {
             task_id: None,
             version: DapVersion::V09,
             role: TaskRole::Helper,
+            task_configuration: Vec::new(),
             batch_mode: BatchMode::TimeInterval,
             max_batch_size: None,
             vdaf: VdafConfig::Prio3Count,

@@ -95,6 +95,7 @@ pub fn commit(job_number: u8, slices: Vec<Slice>) -> Commit {
         unrecorded: Vec::new(),
         open: Some(Vec::new()),
         readmit: Vec::new(),
+        once: false,
     }
 }
 
@@ -192,7 +193,11 @@ impl<'a, O: Objects> Subject<'a, O> {
         version: [u8; 32],
     ) -> Answer {
         let (param, exclude) = (Vec::new(), Vec::new());
-        self.ask(store, StoreAction::Freeze { attempt, range, param, exclude, version }).await
+        self.ask(
+            store,
+            StoreAction::Freeze { attempt, range, counts: range, param, exclude, version },
+        )
+        .await
     }
 
     /// Seals a range.
@@ -203,7 +208,11 @@ impl<'a, O: Objects> Subject<'a, O> {
         range: BucketRange,
         exclude: Vec<AggregationJobId>,
     ) -> Answer {
-        self.ask(store, StoreAction::Seal { attempt, range, param: Vec::new(), exclude }).await
+        self.ask(
+            store,
+            StoreAction::Seal { attempt, range, counts: range, param: Vec::new(), exclude },
+        )
+        .await
     }
 
     /// A collection of these reports, as the leader would ask for it. `request` stands for its bytes.
@@ -215,6 +224,8 @@ impl<'a, O: Objects> Subject<'a, O> {
             placement: self.placement,
             field: self.field,
             range,
+            counts: range,
+            once: false,
             param: Vec::new(),
             report_count: reports.len() as u64,
             checksum,

@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use crate::{
     b64,
     codec::Reader,
-    collect::collector::open_share_v09,
+    collect::collector::CollectorTask,
     hpke::{HpkeConfig, HpkeKeypair, Role},
     message::HpkeCiphertext,
     task::TaskSpec,
-    wire::v09,
+    wire::Wire,
 };
 
 /// One task's whole life at the helper.
@@ -144,16 +144,17 @@ impl Recording {
 
     /// Opens an answer to a request for an aggregate share.
     fn open(&self, exchange: &Exchange, share: &[u8]) -> Vec<u8> {
-        let request = v09::AggregateShareReq::decode(&exchange.request.body).expect("a request");
-        open_share_v09(
-            self.spec.task_id.as_ref().expect("recorded tasks have an id"),
-            &self.collector_keys,
-            Role::Helper,
-            request.agg_param,
-            request.batch_selector_encoded,
-            HpkeCiphertext::decode(share).expect("a ciphertext"),
-        )
-        .unwrap_or_else(|e| panic!("{}: {e}", self.name))
+        let wire = Wire::new(self.spec.version, self.spec.time_precision);
+        let request = wire.aggregate_share_request(&exchange.request.body).expect("a request");
+        let task = CollectorTask {
+            task_id: self.spec.task_id.as_ref().expect("recorded tasks have an id"),
+            version: self.spec.version,
+            task_configuration: &self.spec.task_configuration,
+        };
+        let share = HpkeCiphertext::decode(share).expect("a ciphertext");
+        let binding = &request.share_binding;
+        task.open_share(&self.collector_keys, Role::Helper, binding, share)
+            .unwrap_or_else(|e| panic!("{}: {e}", self.name))
     }
 }
 

@@ -420,6 +420,11 @@ impl LedgerTables for MemoryLedgerTables {
         Ok(self.answers.get(digest).cloned())
     }
 
+    fn forget_answer(&mut self, digest: &RequestDigest) -> StoreResult<()> {
+        self.answers.remove(digest);
+        Ok(())
+    }
+
     fn insert_collection(&mut self, row: &CollectionRow, answer: &[u8]) -> StoreResult<()> {
         self.answers.insert(row.digest, answer.to_vec());
         match self.collections.insert(row.digest, row.clone()) {

@@ -4,11 +4,11 @@ use crate::{
     codec::EncodeError,
     hpke::{self, HpkeConfig, Role},
     ids::{ReportId, TaskId},
-    message::{PlaintextInputShare, Report, ReportMetadata},
+    message::{PlaintextInputShare, Report},
     time::{Duration, Time},
     vdaf::{Measurement, MeasurementError, Vdaf},
     version::DapVersion,
-    wire::v09,
+    wire::{Wire, input_share_aad},
 };
 
 /// What a client knows of its task.
@@ -20,6 +20,10 @@ pub struct ClientTask {
     pub vdaf: Vdaf,
     /// Times are rounded down to multiples of this.
     pub time_precision: Duration,
+    /// Protocol version.
+    pub version: DapVersion,
+    /// Its configuration, word for word; empty for DAP-09.
+    pub task_configuration: Vec<u8>,
     /// The leader's HPKE configuration.
     pub leader_hpke_config: HpkeConfig,
     /// The helper's HPKE configuration.
@@ -51,45 +55,53 @@ pub struct ReportRandomness {
     pub helper_seed: [u8; 32],
 }
 
+/// Extensions of a report: type and data, in the order in which they are sent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReportExtensions<'a> {
+    /// For everyone to see. DAP-18 only.
+    pub public: &'a [(u16, &'a [u8])],
+    /// In both input shares.
+    pub private: &'a [(u16, &'a [u8])],
+}
+
 impl ClientTask {
-    /// Makes the DAP-09 encoding of a report. DAP-09 §4.4.2.
+    /// Makes a report, encoded. DAP-09 §4.4.2, DAP-18 §4.4.2.1.
     ///
     /// # Errors
     /// [`ReportMakingError`].
-    pub fn report_v09(
+    pub fn report(
         &self,
         measurement: &Measurement,
         time: Time,
         random: &ReportRandomness,
     ) -> Result<Vec<u8>, ReportMakingError> {
-        self.report_with_extensions_v09(measurement, time, &[], random)
+        self.report_with_extensions(measurement, time, ReportExtensions::default(), random)
     }
 
-    /// As [`ClientTask::report_v09`], with report extensions in both input shares.
+    /// As [`ClientTask::report`], with report extensions.
     ///
     /// # Errors
     /// [`ReportMakingError`].
-    pub fn report_with_extensions_v09(
+    pub fn report_with_extensions(
         &self,
         measurement: &Measurement,
         time: Time,
-        extensions: &[(u16, &[u8])],
+        extensions: ReportExtensions<'_>,
         random: &ReportRandomness,
     ) -> Result<Vec<u8>, ReportMakingError> {
-        let version = DapVersion::V09;
+        let wire = Wire::new(self.version, self.time_precision);
         let report_id = ReportId::new(random.report_id);
-        let time = time.round_down(self.time_precision);
-        let context = version.vdaf_context(&self.task_id);
+        let context = self.version.vdaf_context(&self.task_id);
         let shares = self.vdaf.shard(&context, measurement, &random.report_id)?;
-        let encoded = v09::ReportMetadata::bytes(report_id, time);
-        let aad = v09::input_share_aad(&self.task_id, &encoded, &shares.public_share)?;
+        let encoded = wire.report_metadata(report_id, time, extensions.public)?;
+        let configuration = &self.task_configuration;
+        let aad = input_share_aad(&self.task_id, configuration, &encoded, &shares.public_share)?;
         let seal = |config: &HpkeConfig, role, share: &[u8], seed| {
-            let plaintext = v09::PlaintextInputShare::from(PlaintextInputShare {
-                extensions: extensions.to_vec(),
+            let plaintext = wire.encode_plaintext_input_share(PlaintextInputShare {
+                extensions: extensions.private.to_vec(),
                 payload: share,
-            })
-            .encode()?;
-            let info = hpke::input_share_info(version, role);
+            })?;
+            let info = hpke::input_share_info(self.version, role);
             Ok::<_, ReportMakingError>(hpke::seal(config, &info, &aad, &plaintext, seed)?)
         };
         let leader = seal(
@@ -104,12 +116,11 @@ impl ClientTask {
             &shares.helper_input_share,
             &random.helper_seed,
         )?;
-        Ok(v09::Report::from(Report {
-            metadata: ReportMetadata { report_id, time, encoded: &encoded },
+        Ok(wire.encode_report(Report {
+            metadata: wire.decode_report_metadata(&encoded).map_err(|_| EncodeError)?,
             public_share: &shares.public_share,
             leader_encrypted_input_share: leader.as_ref(),
             helper_encrypted_input_share: helper.as_ref(),
-        })
-        .encode()?)
+        })?)
     }
 }

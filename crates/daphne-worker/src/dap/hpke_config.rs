@@ -1,4 +1,4 @@
-//! `GET /v09/hpke_config`: our HPKE configurations. DAP-09 §4.4.1.
+//! `GET …/hpke_config`: our HPKE configurations. DAP-09 §4.4.1, DAP-18 §4.4.1.
 
 use std::cell::RefCell;
 
@@ -9,12 +9,12 @@ use daphne_core::{
         HpkeConfigList,
         signature::{self, ListSigner},
     },
-    version::Message,
+    version::{DapVersion, Message},
 };
 use worker::{Request, Response};
 
-use super::{VERSION, known_task, task_id};
-use crate::{app::RequestContext, respond};
+use super::{DapContext, known_task, task_id};
+use crate::respond;
 
 /// Signs the list, and remembers the last signature: the list rarely changes, and signing takes a millisecond.
 #[derive(Debug)]
@@ -43,8 +43,8 @@ impl CachingSigner {
 ///
 /// # Errors
 /// `unrecognizedTask`, or ours if there is no key yet.
-pub async fn get(context: &RequestContext<'_>, request: &Request) -> Result<Response, Error> {
-    if let Some(id) = task_in_query(request)? {
+pub async fn get(context: &DapContext<'_>, request: &Request) -> Result<Response, Error> {
+    if let Some(id) = task_in_query(context.version, request)? {
         known_task(context, request, &task_id(&id)?)
             .await?
             .ok_or_else(|| Abort::new(AbortKind::UnrecognizedTask, ""))?;
@@ -58,15 +58,18 @@ pub async fn get(context: &RequestContext<'_>, request: &Request) -> Result<Resp
     list.write(&mut w);
     let body = w.finish().map_err(|e| Internal::Broken(e.to_string()))?;
     let signature = context.signer.map(|signer| (signature::HEADER, signer.sign(&body)));
-    let response = respond::message(VERSION, Message::HpkeConfigList, body)?;
+    let response = respond::message(context.version, Message::HpkeConfigList, body)?;
     respond::public(response, signature, request)
 }
 
-/// The task id of the request, if it has one, as it was written.
+/// The task id of the request, if it has one, as it was written. DAP-18 has no such parameter.
 ///
 /// # Errors
 /// The URL is malformed.
-pub fn task_in_query(request: &Request) -> Result<Option<String>, Abort> {
+pub fn task_in_query(version: DapVersion, request: &Request) -> Result<Option<String>, Abort> {
+    if !version.hpke_config_names_a_task() {
+        return Ok(None);
+    }
     let url = request
         .url()
         .map_err(|_| Abort::new(AbortKind::BadPath, "the request's URL is malformed"))?;

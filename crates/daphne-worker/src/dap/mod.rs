@@ -5,7 +5,7 @@ pub mod aggregation_job;
 pub mod hpke_config;
 mod taskprov;
 
-use std::rc::Rc;
+use std::{ops::Deref, rc::Rc};
 
 use daphne_core::{
     error::{Abort, AbortKind, Error, Internal},
@@ -18,8 +18,22 @@ use worker::Request;
 
 use crate::{admission::Admission, app::RequestContext, body, limits, log::Outcome, router::Found};
 
-/// The version of the paths that are served.
-pub const VERSION: DapVersion = DapVersion::V09;
+/// A request to a path of DAP: its surroundings, and the version that the path names.
+pub struct DapContext<'a> {
+    /// Its surroundings.
+    pub context: RequestContext<'a>,
+    /// The version.
+    pub version: DapVersion,
+}
+
+impl<'a> Deref for DapContext<'a> {
+    type Target = RequestContext<'a>;
+
+    fn deref(&self) -> &RequestContext<'a> {
+        &self.context
+    }
+}
+
 /// Largest job, in bytes. 1,000 reports of a long histogram take under 2 MiB; decoding takes a few times this.
 const JOB_BYTES_MAX: usize = 8 << 20;
 
@@ -41,11 +55,11 @@ fn job_id(text: &str) -> Result<AggregationJobId, Abort> {
 /// The task, if there is one of this version. Whoever asks for one that is not at hand has not been authenticated, and has
 /// the `ConfigStore` be asked: that is counted, by address.
 async fn known_task(
-    context: &RequestContext<'_>,
+    context: &DapContext<'_>,
     request: &Request,
     id: &TaskId,
 ) -> Result<Option<Rc<Task>>, Error> {
-    let RequestContext { env, config, now, .. } = *context;
+    let RequestContext { env, config, now, .. } = context.context;
     let task = match config.task_at_hand(env, id, now).await {
         Some(task) => Some(task),
         None => {
@@ -53,12 +67,12 @@ async fn known_task(
             config.task_asked_for(env, id, now).await?
         }
     };
-    Ok(task.filter(|task| task.parameters.version == VERSION))
+    Ok(task.filter(|task| task.parameters.version == context.version))
 }
 
 /// The task of a request that its leader has authenticated. The body is not touched before.
 async fn leaders_task(
-    context: &RequestContext<'_>,
+    context: &DapContext<'_>,
     request: &Request,
     found: &Found,
     outcome: &mut Outcome,
@@ -74,13 +88,13 @@ async fn leaders_task(
     limits::leader(context.env, &task.parameters).await?;
     // What is refused for being too much is not counted: that would be work, too.
     outcome.is_of_leader(id);
-    taskprov::check_header(request, &id)?;
+    taskprov::check_header(context, request, &id)?;
     Ok(task)
 }
 
 /// The task and the job of a request that the task's leader has authenticated.
 async fn leaders_job(
-    context: &RequestContext<'_>,
+    context: &DapContext<'_>,
     request: &Request,
     found: &Found,
     outcome: &mut Outcome,
@@ -93,23 +107,24 @@ async fn leaders_job(
 
 /// The body of a request that carries `message`.
 async fn read_message(
+    context: &DapContext<'_>,
     request: &mut Request,
     message: Message,
     bytes_max: usize,
 ) -> Result<Vec<u8>, Error> {
-    body::check_media_type(request, VERSION.media_type(message).unwrap_or_default())?;
+    body::check_media_type(request, context.version.media_type(message).unwrap_or_default())?;
     body::read(request, bytes_max).await
 }
 
 /// The body of a request about a job of `task` that carries `message`, if the isolate has memory for the job. What is
 /// returned beside it stands for that memory, and must live as long as the job is worked on.
 async fn read_job(
-    context: &RequestContext<'_>,
+    context: &DapContext<'_>,
     request: &mut Request,
     message: Message,
     task: &Task,
 ) -> Result<(Vec<u8>, Admission), Error> {
-    body::check_media_type(request, VERSION.media_type(message).unwrap_or_default())?;
+    body::check_media_type(request, context.version.media_type(message).unwrap_or_default())?;
     let declared = body::declared_length(request, JOB_BYTES_MAX)?;
     let share_len = task.vdaf.agg_share_len_max();
     let admission = Admission::of_job(*task.id(), declared, share_len, context.now)?;
@@ -117,7 +132,7 @@ async fn read_job(
     Ok((body, admission))
 }
 
-fn shard_key(context: &RequestContext<'_>, task: &Task) -> Result<ShardKey, Internal> {
+fn shard_key(context: &DapContext<'_>, task: &Task) -> Result<ShardKey, Internal> {
     context
         .config
         .root_keys()

@@ -15,10 +15,12 @@ use daphne_core::{
 use storage_proxy::config::peers::LeaderCheck;
 use worker::Request;
 
-use super::VERSION;
+use super::DapContext;
 use crate::{app::RequestContext, credentials, limits, log::Outcome};
 
-fn header(request: &Request) -> Option<String> {
+fn header(context: &DapContext<'_>, request: &Request) -> Option<String> {
+    // Its later form, for later drafts, is another.
+    context.version.taskprov_extension()?;
     request.headers().get(taskprov::HEADER).ok().flatten()
 }
 
@@ -48,8 +50,8 @@ pub async fn check_leader(
 ///
 /// # Errors
 /// The leader's: `invalidMessage` or `unrecognizedTask`, as [`taskprov::advertised`].
-pub fn check_header(request: &Request, id: &TaskId) -> Result<(), Abort> {
-    header(request).map_or(Ok(()), |text| {
+pub fn check_header(context: &DapContext<'_>, request: &Request, id: &TaskId) -> Result<(), Abort> {
+    header(context, request).map_or(Ok(()), |text| {
         taskprov::advertised(&taskprov::decode_header(&text)?, id).map(|_| ())
     })
 }
@@ -62,18 +64,18 @@ pub fn check_header(request: &Request, id: &TaskId) -> Result<(), Abort> {
 /// The leader's, in this order: `unrecognizedTask` without a header; [`taskprov::advertised`]; `invalidTask` if the
 /// task's leader is no peer; `unauthorizedRequest`; [`taskprov::opt_in()`]. Or ours.
 pub async fn opt_in(
-    context: &RequestContext<'_>,
+    context: &DapContext<'_>,
     request: &Request,
     id: &TaskId,
     outcome: &mut Outcome,
 ) -> Result<Rc<Task>, Error> {
     let unrecognized = || Abort::new(AbortKind::UnrecognizedTask, "");
-    let text = header(request).ok_or_else(unrecognized)?;
+    let text = header(context, request).ok_or_else(unrecognized)?;
     let bytes = taskprov::decode_header(&text)?;
     let advertised = taskprov::advertised(&bytes, id)?;
     let leader = advertised.leader_aggregator_endpoint;
     let token = credentials::dap_token(request);
-    let RequestContext { env, config, now, .. } = *context;
+    let RequestContext { env, config, now, .. } = context.context;
     let peer = match config.check_leader_afresh(env, leader, token.as_deref(), now).await? {
         LeaderCheck::Leader(peer) => peer,
         LeaderCheck::Unauthorized => return Err(credentials::unauthorized().into()),
@@ -87,7 +89,8 @@ pub async fn opt_in(
     let peer = peer.open(root_keys).map_err(|e| Internal::Broken(format!("a stored peer: {e}")))?;
     let task = taskprov::opt_in(&advertised, *id, &peer, now, root_keys.newest())?;
     let task = config.opt_in(env, task, now).await?;
-    let task = task.filter(|task| task.parameters.version == VERSION).ok_or_else(unrecognized)?;
+    let task =
+        task.filter(|task| task.parameters.version == context.version).ok_or_else(unrecognized)?;
     let is_of_this_peer = task.parameters.taskprov.as_ref().is_some_and(|o| o.leader_url == leader);
     if !is_of_this_peer {
         // An operator created it with this id a moment ago, for a leader that presents its own tokens.

@@ -91,13 +91,13 @@ impl Aggregation {
             reports.iter().map(|(_, stored)| stored.decoded().into()).collect();
         let (job, mut refused) = world
             .leader
-            .begin_job_v09(&world.leader_keys, &self.agg_param, batch, &decoded)
+            .begin_job(&world.leader_keys, &self.agg_param, batch, &decoded)
             .expect("a small job");
         if let Some(job) = job {
             let id = AggregationJobId::new(random());
             let answer = until_final(|| world.put_body(&id, job.request()));
             let answer = body(answer, Message::AggregationJobResponse)?;
-            let step = world.leader.proceed_v09(job, &answer).map_err(|e| Reply::broken(&e))?;
+            let step = world.leader.proceed(job, &answer).map_err(|e| Reply::broken(&e))?;
             let outcome = match step {
                 LeaderStep::Finished(outcome) => outcome,
                 LeaderStep::Continued(job) => continued(world, &id, job)?,
@@ -204,7 +204,7 @@ fn continued(
     let (path, request) = (world.job_path(id), Some(job.request()));
     let answer = until_final(|| world.ask("POST", &path, JOB_CONTINUE, request));
     let answer = body(answer, Message::AggregationJobResponse)?;
-    world.leader.finish_continued_v09(job, &answer).map_err(|e| Reply::broken(&e))
+    world.leader.finish_continued(job, &answer).map_err(|e| Reply::broken(&e))
 }
 
 /// What a job, or the answer to a collection, says about its batch.

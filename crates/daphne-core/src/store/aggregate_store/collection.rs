@@ -21,31 +21,37 @@ const JOBS_MAX: usize = 16_384;
 /// Pairs of jobs with a common report in one answer, at least.
 const CONFLICTS_MAX: usize = 16_384;
 
-/// Sums the slices of a range that count. Also whether one of them yields.
+/// Sums the slices of a range that count. Also whether one of them yields, and whether reports were aggregated there with
+/// other parameters.
 pub(super) fn content(
     tables: &mut impl AggregateTables,
     meta: &StoreMeta,
     range: &BucketRange,
     param: &[u8],
     exclude: &[AggregationJobId],
-) -> StoreResult<(Content, bool)> {
+) -> StoreResult<(Content, bool, bool)> {
     let exclude: BTreeSet<AggregationJobId> = exclude.iter().copied().collect();
     let field = meta.field.at(param);
     let mut total = Content::default();
+    let mut others = false;
     for epoch in &meta.epochs {
         tables.each_merged(epoch.number, Some(range), &mut |_, merged_param, merged| {
-            if merged_param == param { total.merge(field, &merged) } else { Ok(()) }
+            if merged_param == param {
+                return total.merge(field, &merged);
+            }
+            others = true;
+            Ok(())
         })?;
     }
     let mut contested = false;
     for table in meta.job_tables() {
         let mut counted: Vec<JobHead> = Vec::new();
         tables.each_job(table, &mut |head| {
-            if head.param == param
-                && !exclude.contains(&head.job)
-                && head.slices.iter().any(|s| counts_in(s, range))
-            {
-                counted.push(head);
+            if !exclude.contains(&head.job) && head.slices.iter().any(|s| counts_in(s, range)) {
+                match head.param == param {
+                    true => counted.push(head),
+                    false => others = true,
+                }
             }
             Ok(())
         })?;
@@ -59,7 +65,7 @@ pub(super) fn content(
             }
         }
     }
-    Ok((total, contested))
+    Ok((total, contested, others))
 }
 
 fn counts_in(slice: &SliceHead, range: &BucketRange) -> bool {
@@ -185,12 +191,13 @@ pub(super) fn jobs_in(
     Ok(out)
 }
 
-/// Holds a range for an attempt, if it still holds what was gathered and no report is in two slices that count. Also
+/// Holds a range for an attempt, if what counts of it is still what was gathered and no report is in two such slices. Also
 /// opens a new store, so that a commit that comes later meets the decision.
 pub(super) fn freeze(
     tables: &mut impl AggregateTables,
     meta: &mut StoreMeta,
     frozen: FrozenRange,
+    counts: &BucketRange,
     exclude: &[AggregationJobId],
     version: [u8; 32],
 ) -> StoreResult<Response> {
@@ -204,8 +211,9 @@ pub(super) fn freeze(
     if tables.sealed_meeting(&frozen.range)?.iter().any(|s| s.param == frozen.param) {
         return Ok(Response::Stale);
     }
-    let (content, contested) = content(tables, meta, &frozen.range, &frozen.param, exclude)?;
-    if content.version() != version || (contested && counts_twice(tables, meta, &frozen, exclude)?)
+    let (content, contested, _) = content(tables, meta, counts, &frozen.param, exclude)?;
+    if content.version() != version
+        || (contested && counts_twice(tables, meta, counts, &frozen.param, exclude)?)
     {
         return Ok(Response::Moved);
     }
@@ -219,15 +227,16 @@ pub(super) fn freeze(
 fn counts_twice(
     tables: &mut impl AggregateTables,
     meta: &StoreMeta,
-    frozen: &FrozenRange,
+    range: &BucketRange,
+    param: &[u8],
     exclude: &[AggregationJobId],
 ) -> StoreResult<bool> {
     let exclude: BTreeSet<AggregationJobId> = exclude.iter().copied().collect();
     let counts =
-        |head: &JobHead, s: &SliceHead| counts_in(s, &frozen.range) && !exclude.contains(&head.job);
-    let yielding = ids_where(tables, meta, &frozen.param, |head, s| s.yields && counts(head, s))?;
+        |head: &JobHead, s: &SliceHead| counts_in(s, range) && !exclude.contains(&head.job);
+    let yielding = ids_where(tables, meta, param, |head, s| s.yields && counts(head, s))?;
     let mut seen = BTreeSet::new();
-    for holder in commit::holders(tables, meta, |head| head.param == frozen.param, &yielding)? {
+    for holder in commit::holders(tables, meta, |head| head.param == param, &yielding)? {
         for (n, id) in &holder.hits {
             let slice = holder.head.slices.get(*n);
             if slice.is_some_and(|s| counts(&holder.head, s)) && !seen.insert(*id) {
@@ -271,12 +280,13 @@ pub(super) fn ids_where(
     Ok(chosen)
 }
 
-/// The decision was taken. What is left out becomes excluded, and so does, anywhere, what shares a report with what
+/// The decision was taken. What is left out, or is in the part of the range that does not count, becomes excluded, and so does, anywhere, what shares a report with what
 /// counts now.
 pub(super) fn seal(
     tables: &mut impl AggregateTables,
     meta: &mut StoreMeta,
     sealed: SealedRange,
+    counts: &BucketRange,
     exclude: &[AggregationJobId],
 ) -> StoreResult<Response> {
     let (range, param) = (&sealed.range, &sealed.param);
@@ -285,9 +295,8 @@ pub(super) fn seal(
     if !is_repeat {
         let exclude: BTreeSet<AggregationJobId> = exclude.iter().copied().collect();
         let is_kept =
-            |head: &JobHead, s: &SliceHead| counts_in(s, range) && !exclude.contains(&head.job);
-        let is_left_out =
-            |head: &JobHead, s: &SliceHead| counts_in(s, range) && exclude.contains(&head.job);
+            |head: &JobHead, s: &SliceHead| counts_in(s, counts) && !exclude.contains(&head.job);
+        let is_left_out = |head: &JobHead, s: &SliceHead| counts_in(s, range) && !is_kept(head, s);
         let is_rival = |s: &SliceHead| !s.excluded && !range.contains(&s.bucket);
         // Reports are in two slices only if one of these yields.
         let taken_back = ids_where(tables, meta, param, |head, s| s.yields && is_kept(head, s))?;

@@ -70,7 +70,7 @@ pub(super) fn commit_job<T: AggregateTables>(
         return not_now(Response::Collected(collected));
     }
     let mut suspects: Vec<(Scope, BTreeSet<ReportId>)> = Vec::new();
-    for scope in Scope::of(meta, &commit.param) {
+    for scope in Scope::of(meta, &commit) {
         let ids = scope.held(tables, live_now, meta, &commit, &held)?;
         if !ids.is_empty() {
             suspects.push((scope, ids));
@@ -153,7 +153,8 @@ fn epoch(meta: &StoreMeta, now: Time) -> u32 {
 }
 
 /// Where it is looked for reports that were aggregated before. DAP-09 §4.5.1.4 has the VDAF decide: a report of Prio3 is
-/// aggregated once, one of Poplar1 once at each level of the tree and only downwards (VDAF-08 §8.2.6).
+/// aggregated once, one of Poplar1 once at each level of the tree and only downwards (VDAF-08 §8.2.6). By DAP-18 §4.5.4.3 a
+/// report is aggregated once, at whatever level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scope {
     /// The jobs with the commit's own aggregation parameter.
@@ -164,11 +165,12 @@ enum Scope {
 
 impl Scope {
     /// Those of a commit. A store of a Poplar1 task knows the levels that it has seen, which are few.
-    fn of(meta: &StoreMeta, param: &[u8]) -> Vec<Self> {
-        match meta.field.level(param) {
+    fn of(meta: &StoreMeta, commit: &Commit) -> Vec<Self> {
+        match meta.field.level(&commit.param) {
             None => vec![Self::Param],
             Some(level) => {
-                meta.levels.iter().filter(|l| **l >= level).map(|l| Self::Level(*l)).collect()
+                let levels = meta.levels.iter().filter(|l| commit.once || **l >= level);
+                levels.map(|l| Self::Level(*l)).collect()
             }
         }
     }
@@ -226,7 +228,7 @@ fn collected(
     for slice in &commit.slices {
         let sealed = tables.sealed_near(&slice.bucket)?;
         for sealed in sealed.into_iter().filter(|s| s.range.contains(&slice.bucket)) {
-            if sealed.param == commit.param {
+            if commit.once || sealed.param == commit.param {
                 out.extend(report_ids(&slice.ids));
             } else {
                 wanted.insert((sealed.param, slice.bucket), report_ids(&slice.ids).collect());

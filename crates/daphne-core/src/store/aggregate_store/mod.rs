@@ -278,9 +278,9 @@ where
                     Response::Known(commit::recorded(tables, live, &meta, &job)?.is_some())
                 }
                 StoreAction::Gather { range, param, exclude } => {
-                    let (content, contested) =
+                    let (content, contested, others) =
                         collection::content(tables, &meta, &range, &param, &exclude)?;
-                    Response::Gathered { content, contested }
+                    Response::Gathered { content, contested, others }
                 }
                 StoreAction::GatherJobs { range, param } => {
                     Response::Jobs(collection::jobs_in(tables, &meta, &range, &param)?)
@@ -289,13 +289,13 @@ where
                     totals: totals::of_all_jobs(tables, live, &meta)?,
                     ..if batches { totals::batches(tables, &meta)? } else { Default::default() }
                 })),
-                StoreAction::Freeze { attempt, range, param, exclude, version } => {
+                StoreAction::Freeze { attempt, range, counts, param, exclude, version } => {
                     let frozen = FrozenRange { attempt, range, param };
-                    collection::freeze(tables, &mut meta, frozen, &exclude, version)?
+                    collection::freeze(tables, &mut meta, frozen, &counts, &exclude, version)?
                 }
-                StoreAction::Seal { attempt, range, param, exclude } => {
+                StoreAction::Seal { attempt, range, counts, param, exclude } => {
                     let sealed = SealedRange { range, param, attempt };
-                    collection::seal(tables, &mut meta, sealed, &exclude)?
+                    collection::seal(tables, &mut meta, sealed, &counts, &exclude)?
                 }
                 StoreAction::Thaw { attempt } => collection::thaw(tables, &mut meta, attempt)?,
                 StoreAction::Purge => Response::Done,
@@ -349,7 +349,7 @@ fn after_the_end(action: &StoreAction) -> Response {
         StoreAction::Commit(_) => Response::Expired,
         StoreAction::KnowsJob(_) => Response::Known(false),
         StoreAction::Gather { .. } => {
-            Response::Gathered { content: Default::default(), contested: false }
+            Response::Gathered { content: Default::default(), contested: false, others: false }
         }
         StoreAction::GatherJobs { .. } => Response::Jobs(Default::default()),
         // What it counted is with the ledger, which may not have been when it was read: a sum must not seem less.

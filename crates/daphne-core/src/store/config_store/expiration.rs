@@ -22,9 +22,10 @@ pub struct ExpirationRequest {
     pub expiration: Option<Time>,
 }
 
-/// Why the end of a task is not changed: its leader brought it along. The text says what to do instead.
+/// Why the end of a task is not changed: its leader brought it along, or it is in the configuration that all parties share.
+/// The text says what to do instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the task was brought by its leader, who says when it ends; delete it to end it here")]
+#[error("when the task ends is part of what all its parties agreed on; delete it to end it here")]
 pub struct Brought;
 
 // SPEC: DAP-09 §4.2 has a task's parameters never change. Its end may: whoever runs a task stops it when it is no longer
@@ -40,7 +41,7 @@ pub(super) fn respond(
     };
     let mut task: StoredTask = serde_json::from_slice(&record)
         .map_err(|e| StoreError(format!("a stored task is malformed: {e}")))?;
-    if task.parameters.taskprov.is_some() {
+    if task.parameters.taskprov.is_some() || task.parameters.version.has_configuration() {
         return Ok(ConfigResponse::Brought);
     }
     if task.parameters.task_expiration == request.expiration {

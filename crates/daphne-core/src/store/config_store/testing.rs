@@ -35,6 +35,7 @@ pub(super) fn create_task(
         task_id: Some(TaskId::new([n; 32])),
         version: DapVersion::V09,
         role: TaskRole::Helper,
+        task_configuration: Vec::new(),
         batch_mode: BatchMode::TimeInterval,
         max_batch_size: None,
         vdaf: VdafConfig::Prio3Count,

@@ -78,14 +78,17 @@ where
                     (exclude, kept)
                 }
                 choice @ (Choice::NoneFits | Choice::Ambiguous) => {
-                    let refusal = check_size(request, all.total.report_count)
+                    let refusal = check_param(request, &all)
+                        .and_then(|()| check_size(request, all.total.report_count))
                         .err()
                         .unwrap_or_else(|| mismatch(request, &all.total, &jobs, &choice));
                     return Ok(LedgerResponse::Refused(refusal));
                 }
             }
         };
-        if let Err(refusal) = check_size(request, gathered.total.report_count) {
+        let checked = check_param(request, &gathered)
+            .and_then(|()| check_size(request, gathered.total.report_count));
+        if let Err(refusal) = checked {
             return Ok(LedgerResponse::Refused(refusal));
         }
         let Gathered { total, versions, .. } = gathered;
@@ -124,6 +127,7 @@ where
                 digest: request.digest,
                 attempt,
                 range: request.range,
+                counts: request.counts,
                 param: request.param.clone(),
                 report_count: total.report_count,
                 checksum: total.checksum,
@@ -151,14 +155,15 @@ where
         exclude: &[AggregationJobId],
     ) -> StoreResult<Option<Gathered>> {
         let calls = self.calls(objects, stores, |_| StoreAction::Gather {
-            range: request.range,
+            range: request.counts,
             param: request.param.clone(),
             exclude: exclude.to_vec(),
         })?;
         let mut answers = std::pin::pin!(calls);
         let mut all = Gathered::default();
         while let Some(answer) = answers.next().await {
-            let Some(AggregateStoreResponse::Gathered { content, contested }) = answer else {
+            let Some(AggregateStoreResponse::Gathered { content, contested, others }) = answer
+            else {
                 return Ok(None);
             };
             all.total.report_count += content.report_count;
@@ -166,6 +171,7 @@ where
             merge_share(request.field.at(&request.param), &mut all.total.share, &content.share)?;
             all.versions.push(content.version());
             all.contested |= contested;
+            all.others |= others;
         }
         Ok(Some(all))
     }
@@ -178,7 +184,7 @@ where
         stores: &[StoreId],
     ) -> StoreResult<Option<Jobs>> {
         let calls = self.calls(objects, stores, |_| StoreAction::GatherJobs {
-            range: request.range,
+            range: request.counts,
             param: request.param.clone(),
         })?;
         let mut answers = std::pin::pin!(calls.enumerate());
@@ -237,6 +243,7 @@ where
             .call_all(objects, stores, |n| StoreAction::Freeze {
                 attempt,
                 range: request.range,
+                counts: request.counts,
                 param: request.param.clone(),
                 exclude: exclude.to_vec(),
                 version: versions.get(n).copied().unwrap_or_default(),
@@ -255,6 +262,12 @@ fn check_earlier(
 ) -> StoreResult<Option<LedgerResponse>> {
     let earlier = tables.collections_meeting(&request.range)?;
     let refuse = |kind, why: &str| Ok(Some(LedgerResponse::Refused(Abort::new(kind, why))));
+    if request.once && !earlier.is_empty() {
+        return refuse(
+            AbortKind::BatchOverlap,
+            "a part of this batch, or all of it, was collected",
+        );
+    }
     if earlier.iter().any(|c| c.range != request.range) {
         let why = "a part of this batch was collected by another query";
         return refuse(AbortKind::BatchOverlap, why);
@@ -294,6 +307,7 @@ struct Gathered {
     total: Content,
     versions: Vec<[u8; 32]>,
     contested: bool,
+    others: bool,
 }
 
 impl Gathered {
@@ -311,6 +325,15 @@ struct Jobs {
 
 fn wanted(request: &Collect) -> Totals {
     Totals { report_count: request.report_count, checksum: request.checksum }
+}
+
+/// A batch that is collected once is collected with the parameter that its reports were aggregated with. DAP-18 §4.6.4.
+fn check_param(request: &Collect, gathered: &Gathered) -> Result<(), Abort> {
+    if request.once && gathered.others && gathered.total.report_count == 0 {
+        let why = "the batch was aggregated with another aggregation parameter";
+        return Err(Abort::invalid_message(why));
+    }
+    Ok(())
 }
 
 /// DAP-09 §4.6.5 asks for the size before §4.6.2 asks for count and checksum.

@@ -80,8 +80,10 @@ pub struct CollectionRow {
     pub digest: RequestDigest,
     /// The attempt that decided it.
     pub attempt: u64,
-    /// The batch buckets.
+    /// The batch buckets that were collected.
     pub range: BucketRange,
+    /// Those of them that count.
+    pub counts: BucketRange,
     /// The aggregation parameter.
     pub param: Vec<u8>,
     /// Reports in the batch.
@@ -211,6 +213,13 @@ where
                 }
                 self.purge(objects, &placement).await
             }
+            LedgerRequest::Answer(digest) => self.db.transaction(|t| {
+                Ok(t.answer(&digest)?.map_or(LedgerResponse::Unknown, LedgerResponse::Share))
+            }),
+            LedgerRequest::ForgetAnswer(digest) => self.db.transaction(|t| {
+                t.forget_answer(&digest)?;
+                Ok(LedgerResponse::Done)
+            }),
             LedgerRequest::Collect(collect) => {
                 self.remember_task(collect.placement, collect.field)?;
                 let response = self.collect(objects, host, &collect).await?;
@@ -431,6 +440,7 @@ where
                 .call_all(objects, &row.todo, |_| StoreAction::Seal {
                     attempt: row.attempt,
                     range: row.range,
+                    counts: row.counts,
                     param: row.param.clone(),
                     exclude: row.exclude.clone(),
                 })

@@ -105,6 +105,7 @@ fn every_message_survives_its_encoding() {
         unrecorded: vec![(Failure::UnknownKey(Some(7)), 3), (Failure::Decryption, 1)],
         open: Some(vec![(interval(), vec![11])]),
         readmit: vec![job],
+        once: true,
     };
     let (range, param, exclude) = (interval(), vec![1], vec![job]);
     let (attempt, version) = (1 << 60, [12; 32]);
@@ -118,11 +119,12 @@ fn every_message_survives_its_encoding() {
         StoreAction::Freeze {
             attempt,
             range,
+            counts: range,
             param: param.clone(),
             exclude: exclude.clone(),
             version,
         },
-        StoreAction::Seal { attempt, range, param, exclude },
+        StoreAction::Seal { attempt, range, counts: range, param, exclude },
         StoreAction::Thaw { attempt },
     ] {
         survives(AggregateStoreRequest {
@@ -141,6 +143,7 @@ fn every_message_survives_its_encoding() {
         AggregateStoreResponse::Gathered {
             content: Content { report_count: 1, ..Content::default() },
             contested: true,
+            others: true,
         },
         AggregateStoreResponse::Jobs(JobsInRange {
             packed_count: 1,
@@ -174,6 +177,8 @@ fn every_message_survives_its_encoding() {
         placement: placement(),
         field: FieldKind::F64,
         range: interval(),
+        counts: interval(),
+        once: true,
         param: vec![],
         report_count: u64::MAX,
         checksum: Checksum::new([16; 32]),
@@ -209,5 +214,8 @@ fn every_message_survives_its_encoding() {
     survives(LedgerResponse::Released(vec![job]));
     survives(LedgerResponse::Share(vec![20; 60]));
     survives(LedgerResponse::Opened(vec![(interval(), vec![])]));
+    survives(LedgerRequest::Answer([24; 32]));
+    survives(LedgerRequest::ForgetAnswer([25; 32]));
+    survives(LedgerResponse::Unknown);
     survives(LedgerResponse::Busy);
 }

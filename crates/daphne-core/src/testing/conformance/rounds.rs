@@ -65,12 +65,13 @@ async fn freeze_without<O: Objects>(
     let freeze = StoreAction::Freeze {
         attempt: 1,
         range,
+        counts: range,
         param: param.clone(),
         exclude: exclude.clone(),
         version: content.version(),
     };
     assert_eq!(s.ask(ONLY, freeze).await, Answer::Frozen);
-    StoreAction::Seal { attempt: 1, range, param, exclude }
+    StoreAction::Seal { attempt: 1, range, counts: range, param, exclude }
 }
 
 /// A report that a collection left out is free at its level, for one job.

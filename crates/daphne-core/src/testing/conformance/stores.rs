@@ -171,13 +171,14 @@ pub async fn a_deleted_jobs_report_is_readmitted(objects: &impl Objects) {
         param: vec![],
         exclude: exclude.clone(),
     };
-    let Answer::Gathered { content, contested } = s.ask(ONLY, gather).await else {
+    let Answer::Gathered { content, contested, .. } = s.ask(ONLY, gather).await else {
         panic!("no content")
     };
     assert_eq!((content.report_count, contested), (2, false));
     let freeze = StoreAction::Freeze {
         attempt: 2,
         range: BucketRange::Batch(a),
+        counts: BucketRange::Batch(a),
         param: vec![],
         exclude: exclude.clone(),
         version: content.version(),

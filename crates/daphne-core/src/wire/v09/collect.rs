@@ -251,51 +251,47 @@ impl<'a> AggregateShareReq<'a> {
     }
 }
 
-impl<'a> From<AggregateShareReq<'a>> for message::AggregateShareRequest<'a> {
-    fn from(m: AggregateShareReq<'a>) -> Self {
-        Self {
-            batch_selector: m.batch_selector.into(),
-            batch_selector_encoded: m.batch_selector_encoded,
-            agg_param: m.agg_param,
-            report_count: m.report_count,
-            checksum: m.checksum,
+impl<'a> AggregateShareReq<'a> {
+    /// The neutral message.
+    ///
+    /// # Errors
+    /// Never, for what was decoded.
+    pub fn into_message(self) -> Result<message::AggregateShareRequest<'a>, DecodeError> {
+        let binding = binding(self.agg_param, self.batch_selector_encoded);
+        Ok(message::AggregateShareRequest {
+            batch_selector: self.batch_selector.into(),
+            collected: self.batch_selector.into(),
+            agg_param: self.agg_param,
+            report_count: self.report_count,
+            checksum: self.checksum,
+            share_binding: binding
+                .map_err(|_| DecodeError::Invalid("agg_param is too long"))?
+                .into(),
+        })
+    }
+
+    /// Encodes a neutral message.
+    ///
+    /// # Errors
+    /// Our own fault: a field is too long.
+    pub fn encode_message(
+        request: &message::AggregateShareRequest<'_>,
+    ) -> Result<Vec<u8>, EncodeError> {
+        let batch_selector = BatchSelector::from(request.batch_selector);
+        let batch_selector_encoded = &batch_selector.encode()?;
+        AggregateShareReq {
+            batch_selector,
+            batch_selector_encoded,
+            agg_param: request.agg_param,
+            report_count: request.report_count,
+            checksum: request.checksum,
         }
-    }
-}
-
-impl<'a> From<message::AggregateShareRequest<'a>> for AggregateShareReq<'a> {
-    fn from(m: message::AggregateShareRequest<'a>) -> Self {
-        Self {
-            batch_selector: m.batch_selector.into(),
-            batch_selector_encoded: m.batch_selector_encoded,
-            agg_param: m.agg_param,
-            report_count: m.report_count,
-            checksum: m.checksum,
-        }
-    }
-}
-
-/// The helper's aggregate share. DAP-09 §4.6.2.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AggregateShare<'a> {
-    /// Sealed to the collector.
-    pub encrypted_aggregate_share: HpkeCiphertext<'a>,
-}
-
-whole!(AggregateShare<'a>);
-
-impl<'a> AggregateShare<'a> {
-    fn read(r: &mut Reader<'a>) -> Result<Self, DecodeError> {
-        Ok(Self { encrypted_aggregate_share: HpkeCiphertext::read(r)? })
-    }
-
-    fn write(&self, w: &mut Writer) {
-        self.encrypted_aggregate_share.write(w);
+        .encode()
     }
 }
 
 /// What an aggregate share's ciphertext is bound to. DAP-09 §4.6.4.
-/// To seal or open, use [`aggregate_share_aad`], which takes the bytes as received.
+/// To seal or open, use [`crate::wire::aggregate_share_aad`], which takes the bytes as received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AggregateShareAad<'a> {
     /// The task.
@@ -319,32 +315,23 @@ impl<'a> AggregateShareAad<'a> {
     }
 
     fn write(&self, w: &mut Writer) {
-        write_aggregate_share_aad(w, &self.task_id, self.agg_param, self.batch_selector_encoded);
+        w.raw(self.task_id.as_bytes()).opaque32(self.agg_param).raw(self.batch_selector_encoded);
     }
 }
 
-/// The associated data of an aggregate share: an encoded `AggregateShareAad`. DAP-09 §4.6.4.
-///
-/// `batch_selector_encoded` is the bytes received ([`message::AggregateShareRequest::batch_selector_encoded`]); who
-/// builds a batch selector passes its [`BatchSelector::encode`].
+/// What of an `AggregateShareAad` does not say which task it is. DAP-09 §4.6.4.
 ///
 /// # Errors
 /// The aggregation parameter is 4 GiB or longer.
-pub fn aggregate_share_aad(
-    task_id: &TaskId,
+pub fn share_binding(
     agg_param: &[u8],
-    batch_selector_encoded: &[u8],
+    batch: &message::BatchSelector,
 ) -> Result<Vec<u8>, EncodeError> {
-    let mut w = Writer::new();
-    write_aggregate_share_aad(&mut w, task_id, agg_param, batch_selector_encoded);
-    w.finish()
+    binding(agg_param, &BatchSelector::from(*batch).encode()?)
 }
 
-fn write_aggregate_share_aad(
-    w: &mut Writer,
-    task_id: &TaskId,
-    agg_param: &[u8],
-    batch_selector: &[u8],
-) {
-    w.raw(task_id.as_bytes()).opaque32(agg_param).raw(batch_selector);
+fn binding(agg_param: &[u8], batch_selector_encoded: &[u8]) -> Result<Vec<u8>, EncodeError> {
+    let mut w = Writer::new();
+    w.opaque32(agg_param).raw(batch_selector_encoded);
+    w.finish()
 }

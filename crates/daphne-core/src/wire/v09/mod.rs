@@ -21,6 +21,7 @@ use crate::{
     time::{Duration, Time},
 };
 
+pub use super::common::AggregateShare;
 pub use crate::message::HpkeCiphertext;
 
 const TIME_INTERVAL: u8 = 1;

@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use super::{EncodeError, HpkeCiphertext};
+use super::HpkeCiphertext;
+pub use crate::wire::common::Extension;
 use crate::{
-    codec::{DecodeError, Reader, Writer, items},
+    codec::{DecodeError, Reader, Writer},
     ids::{ReportId, TaskId},
     message,
     time::Time,
@@ -51,7 +52,7 @@ impl<'a> ReportMetadata<'a> {
 
 impl<'a> From<ReportMetadata<'a>> for message::ReportMetadata<'a> {
     fn from(m: ReportMetadata<'a>) -> Self {
-        Self { report_id: m.report_id, time: m.time, encoded: m.encoded }
+        Self { report_id: m.report_id, time: m.time, public_extensions: &[], encoded: m.encoded }
     }
 }
 
@@ -116,27 +117,6 @@ impl<'a> From<message::Report<'a>> for Report<'a> {
     }
 }
 
-/// A report extension. Its type is not checked here. DAP-09 §4.4.3.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extension<'a> {
-    /// The code point.
-    pub extension_type: u16,
-    /// Its data, `0..=65,535` bytes.
-    pub extension_data: &'a [u8],
-}
-
-whole!(Extension<'a>);
-
-impl<'a> Extension<'a> {
-    fn read(r: &mut Reader<'a>) -> Result<Self, DecodeError> {
-        Ok(Self { extension_type: r.u16()?, extension_data: r.opaque16()? })
-    }
-
-    fn write(&self, w: &mut Writer) {
-        w.u16(self.extension_type).opaque16(self.extension_data);
-    }
-}
-
 /// What an [`HpkeCiphertext`] of a report contains. Secret: `Debug` prints no contents. DAP-09 §4.4.2.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PlaintextInputShare<'a> {
@@ -150,11 +130,12 @@ whole!(PlaintextInputShare<'a>);
 
 impl<'a> PlaintextInputShare<'a> {
     fn read(r: &mut Reader<'a>) -> Result<Self, DecodeError> {
-        Ok(Self { extensions: items(r.opaque16()?, Extension::read)?, payload: r.opaque32()? })
+        Ok(Self { extensions: Extension::read_list(r)?, payload: r.opaque32()? })
     }
 
     fn write(&self, w: &mut Writer) {
-        w.list16(|w| self.extensions.iter().for_each(|e| e.write(w))).opaque32(self.payload);
+        Extension::write_list(&self.extensions, w);
+        w.opaque32(self.payload);
     }
 }
 
@@ -184,7 +165,7 @@ impl<'a> From<message::PlaintextInputShare<'a>> for PlaintextInputShare<'a> {
 }
 
 /// What an input share's ciphertext is bound to. DAP-09 §4.4.2.
-/// To seal or open, use [`input_share_aad`], which takes the bytes as received.
+/// To seal or open, use [`crate::wire::input_share_aad`], which takes the bytes as received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InputShareAad<'a> {
     /// The task.
@@ -207,26 +188,8 @@ impl<'a> InputShareAad<'a> {
     }
 
     fn write(&self, w: &mut Writer) {
-        write_input_share_aad(w, &self.task_id, self.report_metadata.encoded, self.public_share);
+        w.raw(self.task_id.as_bytes())
+            .raw(self.report_metadata.encoded)
+            .opaque32(self.public_share);
     }
-}
-
-/// The associated data of an input share: an encoded `InputShareAad`. DAP-09 §4.4.2.
-///
-/// `metadata_encoded` is the 24 bytes received ([`message::ReportMetadata::encoded`]), never a re-encoding.
-///
-/// # Errors
-/// The public share is 4 GiB or longer.
-pub fn input_share_aad(
-    task_id: &TaskId,
-    metadata_encoded: &[u8],
-    public_share: &[u8],
-) -> Result<Vec<u8>, EncodeError> {
-    let mut w = Writer::new();
-    write_input_share_aad(&mut w, task_id, metadata_encoded, public_share);
-    w.finish()
-}
-
-fn write_input_share_aad(w: &mut Writer, task_id: &TaskId, metadata: &[u8], public_share: &[u8]) {
-    w.raw(task_id.as_bytes()).raw(metadata).opaque32(public_share);
 }
