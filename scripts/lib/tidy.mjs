@@ -48,6 +48,18 @@ for (const [, invariant] of section("Invariants").matchAll(/^- (\*\*I\d+ [\s\S]*
   for (const name of named) if (!holds(name)) complain(`${name}, which is to hold an invariant, does not exist`);
 }
 
+/** The functions of a file that match on a version or compare with one, but for those whose doc cites what each draft says. */
+function tellsVersionsApart(text) {
+  const found = [];
+  for (const match of text.matchAll(/(?:DapVersion|Self)::V\d\d\b[^\n;]*=>|[=!]= *DapVersion::V\d\d|matches!\([^)]*DapVersion::V\d\d/g)) {
+    const before = text.slice(0, match.index);
+    const [, doc, name] = [...before.matchAll(/((?:^[ \t]*(?:\/\/|#\[).*\n)*)^[ \t]*(?:pub(?:\([a-z]+\))? )?(?:const )?(?:async )?fn (\w+)/gm)].at(-1) ?? [];
+    const cites = (draft) => new RegExp(`DAP-${draft}|taskprov-${draft === "09" ? "07" : "04"}`).test(doc ?? "");
+    if (!cites("09") || !cites("18")) found.push(name ?? "a line");
+  }
+  return [...new Set(found)];
+}
+
 // Rules.
 for (const [f, t] of rust) {
   const lines = t.split("\n").length;
@@ -55,8 +67,10 @@ for (const [f, t] of rust) {
   const shipped = !isTest(f) ? t.split("#[cfg(test)]")[0] : "";
   if (shipped.includes("urn:ietf:params:ppm:dap:error") && !/problem\.rs$|version\.rs$|dapctl/.test(f))
     complain(`${f} writes an error URN; only problem.rs does`);
-  if (/DapVersion::V(09|18) =>|Self::V(09|18) =>/.test(shipped) && !/version\.rs$|\/wire\/|\/task\.rs$/.test(f))
-    complain(`${f} tells versions apart; only the table and the wire modules do`);
+  if (!/src\/version\.rs$|\/src\/wire\//.test(f)) {
+    for (const where of tellsVersionsApart(shipped))
+      complain(`${f}: ${where} tells versions apart; only the table, the wire modules and functions that cite both drafts do`);
+  }
   if (/#\[ignore/.test(t)) complain(`${f} ignores a test`);
   for (const [, draft] of t.matchAll(/\bDAP-(\d\d)\b/g))
     if (!["09", "18"].includes(draft)) complain(`${f} cites DAP-${draft}, which is not implemented`);

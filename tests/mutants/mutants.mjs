@@ -149,7 +149,7 @@ export const MUTANTS = [
     edit(COMMIT, "left_out.entry(batch).or_insert_with(BTreeSet::new).extend(struck);", "let _ = (batch, struck);"),
   ]),
   tested("upwards-is-free", "A report that was aggregated at a level is aggregated at one above.", ["store"], [
-    edit(COMMIT, "filter(|l| **l >= level)", "filter(|l| **l == level)"),
+    edit(COMMIT, "filter(|l| commit.once || **l >= level)", "filter(|l| commit.once || **l == level)"),
   ]),
   tested("prefixes-make-it-another-report", "A report is aggregated at a level once for each parameter.", ["store"], [
     edit(COMMIT, "Self::Level(level) => meta.field.level(&head.param) == Some(level),", "Self::Level(_) => head.param == param,"),
@@ -238,8 +238,8 @@ export const MUTANTS = [
   simulated("whole-jobs-are-excluded", "A job that a collection leaves out is excluded in other batches, too.", [
     edit(
       COLLECTION,
-      "|head: &JobHead, s: &SliceHead| counts_in(s, range) && exclude.contains(&head.job);",
-      "|head: &JobHead, s: &SliceHead| !s.excluded && exclude.contains(&head.job);",
+      "|head: &JobHead, s: &SliceHead| counts_in(s, range) && !is_kept(head, s);",
+      "|head: &JobHead, s: &SliceHead| !s.excluded && (exclude.contains(&head.job) || counts_in(s, range) && !is_kept(head, s));",
     ),
   ]),
   simulated("kept-elsewhere", "A report that a collection counts stays in a slice of another batch.", [
@@ -248,7 +248,7 @@ export const MUTANTS = [
 
   // --- Collecting ---------------------------------------------------------------------------
   simulated("freeze-without-version", "A freeze takes what the store holds, not what was gathered.", [
-    edit(COLLECTION, "if content.version() != version || (contested", "if version != version || (contested"),
+    edit(COLLECTION, "if content.version() != version\n", "if version != version\n"),
   ]),
   simulated("seal-before-decision", "Stores seal where they should freeze.", [
     edit(
@@ -256,6 +256,7 @@ export const MUTANTS = [
       `            .call_all(objects, stores, |n| StoreAction::Freeze {
                 attempt,
                 range: request.range,
+                counts: request.counts,
                 param: request.param.clone(),
                 exclude: exclude.to_vec(),
                 version: versions.get(n).copied().unwrap_or_default(),
@@ -263,6 +264,7 @@ export const MUTANTS = [
       `            .call_all(objects, stores, |_| StoreAction::Seal {
                 attempt,
                 range: request.range,
+                counts: request.counts,
                 param: request.param.clone(),
                 exclude: exclude.to_vec(),
             })`,
@@ -368,8 +370,8 @@ export const MUTANTS = [
   simulated("small-batches", "What is left of a batch after exclusion may be smaller than the task allows.", [
     edit(
       COLLECT,
-      "if let Err(refusal) = check_size(request, gathered.total.report_count) {",
-      "if let (false, Err(refusal)) = (true, check_size(request, gathered.total.report_count)) {",
+      "        if let Err(refusal) = checked {",
+      "        if let (false, Err(refusal)) = (true, checked) {",
     ),
   ]),
 

@@ -1,11 +1,13 @@
-//! Tasks that a leader brings along: taskprov-07, for DAP-09.
+//! Tasks that a leader brings along: draft-wang-ppm-dap-taskprov-07 ("taskprov-07") for DAP-09, and for DAP-18 what comes
+//! closest, draft-ietf-ppm-dap-taskprov-04 ("taskprov-04").
 //!
 //! Each request of such a leader carries the task's parameters in a header, and their hash is the task's id. The helper
 //! *opts in* when it meets a task for the first time ([`opt_in()`]): if a [`Peer`] is configured that may bring it, and
 //! its parameters are acceptable. From then on it is a task like any other, but for two things: the tokens that open it
-//! are its peer's, whatever they are at the time, and each of its reports carries a report extension.
+//! are its peer's, whatever they are at the time, and each of its reports carries a report extension, in taskprov-07.
 
 mod advertise;
+mod header;
 mod opt_in;
 mod peer;
 
@@ -17,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 pub use advertise::advertise;
+pub use header::Advertised;
 pub use opt_in::opt_in;
 pub use peer::{
     LEADER_TOKENS_MAX, OpenPeerError, Peer, PeerChange, PeerParameters, PeerPolicy, PeerSpec,
@@ -31,7 +34,7 @@ use crate::{
     wire::v09::TaskConfig,
 };
 
-/// Name of the header that carries a task's parameters. taskprov-07 §4.2.
+/// Name of the header that carries a task's parameters. taskprov-07 §4.2, taskprov-04 §3.2.
 pub const HEADER: &str = "dap-taskprov";
 
 /// Longest header that is read, in characters: three quarters as many bytes, of which two URLs and 255 bytes of task

@@ -1,4 +1,4 @@
-//! Tasks that a leader brings along in a header: taskprov-07 §4.
+//! Tasks that a leader brings along in a header: taskprov-07 §4, taskprov-04 §3.
 //!
 //! A request for a task that we know is served as any other, whatever became of its peer's policy or its expiration: who
 //! opted in does not opt out. Its header is only checked. A task that we do not know is created once its leader, who must
@@ -18,10 +18,15 @@ use worker::Request;
 use super::DapContext;
 use crate::{app::RequestContext, credentials, limits, log::Outcome};
 
-fn header(context: &DapContext<'_>, request: &Request) -> Option<String> {
-    // Its later form, for later drafts, is another.
-    context.version.taskprov_extension()?;
-    request.headers().get(taskprov::HEADER).ok().flatten()
+/// The parameters in the request's header, as they are encoded.
+///
+/// # Errors
+/// [`daphne_core::version::DapVersion::taskprov_parameters`]'s.
+fn parameters(context: &DapContext<'_>, request: &Request) -> Result<Option<Vec<u8>>, Abort> {
+    match request.headers().get(taskprov::HEADER).ok().flatten() {
+        Some(text) => context.version.taskprov_parameters(&text),
+        None => Ok(None),
+    }
 }
 
 /// Checks that the request comes from the task's leader: with a token of the task, or of the peer that brought it.
@@ -49,11 +54,10 @@ pub async fn check_leader(
 /// Checks the header of a request for a task that we know, if it has one.
 ///
 /// # Errors
-/// The leader's: `invalidMessage` or `unrecognizedTask`, as [`taskprov::advertised`].
+/// The leader's: `invalidMessage` or `unrecognizedTask`, as [`daphne_core::version::DapVersion::taskprov_task`].
 pub fn check_header(context: &DapContext<'_>, request: &Request, id: &TaskId) -> Result<(), Abort> {
-    header(context, request).map_or(Ok(()), |text| {
-        taskprov::advertised(&taskprov::decode_header(&text)?, id).map(|_| ())
-    })
+    parameters(context, request)?
+        .map_or(Ok(()), |bytes| context.version.taskprov_task(&bytes, id).map(|_| ()))
 }
 
 /// Takes part in a task that we do not know, which the request's header describes.
@@ -61,8 +65,8 @@ pub fn check_header(context: &DapContext<'_>, request: &Request, id: &TaskId) ->
 /// A task that an operator deleted, or that ended, is not brought back: `unrecognizedTask`, as without the header.
 ///
 /// # Errors
-/// The leader's, in this order: `unrecognizedTask` without a header; [`taskprov::advertised`]; `invalidTask` if the
-/// task's leader is no peer; `unauthorizedRequest`; [`taskprov::opt_in()`]. Or ours.
+/// The leader's, in this order: `unrecognizedTask` without a header; [`daphne_core::version::DapVersion::taskprov_task`]; `invalidTask` if the
+/// task's leader is no peer; `unauthorizedRequest`; [`taskprov::Advertised::opt_in`]. Or ours.
 pub async fn opt_in(
     context: &DapContext<'_>,
     request: &Request,
@@ -70,10 +74,9 @@ pub async fn opt_in(
     outcome: &mut Outcome,
 ) -> Result<Rc<Task>, Error> {
     let unrecognized = || Abort::new(AbortKind::UnrecognizedTask, "");
-    let text = header(context, request).ok_or_else(unrecognized)?;
-    let bytes = taskprov::decode_header(&text)?;
-    let advertised = taskprov::advertised(&bytes, id)?;
-    let leader = advertised.leader_aggregator_endpoint;
+    let bytes = parameters(context, request)?.ok_or_else(unrecognized)?;
+    let advertised = context.version.taskprov_task(&bytes, id)?.ok_or_else(unrecognized)?;
+    let leader = advertised.leader_url();
     let token = credentials::dap_token(request);
     let RequestContext { env, config, now, .. } = context.context;
     let peer = match config.check_leader_afresh(env, leader, token.as_deref(), now).await? {
@@ -87,7 +90,7 @@ pub async fn opt_in(
     limits::peer(env, leader).await?;
     let root_keys = config.root_keys();
     let peer = peer.open(root_keys).map_err(|e| Internal::Broken(format!("a stored peer: {e}")))?;
-    let task = taskprov::opt_in(&advertised, *id, &peer, now, root_keys.newest())?;
+    let task = advertised.opt_in(*id, &peer, now, root_keys.newest())?;
     let task = config.opt_in(env, task, now).await?;
     let task =
         task.filter(|task| task.parameters.version == context.version).ok_or_else(unrecognized)?;
