@@ -3,13 +3,11 @@
 
 use daphne_core::{
     batch::Checksum,
-    collect::collector,
     error::AbortKind,
     hpke::Role,
     ids::BatchId,
-    message::{AggregateShareRequest, BatchSelector, HpkeCiphertext},
+    message::{AggregationJobContinue, BatchSelector, HpkeCiphertext, VerifyContinue},
     time::{Duration, Time},
-    wire::v09,
 };
 
 use crate::{
@@ -44,9 +42,7 @@ pub fn aggregate_share(data: &[u8]) {
     while !choices.is_empty() {
         facts.change(&mut choices);
     }
-    let agg_param = facts.agg_param.as_deref().unwrap_or(&param.encoded);
-    let request = share_request(facts.selector, agg_param, facts.report_count, &facts.checksum);
-    ask(&world, param, &honest, &request);
+    ask(&world, param, &honest, &facts.request(pool, param));
 }
 
 /// A helper that holds two jobs.
@@ -70,15 +66,12 @@ fn aggregate(world: &World, param: &ParamPool, id: u8, reports: &[usize]) {
     if !pool.has_two_rounds() {
         return;
     }
-    let prepare_continues = reports
+    let verify_continues = reports
         .iter()
-        .map(|n| v09::PrepareContinue {
-            report_id: report_id(*n),
-            payload: &param.verified[*n].finish,
-        })
+        .map(|n| VerifyContinue { report_id: report_id(*n), payload: &param.verified[*n].finish })
         .collect();
-    let request = v09::AggregationJobContinueReq { step: 1, prepare_continues };
-    let body = request.encode().expect("messages are short");
+    let request = AggregationJobContinue { step: 1, verify_continues };
+    let body = pool.wire().encode_aggregation_job_continue(&request).expect("messages are short");
     let answers = world.post(id, &body).unwrap_or_else(|e| panic!("POST: {:?}", refusal(e)));
     assert!(answers.iter().all(is_accepted), "honest reports are accepted");
 }
@@ -87,6 +80,8 @@ fn aggregate(world: &World, param: &ParamPool, id: u8, reports: &[usize]) {
 #[derive(Clone)]
 struct Facts {
     selector: BatchSelector,
+    /// What the collector asked for, if that is more.
+    collected: Option<BatchSelector>,
     agg_param: Option<Vec<u8>>,
     report_count: u64,
     checksum: Checksum,
@@ -103,16 +98,24 @@ impl Facts {
                 BatchSelector::LeaderSelected(_) => BatchSelector::LeaderSelected(batch_id(0)),
                 interval => interval,
             },
+            collected: None,
             agg_param: None,
             report_count: jobs.iter().map(|job| job.len() as u64).sum(),
             checksum,
         }
     }
 
+    fn request(&self, pool: &Pool, param: &ParamPool) -> Vec<u8> {
+        let agg_param = self.agg_param.as_deref().unwrap_or(&param.encoded);
+        let collected = self.collected.unwrap_or(self.selector);
+        let count = self.report_count;
+        share_request(pool.wire(), self.selector, collected, agg_param, count, &self.checksum)
+    }
+
     fn change(&mut self, choices: &mut Choices<'_>) {
-        match choices.below(5) {
-            0 => {
-                self.selector = match choices.below(3) {
+        match choices.below(6) {
+            kind @ (0 | 5) => {
+                let selector = match choices.below(3) {
                     0 => BatchSelector::LeaderSelected(BatchId::new(choices.array())),
                     1 => BatchSelector::LeaderSelected(batch_id(choices.byte() % 2)),
                     _ => BatchSelector::TimeInterval {
@@ -127,6 +130,10 @@ impl Facts {
                         },
                     },
                 };
+                match kind {
+                    0 => self.selector = selector,
+                    _ => self.collected = Some(selector),
+                }
             }
             1 => choices.edit(self.agg_param.get_or_insert_default()),
             2 => self.report_count = choices.near(self.report_count),
@@ -141,8 +148,7 @@ fn ask(world: &World, param: &ParamPool, honest: &Facts, body: &[u8]) {
     let before = world.held();
     // Some copies of the sum on their way, and whatever the tables in memory hold of it.
     let bytes_max = (256 << 10) + 8 * body.len() + 64 * pool.task.vdaf.agg_share_len_max();
-    let right =
-        share_request(honest.selector, &param.encoded, honest.report_count, &honest.checksum);
+    let right = honest.request(pool, param);
     match bounded(bytes_max, || world.share(body)) {
         Ok(share) => {
             check_share(pool, param, body, &share);
@@ -165,6 +171,9 @@ fn ask(world: &World, param: &ParamPool, honest: &Facts, body: &[u8]) {
                     | AbortKind::BatchInvalid
                     | AbortKind::InvalidBatchSize
                     | AbortKind::BatchMismatch
+                    | AbortKind::InvalidAggregationParameter
+                    | AbortKind::UnsupportedExtension
+                    | AbortKind::InvalidExtension
             );
             assert!(is_known, "{kind:?}");
             assert!(world.held() == before, "a wrong request changed something");
@@ -183,19 +192,14 @@ fn ask(world: &World, param: &ParamPool, honest: &Facts, body: &[u8]) {
 
 /// The share is that of the reports of some jobs, in the range, which have this count and checksum.
 fn check_share(pool: &Pool, param: &ParamPool, body: &[u8], share: &[u8]) {
-    let request: AggregateShareRequest<'_> =
-        v09::AggregateShareReq::decode(body).expect("it was answered").into();
+    let request = pool.wire().aggregate_share_request(body).expect("it was answered");
     assert!(request.agg_param == param.encoded, "nothing was aggregated for it");
     let range = pool.range(&request.batch_selector).expect("it was answered");
-    let helper_share = collector::open_share_v09(
-        pool.task.id(),
-        &collector_key(),
-        Role::Helper,
-        request.agg_param,
-        request.batch_selector_encoded,
-        HpkeCiphertext::decode(share).expect("the helper wrote it"),
-    )
-    .expect("it is sealed to the collector");
+    let share = HpkeCiphertext::decode(share).expect("the helper wrote it");
+    let helper_share = pool
+        .collector()
+        .open_share(&collector_key(), Role::Helper, &request.share_binding, share)
+        .expect("it is sealed to the collector");
     let explained = (1..4_usize).any(|chosen| {
         let reports: Vec<usize> = (0..JOBS.len())
             .filter(|job| chosen >> job & 1 == 1)

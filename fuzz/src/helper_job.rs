@@ -9,14 +9,13 @@ use daphne_core::{
     batch::BatchBucket,
     error::{AbortKind, ReportError},
     message::{AggregationJobInit, PartialBatchSelector, VerifyInit, VerifyResp, VerifyRespResult},
-    time::{Duration, Time},
-    wire::v09,
+    time::Time,
 };
 
 use crate::{
     bounded,
     choices::Choices,
-    fixture::{PRECISION, ParamPool, Pool, REPORTS, is_accepted, pool, verdict},
+    fixture::{ParamPool, Pool, REPORTS, is_accepted, pool, verdict},
     request::{Entry, JobRequest},
     world::{World, refusal},
 };
@@ -38,7 +37,7 @@ pub fn helper_job(data: &[u8]) {
     let reports = (0..REPORTS).filter(|n| chosen >> n & 1 == 0);
     let mut request = JobRequest::new(pool, param, choices.byte() % 2, reports);
     while !choices.is_empty() {
-        request.edit(&mut choices);
+        request.edit(pool, &mut choices);
     }
     if let Some(body) = request.encode(pool) {
         let may_compare = request.agg_param == param.encoded;
@@ -85,6 +84,7 @@ fn put<'a>(
     body: &[u8],
     known: impl Fn(&AggregationJobInit<'_>, usize) -> Option<Known<'a>>,
 ) {
+    let (wire, version) = (pool.wire(), pool.task.parameters.version);
     let mut world = World::new(pool);
     // Else the same reports would be verified in each run.
     world.remembers = true;
@@ -95,19 +95,36 @@ fn put<'a>(
         Ok(answers) => answers,
         Err(error) => {
             let abort = refusal(error);
-            assert_eq!(abort.kind, AbortKind::InvalidMessage, "{abort:?}");
+            let is_known = match version.has_configuration() {
+                false => abort.kind == AbortKind::InvalidMessage,
+                true => matches!(
+                    abort.kind,
+                    AbortKind::InvalidMessage
+                        | AbortKind::InvalidAggregationParameter
+                        | AbortKind::UnsupportedExtension
+                ),
+            };
+            assert!(is_known, "{abort:?}");
             assert_eq!(world.cluster.calls(), 0, "a refused request reaches no object");
             return;
         }
     };
-    let init: AggregationJobInit<'_> =
-        v09::AggregationJobInitReq::decode(body).expect("it was answered").into();
+    let init = wire.aggregation_job_init(body).expect("it was answered");
     let asked = init.verify_inits.iter().map(|v| v.report_share.metadata.report_id);
     assert!(asked.eq(answers.iter().map(|a| a.report_id)), "one answer a report, in order");
-    let encoded = v09::AggregationJobResp::from(answers.as_slice()).encode().expect("it is sent");
-    let again: Vec<VerifyResp> =
-        v09::AggregationJobResp::decode(&encoded).expect("we wrote it").into();
-    assert!(again == answers);
+    let encoded = wire.encode_aggregation_job_resp(&answers).expect("it is sent");
+    let again = wire.aggregation_job_resp(&encoded).expect("we wrote it");
+    assert!(again.iter().zip(&answers).all(|(again, answer)| {
+        // One code point may stand for two reasons.
+        again == answer
+            || *answer
+                == VerifyResp {
+                    report_id: again.report_id,
+                    result: VerifyRespResult::Reject(ReportError::HpkeUnknownConfigId),
+                }
+                && again.result == VerifyRespResult::Reject(version.unknown_key_error())
+    }));
+    assert_eq!(again.len(), answers.len());
 
     let is_param_known = pool.params.iter().any(|p| p.encoded == init.agg_param);
     let mut expected: BTreeMap<BatchBucket, (u64, Vec<u8>)> = BTreeMap::new();
@@ -125,7 +142,7 @@ fn put<'a>(
             continue;
         }
         let output = known.and_then(|known| known.output).expect("a forged report is accepted");
-        let bucket = bucket(&init, init.verify_inits[n].report_share.metadata.time);
+        let bucket = bucket(pool, &init, init.verify_inits[n].report_share.metadata.time);
         let sum = expected.entry(bucket).or_default();
         sum.0 += 1;
         world.add(init.agg_param, &mut sum.1, output);
@@ -154,10 +171,10 @@ fn put<'a>(
     assert!(world.held() == held, "a report was counted twice");
 }
 
-fn bucket(init: &AggregationJobInit<'_>, time: Time) -> BatchBucket {
+fn bucket(pool: &Pool, init: &AggregationJobInit<'_>, time: Time) -> BatchBucket {
     match init.batch {
         PartialBatchSelector::TimeInterval => {
-            BatchBucket::Window(time.round_down(Duration::from_seconds(PRECISION)))
+            BatchBucket::Window(time.round_down(pool.task.parameters.time_precision))
         }
         PartialBatchSelector::LeaderSelected(id) => BatchBucket::Batch(id),
     }

@@ -3,15 +3,15 @@
 
 use daphne_core::{
     batch::Checksum,
+    codec::Writer,
     hpke::{self, Role},
     ids::{BatchId, HpkeConfigId, ReportId},
     message::{
-        AggregationJobInit, BatchSelector, HpkeCiphertext, PartialBatchSelector,
-        PlaintextInputShare, ReportMetadata, ReportShare, VerifyInit,
+        AggregateShareRequest, AggregationJobInit, BatchSelector, HpkeCiphertext,
+        PartialBatchSelector, PlaintextInputShare, ReportShare, VerifyInit,
     },
     time::Time,
-    version::DapVersion,
-    wire::v09,
+    wire::{Wire, input_share_aad},
 };
 
 use crate::{
@@ -26,6 +26,8 @@ pub struct Entry {
     pub id: ReportId,
     /// Its time.
     pub time: Time,
+    /// The encoded list of public extensions, which DAP-09 does not have.
+    public_extensions: Vec<u8>,
     /// The public share.
     pub public_share: Vec<u8>,
     /// What its client sealed to the helper.
@@ -48,6 +50,7 @@ impl Entry {
         Self {
             id: report.metadata.report_id,
             time: report.metadata.time,
+            public_extensions: Vec::new(),
             public_share: report.public_share.to_vec(),
             plaintext: pooled.plaintext.clone(),
             config_id: sealed.config_id,
@@ -59,7 +62,7 @@ impl Entry {
     }
 
     /// Changes something about it. `others` lend their parts.
-    fn edit(&mut self, choices: &mut Choices<'_>, others: &[Self]) {
+    fn edit(&mut self, pool: &Pool, choices: &mut Choices<'_>, others: &[Self]) {
         let other = choices.of(others);
         match choices.below(16) {
             0 => self.id = choices.report_id(),
@@ -85,7 +88,7 @@ impl Entry {
                 self.plaintext.clone_from(&other.plaintext);
                 self.sealed_anew = true;
             }
-            13 => self.extend(choices),
+            13 => self.extend(pool, choices),
             14 => {
                 self.time = choices.time();
                 self.sealed_anew = true;
@@ -97,9 +100,18 @@ impl Entry {
         }
     }
 
-    /// Gives the plaintext some report extensions, and leaves the VDAF's share as it is.
-    fn extend(&mut self, choices: &mut Choices<'_>) {
-        let Some(share) = input_share(&self.plaintext) else { return };
+    /// Gives the report public extensions, or the plaintext some, and leaves the VDAF's share as it is.
+    fn extend(&mut self, pool: &Pool, choices: &mut Choices<'_>) {
+        if pool.task.parameters.version.has_configuration() && choices.below(2) == 0 {
+            // Well-formed, and not.
+            self.public_extensions.extend_from_slice(&[0, choices.byte(), 0, 0]);
+            if choices.below(2) == 0 {
+                choices.edit(&mut self.public_extensions);
+            }
+            self.sealed_anew = true;
+            return;
+        }
+        let Some(share) = input_share(pool.wire(), &self.plaintext) else { return };
         let extensions = (0..choices.below(4))
             .map(|_| match choices.below(2) {
                 0 => brought::EXTENSION,
@@ -107,7 +119,7 @@ impl Entry {
             })
             .collect();
         let plaintext = PlaintextInputShare { extensions, payload: share.payload };
-        if let Ok(plaintext) = v09::PlaintextInputShare::from(plaintext).encode() {
+        if let Ok(plaintext) = pool.wire().encode_plaintext_input_share(plaintext) {
             self.plaintext = plaintext;
             self.sealed_anew = true;
         }
@@ -119,19 +131,38 @@ impl Entry {
             return;
         }
         let Some(key) = helper_keys().get(self.config_id) else { return };
-        let metadata = v09::ReportMetadata::bytes(self.id, self.time);
-        let aad = v09::input_share_aad(pool.task.id(), &metadata, &self.public_share)
+        let Some(metadata) = self.metadata(pool) else { return };
+        let parameters = &pool.task.parameters;
+        let configuration = &parameters.task_configuration;
+        let aad = input_share_aad(pool.task.id(), configuration, &metadata, &self.public_share)
             .expect("public shares are short");
-        let info = hpke::input_share_info(DapVersion::V09, Role::Helper);
+        let info = hpke::input_share_info(parameters.version, Role::Helper);
         let sealed = hpke::seal(key.config(), &info, &aad, &self.plaintext, &[6; 32])
             .expect("the helper's keys are good");
         (self.enc, self.payload) = (sealed.enc, sealed.payload);
     }
 
-    fn verify_init<'a>(&'a self, metadata: &'a [u8]) -> VerifyInit<'a> {
+    /// The encoding of its metadata; `None` if its public extensions are too long for one.
+    fn metadata(&self, pool: &Pool) -> Option<Vec<u8>> {
+        let version = pool.task.parameters.version;
+        let wire = Wire::new(version, pool.setup.client_precision());
+        let mut metadata =
+            wire.report_metadata(self.id, self.time, &[]).expect("there are no extensions");
+        if !self.public_extensions.is_empty() {
+            // The list may be broken.
+            metadata.truncate(metadata.len() - 2);
+            let mut w = Writer::new();
+            w.raw(&metadata).opaque16(&self.public_extensions);
+            return w.finish().ok();
+        }
+        Some(metadata)
+    }
+
+    fn verify_init<'a>(&'a self, pool: &Pool, metadata: &'a [u8]) -> VerifyInit<'a> {
+        let wire = pool.wire();
         VerifyInit {
             report_share: ReportShare {
-                metadata: ReportMetadata { report_id: self.id, time: self.time, encoded: metadata },
+                metadata: wire.decode_report_metadata(metadata).expect("we wrote it"),
                 public_share: &self.public_share,
                 encrypted_input_share: HpkeCiphertext {
                     config_id: self.config_id,
@@ -147,13 +178,14 @@ impl Entry {
     /// the leader's message about them.
     pub fn verified<'a>(&self, pool: &'a Pool, param: &'a ParamPool) -> Option<&'a VerifiedReport> {
         let expected = pool.setup.extensions();
-        let mine = input_share(&self.plaintext).filter(|share| share.extensions == expected)?;
+        let mine = input_share(pool.wire(), &self.plaintext)
+            .filter(|share| share.extensions == expected && self.public_extensions.is_empty())?;
         let (report, verified) = pool
             .reports
             .iter()
             .zip(&param.verified)
             .find(|(report, _)| report.report().metadata.report_id == self.id)?;
-        let theirs = input_share(&report.plaintext)?;
+        let theirs = input_share(pool.wire(), &report.plaintext)?;
         let is_same = mine.payload == theirs.payload
             && self.message == verified.initialize
             && self.public_share == report.report().public_share;
@@ -185,7 +217,7 @@ impl JobRequest {
     }
 
     /// Changes something, as the next choices say.
-    pub fn edit(&mut self, choices: &mut Choices<'_>) {
+    pub fn edit(&mut self, pool: &Pool, choices: &mut Choices<'_>) {
         let len = self.entries.len();
         match choices.below(10) {
             0 if len > 1 => self.entries.swap(choices.below(len), choices.below(len)),
@@ -204,7 +236,7 @@ impl JobRequest {
             _ if len > 0 => {
                 let n = choices.below(len);
                 let mut entry = self.entries[n].clone();
-                entry.edit(choices, &self.entries);
+                entry.edit(pool, choices, &self.entries);
                 self.entries[n] = entry;
             }
             _ => {}
@@ -214,8 +246,7 @@ impl JobRequest {
     /// Its bytes; `None` if there are none, as for a request without reports.
     pub fn encode(&mut self, pool: &Pool) -> Option<Vec<u8>> {
         self.entries.iter_mut().for_each(|entry| entry.seal(pool));
-        let metadata: Vec<_> =
-            self.entries.iter().map(|e| v09::ReportMetadata::bytes(e.id, e.time)).collect();
+        let metadata = self.entries.iter().map(|e| e.metadata(pool)).collect::<Option<Vec<_>>>()?;
         let init = AggregationJobInit {
             agg_param: &self.agg_param,
             batch: self.batch,
@@ -223,29 +254,30 @@ impl JobRequest {
                 .entries
                 .iter()
                 .zip(&metadata)
-                .map(|(entry, metadata)| entry.verify_init(metadata))
+                .map(|(entry, metadata)| entry.verify_init(pool, metadata))
                 .collect(),
         };
-        v09::AggregationJobInitReq::from(init).encode().ok()
+        pool.wire().encode_aggregation_job_init(&init).ok()
     }
 }
 
-/// An honest leader's request for an aggregate share.
+/// An honest leader's request for an aggregate share of some of what a collector asked for: in DAP-09 for all of it.
 pub fn share_request(
-    selector: BatchSelector,
+    wire: Wire,
+    batch_selector: BatchSelector,
+    collected: BatchSelector,
     agg_param: &[u8],
     report_count: u64,
     checksum: &Checksum,
 ) -> Vec<u8> {
-    let batch_selector = v09::BatchSelector::from(selector);
-    let encoded = batch_selector.encode().expect("batch selectors are short");
-    v09::AggregateShareReq {
+    let binding = wire.share_binding(agg_param, &collected);
+    wire.encode_aggregate_share_request(&AggregateShareRequest {
         batch_selector,
-        batch_selector_encoded: &encoded,
+        collected,
         agg_param,
         report_count,
         checksum: *checksum.as_bytes(),
-    }
-    .encode()
+        share_binding: binding.expect("aggregation parameters are short").into(),
+    })
     .expect("aggregation parameters are short")
 }

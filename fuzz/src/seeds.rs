@@ -171,7 +171,7 @@ pub fn aggregate_share() -> Vec<Vec<u8>> {
         let mut checksum = Checksum::default();
         (0..5).for_each(|n| checksum.add(&report_id(n)));
         for (p, param) in pool.params.iter().enumerate() {
-            let body = share_request(selector, &param.encoded, 5, &checksum);
+            let body = share_request(pool.wire(), selector, selector, &param.encoded, 5, &checksum);
             seeds.push([&[n as u8, p as u8, 0, 0], &body[..]].concat());
             seeds.push(vec![n as u8, p as u8, 0, 1]);
             seeds.push(vec![n as u8, p as u8, 1, 0, 1]);
@@ -294,6 +294,8 @@ pub fn store_messages() -> Vec<Vec<u8>> {
             LedgerRequest::Status { placement, field, batches: true, after: Some(store) },
             LedgerRequest::Purge { placement, field, again: true },
             LedgerRequest::Collect(Box::new(collect(n))),
+            LedgerRequest::Answer([15; 32]),
+            LedgerRequest::ForgetAnswer([15; 32]),
         ] {
             add(2, bytes(&request));
         }
@@ -413,6 +415,7 @@ fn actions(
             unrecorded: vec![(Failure::Proof, 2), (Failure::UnknownExtension(Some(9)), 1)],
             open: Some(vec![(BucketRange::Batch(BatchId::new([1; 32])), param.clone())]),
             readmit: exclude.clone(),
+            once: false,
         }),
         StoreAction::Gather { range, param: param.clone(), exclude: exclude.clone() },
         StoreAction::GatherJobs { range, param: param.clone() },
@@ -442,6 +445,8 @@ fn collect(n: usize) -> daphne_core::store::message::Collect {
         placement: pool.task.parameters.placement(),
         field: pool.task.vdaf.field(),
         range: pool.everything(0),
+        counts: pool.everything(0),
+        once: pool.task.parameters.version.aggregates_once(),
         param: pool.params[0].encoded.clone(),
         report_count: 5,
         checksum,

@@ -141,7 +141,10 @@ fn ledger(world: &World, ours: Option<Placement>, mut request: LedgerRequest) {
             LedgerRequest::Collect(collect) => {
                 (collect.placement, collect.field) = (ours, our_field);
             }
-            LedgerRequest::Released(_) | LedgerRequest::Refused(_) => {}
+            LedgerRequest::Released(_)
+            | LedgerRequest::Refused(_)
+            | LedgerRequest::Answer(_)
+            | LedgerRequest::ForgetAnswer(_) => {}
         }
     }
     drop(block_on(world.cluster.ledger(world.pool.task.id(), request)));

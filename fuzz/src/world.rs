@@ -15,7 +15,7 @@ use daphne_core::{
     collect::helper::collect_request,
     error::{Abort, Error, Internal},
     ids::{AggregationJobId, ReportId},
-    message::{AggregateShareRequest, AggregationJobInit, VerifyInit, VerifyResp},
+    message::{VerifyInit, VerifyResp},
     problem::problem,
     store::{
         Objects as _,
@@ -28,7 +28,6 @@ use daphne_core::{
     time::Time,
     vdaf::{AggregationParam, share},
     version::DapVersion,
-    wire::v09,
 };
 use futures::executor::block_on;
 use sha2::{Digest as _, Sha256};
@@ -95,7 +94,7 @@ impl World {
 
     /// `PUT …/aggregation_jobs/{job}`.
     pub fn put(&self, job: u8, body: &[u8]) -> Result<Vec<VerifyResp>, Error> {
-        let init: AggregationJobInit<'_> = v09::AggregationJobInitReq::decode(body)?.into();
+        let init = self.pool.wire().aggregation_job_init(body)?;
         let now = Time::from_seconds(self.now());
         let mut helper = HelperJob::new(self.task(), helper_keys(), now, &init)?;
         if self.remembers {
@@ -113,7 +112,7 @@ impl World {
             job: job_id(job),
             shard_key: shard_key(),
             now: Time::from_seconds(self.now()),
-            request: &v09::AggregationJobContinueReq::decode(body)?.into(),
+            request: &self.pool.wire().aggregation_job_continue(body)?,
             digest: digest(body),
         };
         block_on(rounds::continue_job(&self.cluster, &continuation))
@@ -132,7 +131,7 @@ impl World {
 
     /// `POST …/aggregate_shares`.
     pub fn share(&self, body: &[u8]) -> Result<Vec<u8>, Error> {
-        let request: AggregateShareRequest<'_> = v09::AggregateShareReq::decode(body)?.into();
+        let request = self.pool.wire().aggregate_share_request(body)?;
         let collect = collect_request(self.task(), &request, digest(body))?;
         match self.ledger(LedgerRequest::Collect(Box::new(collect)))? {
             LedgerResponse::Share(share) => Ok(share),
@@ -209,9 +208,11 @@ pub fn refusal_or_later(error: Error) -> Option<Abort> {
 
 /// A refusal becomes a document that fits on a screen.
 fn check_problem(abort: &Abort) {
-    let document = problem(abort, Some(DapVersion::V09), None);
-    assert!((400..500).contains(&document.status), "{document:?}");
-    assert!(document.detail.len() < 1_000, "{document:?}");
+    for version in DapVersion::ALL {
+        let document = problem(abort, Some(version), None);
+        assert!((400..500).contains(&document.status), "{document:?}");
+        assert!(document.detail.len() < 1_000, "{document:?}");
+    }
 }
 
 /// Remembers what it said about the same bytes: verifying is a pure function, and most of the time of a run.

@@ -77,7 +77,7 @@ impl ReportError {
     }
 }
 
-/// What kind of mistake the peer made.
+/// What kind of mistake the peer made. The variants' numbers are stored: new kinds go to the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum AbortKind {
     /// The message is malformed or contradicts the task.
@@ -88,8 +88,6 @@ pub enum AbortKind {
     UnrecognizedAggregationJob,
     /// The query does not name a valid set of batch buckets.
     BatchInvalid,
-    /// The aggregation parameter is not one of the VDAF's. DAP-18 §4.3; DAP-09 has no word of its own for it.
-    InvalidAggregationParameter,
     /// The batch has too few (or too many) reports.
     InvalidBatchSize,
     /// The batch was queried with too many aggregation parameters. DAP-09 only.
@@ -100,10 +98,6 @@ pub enum AbortKind {
     StepMismatch,
     /// The batch was collected, wholly or in part, by another query.
     BatchOverlap,
-    /// An extension of an aggregation or collection job is not known. DAP-18 only.
-    UnsupportedExtension,
-    /// The extensions of a collection job are not in order, or appear twice. DAP-18 only.
-    InvalidExtension,
     /// The request's credentials are missing or wrong.
     UnauthorizedRequest,
     /// The same resource was created before with other content. No DAP type exists.
@@ -128,6 +122,12 @@ pub enum AbortKind {
     TooManyRequests,
     /// The request asks for another media type than the resource has.
     NotAcceptable,
+    /// The aggregation parameter is not one of the VDAF's. DAP-18 §4.3; DAP-09 has no word of its own for it.
+    InvalidAggregationParameter,
+    /// An extension of an aggregation or collection job is not known. DAP-18 only.
+    UnsupportedExtension,
+    /// The extensions of a collection job are not in order, or appear twice. DAP-18 only.
+    InvalidExtension,
 }
 
 impl AbortKind {
@@ -137,14 +137,11 @@ impl AbortKind {
         Self::UnrecognizedTask,
         Self::UnrecognizedAggregationJob,
         Self::BatchInvalid,
-        Self::InvalidAggregationParameter,
         Self::InvalidBatchSize,
         Self::BatchQueriedTooManyTimes,
         Self::BatchMismatch,
         Self::StepMismatch,
         Self::BatchOverlap,
-        Self::UnsupportedExtension,
-        Self::InvalidExtension,
         Self::UnauthorizedRequest,
         Self::Conflict,
         Self::BadPath,
@@ -157,6 +154,9 @@ impl AbortKind {
         Self::PlainHttp,
         Self::TooManyRequests,
         Self::NotAcceptable,
+        Self::InvalidAggregationParameter,
+        Self::UnsupportedExtension,
+        Self::InvalidExtension,
     ];
 }
 

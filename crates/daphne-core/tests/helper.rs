@@ -23,7 +23,7 @@ use daphne_core::{
     task::{Task, TaskRole, TaskSpec},
     testing::memory::{Fate, MemoryCluster},
     time::{Duration, Time},
-    upload::client::{ClientTask, ReportRandomness},
+    upload::client::{ClientTask, ReportExtensions, ReportRandomness},
     vdaf::{AggregationParam, Measurement, Vdaf, VdafConfig},
     version::DapVersion,
     wire::v09,
@@ -115,6 +115,7 @@ impl World {
         let random =
             ReportRandomness { report_id: [id; 16], leader_seed: [id; 32], helper_seed: [!id; 32] };
         let time = Time::from_seconds(time);
+        let extensions = ReportExtensions { public: &[], private: extensions };
         client.report_with_extensions(&Measurement::Sum(value), time, extensions, &random).unwrap()
     }
 
@@ -689,7 +690,7 @@ fn tasks_that_could_not_be_served_are_refused() {
         ("report_expiry_age", |s| s.report_expiry_age = Duration::from_seconds(u64::MAX)),
         ("report_expiry_age", |s| s.report_expiry_age = Duration::from_seconds(1)),
         ("16 bytes", |s| s.verify_key = vec![1; 15]),
-        ("dap-09", |s| s.version = DapVersion::V18),
+        ("task_configuration", |s| s.version = DapVersion::V18),
         ("max_batch_size", |s| s.max_batch_size = Some(10)),
     ];
     for (n, (about, change)) in changes.iter().enumerate() {

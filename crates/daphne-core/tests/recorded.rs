@@ -12,7 +12,6 @@ use daphne_core::{
     collect::helper::collect_request,
     error::Error,
     hpke::HpkeConfigList,
-    message::{AggregateShareRequest, AggregationJobInit},
     store::{
         Objects,
         message::{LedgerRequest, LedgerResponse},
@@ -24,7 +23,6 @@ use daphne_core::{
         recorded::{Exchange, Recording, say},
     },
     time::Time,
-    wire::v09,
 };
 use futures::executor::block_on;
 use sha2::{Digest as _, Sha256};
@@ -52,7 +50,8 @@ impl Helper {
 
     fn put_job(&self, exchange: &Exchange) -> Result<Vec<u8>, Error> {
         let body = &exchange.request.body;
-        let init: AggregationJobInit<'_> = v09::AggregationJobInitReq::decode(body)?.into();
+        let wire = self.task.parameters.wire();
+        let init = wire.aggregation_job_init(body)?;
         let now = Time::from_seconds(exchange.unix_time);
         let job = HelperJob::new(&self.task, &self.keys, now, &init)?;
         let identity = JobIdentity {
@@ -61,13 +60,12 @@ impl Helper {
             shard_key: ShardKey::new([5; 16]),
         };
         let answers = block_on(commit::run(&self.cluster, &identity, &job))?;
-        Ok(v09::AggregationJobResp::from(answers.as_slice()).encode().unwrap())
+        Ok(wire.encode_aggregation_job_resp(&answers).unwrap())
     }
 
     fn post_share(&self, exchange: &Exchange) -> Vec<u8> {
         let body = &exchange.request.body;
-        let request: AggregateShareRequest<'_> =
-            v09::AggregateShareReq::decode(body).unwrap().into();
+        let request = self.task.parameters.wire().aggregate_share_request(body).unwrap();
         let digest = Sha256::digest(body).into();
         let collect = collect_request(&self.task, &request, digest).unwrap();
         let collect = LedgerRequest::Collect(Box::new(collect));

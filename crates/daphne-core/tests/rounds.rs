@@ -12,7 +12,10 @@ use daphne_core::{
         rounds::{self, Continuation},
     },
     batch::{BatchBucket, BatchMode, Checksum},
-    collect::{collector, helper::collect_request},
+    collect::{
+        collector::{self, CollectorTask},
+        helper::collect_request,
+    },
     error::{AbortKind, Error, Internal, ReportError},
     hpke::{HpkeKem, HpkeKeypair, Role},
     ids::{AggregationJobId, BatchId, HpkeConfigId, ReportId},

@@ -17,7 +17,7 @@ use daphne_core::{
     task::{StoredTask, Task, TaskRole, TaskSpec},
     taskprov::{self, Peer, PeerChange, PeerPolicy, PeerSpec, StoredPeer, VerifyKeyInit},
     time::{Duration, Time},
-    upload::client::{ClientTask, ReportRandomness},
+    upload::client::{ClientTask, ReportExtensions, ReportRandomness},
     vdaf::{Measurement, VdafConfig},
     version::DapVersion,
     wire::v09::{
@@ -494,6 +494,7 @@ fn examined(task: &Task, extensions: &[(u16, &[u8])]) -> Result<(), ReportError>
     };
     let random =
         ReportRandomness { report_id: [1; 16], leader_seed: [2; 32], helper_seed: [3; 32] };
+    let extensions = ReportExtensions { public: &[], private: extensions };
     let report =
         client.report_with_extensions(&Measurement::Sum(7), NOW, extensions, &random).unwrap();
     let report: Report<'_> = v09::Report::decode(&report).unwrap().into();

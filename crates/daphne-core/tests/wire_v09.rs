@@ -14,7 +14,7 @@ use daphne_core::{
     message,
     testing::recorded::{Content, Exchange, Recording, say},
     time::{Duration, Time},
-    wire::v09::{self, aggregate_share_aad, input_share_aad},
+    wire::{aggregate_share_aad, input_share_aad, v09},
 };
 
 #[path = "vectors/dap-09/mod.rs"]
@@ -237,20 +237,17 @@ fn associated_data_is_the_bytes_received() {
     let share: message::ReportShare<'_> = v09::ReportShare::decode(&body).unwrap().into();
     let task_id = TaskId::new(aad[..32].try_into().unwrap());
     assert_eq!(share.metadata.encoded, &body[..24]);
-    assert_eq!(input_share_aad(&task_id, share.metadata.encoded, share.public_share).unwrap(), aad);
+    let encoded = share.metadata.encoded;
+    assert_eq!(input_share_aad(&task_id, &[], encoded, share.public_share).unwrap(), aad);
 
     for index in [0, 1] {
         let aad = vector("AggregateShareAad", index);
         let body = vector("AggregateShareReq", index);
-        let req: message::AggregateShareRequest<'_> =
-            v09::AggregateShareReq::decode(&body).unwrap().into();
-        assert!(body.starts_with(req.batch_selector_encoded));
-        assert_eq!(
-            aggregate_share_aad(&task_id, req.agg_param, req.batch_selector_encoded).unwrap(),
-            aad
-        );
-        let rebuilt = v09::BatchSelector::from(req.batch_selector).encode().unwrap();
-        assert_eq!(rebuilt, req.batch_selector_encoded);
+        let req = v09::AggregateShareReq::decode(&body).unwrap().into_message().unwrap();
+        assert_eq!(aggregate_share_aad(&task_id, &[], &req.share_binding), aad);
+        let rebuilt = v09::share_binding(req.agg_param, &req.batch_selector).unwrap();
+        assert_eq!(rebuilt, *req.share_binding);
+        assert_eq!(req.collected, req.batch_selector);
     }
 }
 
@@ -287,12 +284,15 @@ fn neutral_messages_lose_nothing() {
     same!(PlaintextInputShare, message::PlaintextInputShare<'static>);
     same!(PartialBatchSelector, message::PartialBatchSelector);
     same!(BatchSelector, message::BatchSelector);
-    same!(AggregateShareReq, message::AggregateShareRequest<'static>);
 
     for v in Message::named("AggregationJobResp").parsed() {
         let resps =
             Vec::<message::VerifyResp>::from(v09::AggregationJobResp::decode(&v.bytes).unwrap());
         assert_eq!(v09::AggregationJobResp::from(&resps[..]).encode().unwrap(), v.bytes);
+    }
+    for v in Message::named("AggregateShareReq").parsed() {
+        let request = v09::AggregateShareReq::decode(&v.bytes).unwrap().into_message().unwrap();
+        assert_eq!(v09::AggregateShareReq::encode_message(&request).unwrap(), v.bytes);
     }
     for v in Message::named("Query").parsed() {
         let query = v09::Query::decode(&v.bytes).unwrap();

@@ -8,7 +8,7 @@ use daphne_core::{
     error::AbortKind,
     hpke::Role,
     message::{BatchSelector, HpkeCiphertext, VerifyResp},
-    wire::v09,
+    wire::Wire,
 };
 
 use crate::{
@@ -65,8 +65,10 @@ pub struct Books {
 
 /// A batch, as the leader counts it.
 pub struct View {
+    /// What is collected. The leader may leave a part of it out, in DAP-18.
     range: Option<BucketRange>,
     selector: BatchSelector,
+    collected: BatchSelector,
     param: usize,
     reports: Vec<usize>,
     report_count: u64,
@@ -86,10 +88,14 @@ impl Books {
         self.pool.params[param].param.level()
     }
 
+    fn aggregates_once(&self) -> bool {
+        self.pool.task.parameters.version.aggregates_once()
+    }
+
     /// Whether a report that counts under `old` cannot be aggregated for `new` any more: it is once in all, or at each
     /// level and only downwards.
     fn excludes(&self, old: usize, new: usize) -> bool {
-        self.level(old) >= self.level(new)
+        self.aggregates_once() || self.level(old) >= self.level(new)
     }
 
     fn is_in(&self, range: &BucketRange, job: &Job, report: usize) -> bool {
@@ -145,16 +151,17 @@ impl Books {
     pub fn is_collected(&self, job: &Job, report: usize) -> bool {
         self.collected.iter().any(|(c, _)| {
             c.range.is_some_and(|range| self.is_in(&range, job, report))
-                && (c.param == job.param || !c.reports.contains(&report))
+                && (self.aggregates_once() || c.param == job.param || !c.reports.contains(&report))
         })
     }
 
     /// What the leader counts of a batch.
-    pub fn view(&self, selector: &BatchSelector, param: usize) -> View {
-        let range = self.pool.range(selector);
+    pub fn view(&self, selector: &BatchSelector, collected: &BatchSelector, param: usize) -> View {
+        let counts = self.pool.range(selector);
         let mut view = View {
-            range,
+            range: self.pool.range(collected),
             selector: *selector,
+            collected: *collected,
             param,
             reports: Vec::new(),
             report_count: 0,
@@ -168,7 +175,7 @@ impl Books {
                 continue;
             }
             for n in &job.counted {
-                if !range.is_some_and(|range| self.is_in(&range, job, *n)) {
+                if !counts.is_some_and(|counts| self.is_in(&counts, job, *n)) {
                     continue;
                 }
                 view.reports.push(*n);
@@ -199,7 +206,7 @@ impl Books {
                 continue;
             };
             assert_eq!(other, range, "two collections overlap");
-            if earlier.param == view.param {
+            if earlier.param == view.param && earlier.selector == view.selector {
                 assert!(first == answer, "one collection has two answers");
                 assert!(earlier.reports == view.reports, "a collection changed");
                 return;
@@ -223,17 +230,13 @@ impl Books {
         }
         assert!(view.reports.windows(2).all(|pair| pair[0] != pair[1]), "a report counts twice");
 
-        let encoded = v09::BatchSelector::from(view.selector).encode().expect("it was sent");
-        let ciphertext = HpkeCiphertext::decode(answer).expect("the helper wrote it");
-        let helper_share = collector::open_share_v09(
-            self.pool.task.id(),
-            &collector_key(),
-            Role::Helper,
-            &param.encoded,
-            &encoded,
-            ciphertext,
-        )
-        .expect("it is sealed to the collector");
+        let binding = self.pool.wire().share_binding(&param.encoded, &view.collected);
+        let share = HpkeCiphertext::decode(answer).expect("the helper wrote it");
+        let helper_share = self
+            .pool
+            .collector()
+            .open_share(&collector_key(), Role::Helper, &binding.expect("it was sent"), share)
+            .expect("it is sealed to the collector");
         let vdaf = &self.pool.task.vdaf;
         let sum = collector::unshard(
             vdaf,
@@ -275,12 +278,18 @@ impl Books {
                 view.report_count == 0 && matches!(view.selector, BatchSelector::LeaderSelected(_))
             }
             AbortKind::BatchOverlap => self.collected.iter().any(|(c, _)| {
-                c.range != view.range
+                (self.aggregates_once() || c.range != view.range)
                     && c.range.zip(view.range).is_some_and(|(a, b)| a.overlaps(&b))
             }),
             AbortKind::BatchQueriedTooManyTimes => {
                 self.collected.iter().filter(same).count() as u64
                     >= parameters.max_batch_query_count
+            }
+            // The batch was aggregated with other parameters only.
+            AbortKind::InvalidMessage => {
+                self.aggregates_once()
+                    && view.report_count == 0
+                    && self.jobs.values().any(|job| job.param != view.param)
             }
             // The leader gave a job up that was collected, and counts without it now.
             AbortKind::BatchMismatch => self
@@ -306,7 +315,8 @@ impl View {
     }
 
     /// The request.
-    pub fn request(&self, selector: BatchSelector, agg_param: &[u8]) -> Vec<u8> {
-        share_request(selector, agg_param, self.report_count, &self.checksum)
+    pub fn request(&self, wire: Wire, agg_param: &[u8]) -> Vec<u8> {
+        let count = self.report_count;
+        share_request(wire, self.selector, self.collected, agg_param, count, &self.checksum)
     }
 }

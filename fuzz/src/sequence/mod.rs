@@ -9,10 +9,9 @@ mod books;
 use daphne_core::{
     error::{AbortKind, ReportError},
     ids::ReportId,
-    message::{VerifyResp, VerifyRespResult},
+    message::{AggregationJobContinue, VerifyContinue, VerifyResp, VerifyRespResult},
     store::aggregate_store::Limits,
     testing::memory::Fate,
-    wire::v09,
 };
 
 use self::books::{Books, Job};
@@ -256,8 +255,8 @@ impl Run {
             return;
         }
         assert!(self.pool.has_two_rounds(), "there is but one round");
-        let request = v09::AggregationJobContinueReq::decode(&body).expect("it was answered");
-        let asked = request.prepare_continues.iter().map(|c| c.report_id);
+        let request = self.pool.wire().aggregation_job_continue(&body).expect("it was answered");
+        let asked = request.verify_continues.iter().map(|c| c.report_id);
         assert!(asked.eq(answers.iter().map(|a| a.report_id)), "one answer a report, in order");
         let mut counted = Vec::new();
         for answer in &answers {
@@ -307,15 +306,12 @@ impl Run {
                 }
             }
         }
-        let mut body = v09::AggregationJobContinueReq {
-            step,
-            prepare_continues: reports
-                .iter()
-                .map(|(report_id, payload)| v09::PrepareContinue { report_id: *report_id, payload })
-                .collect(),
-        }
-        .encode()
-        .ok()?;
+        let verify_continues = reports
+            .iter()
+            .map(|(report_id, payload)| VerifyContinue { report_id: *report_id, payload })
+            .collect();
+        let request = AggregationJobContinue { step, verify_continues };
+        let mut body = self.pool.wire().encode_aggregation_job_continue(&request).ok()?;
         if !is_honest && choices.below(4) == 3 {
             choices.edit(&mut body);
         }
@@ -348,14 +344,21 @@ impl Run {
 
     /// Asks for a batch as the leader counts it, or with something changed.
     fn collect(&mut self, choices: &mut Choices<'_>) {
-        let selector = self.pool.selector(choices.byte() % 3);
+        let selected = choices.byte();
+        let selector = self.pool.selector(selected % 3);
+        // In DAP-18 the leader may leave out a part of what the collector asked for.
+        let may_leave_out = self.pool.task.parameters.version.has_configuration();
+        let collected = match selected / 3 % 2 {
+            1 if may_leave_out => self.pool.wider(selector),
+            _ => selector,
+        };
         let param = choices.below(self.pool.params.len());
-        let mut view = self.books.view(&selector, param);
+        let mut view = self.books.view(&selector, &collected, param);
         let is_honest = choices.below(4) > 0;
         if !is_honest {
             view.change(choices);
         }
-        let body = view.request(selector, &self.pool.params[param].encoded);
+        let body = view.request(self.pool.wire(), &self.pool.params[param].encoded);
         let answer = self.world.share(&body);
         trace(|| format!("collect {selector:?} param {param} honest {is_honest}: {answer:?}"));
         match answer {

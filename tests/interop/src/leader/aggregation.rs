@@ -7,16 +7,16 @@ use daphne_core::{
     batch::{BatchBucket, BucketRange, Checksum},
     hpke::{self, Role},
     ids::{AggregationJobId, ReportId},
-    message::{BatchSelector, HpkeCiphertext, PartialBatchSelector, Report},
+    message::{AggregateShareRequest, BatchSelector, HpkeCiphertext, PartialBatchSelector, Report},
     time::{Duration, Time},
     vdaf::{AggregationParam, share},
     version::{DapVersion, Message},
-    wire::v09,
+    wire::{aggregate_share_aad, v09},
 };
 use e2e::{
     Answer, JOB_CONTINUE, World,
     server::random,
-    world::{encode_selector, until_final},
+    world::until_final,
 };
 
 use super::{
@@ -149,21 +149,22 @@ impl Aggregation {
             .iter()
             .filter(|(bucket, _)| range.contains(bucket))
             .fold(self.empty(world), |total, (_, slice)| self.sum(world, total, slice));
-        let (agg_param, encoded) = (self.agg_param.encode(), encode_selector(selector));
-        let request = v09::AggregateShareReq {
-            batch_selector: selector.into(),
-            batch_selector_encoded: &encoded,
+        let agg_param = self.agg_param.encode();
+        let binding = v09::share_binding(&agg_param, &selector).expect("a small parameter");
+        let request = v09::AggregateShareReq::encode_message(&AggregateShareRequest {
+            batch_selector: selector,
+            collected: selector,
             agg_param: &agg_param,
             report_count: total.report_count,
             checksum: *total.checksum.as_bytes(),
-        };
-        let request = request.encode().expect("a small request");
+            share_binding: (&binding).into(),
+        });
+        let request = request.expect("a small request");
         let answer = until_final(|| world.post_share(&request));
         let answer = body(answer, Message::AggregateShare)?;
 
         let info = hpke::aggregate_share_info(DapVersion::V09, Role::Leader);
-        let aad = v09::aggregate_share_aad(&world.task_id, &agg_param, &encoded)
-            .expect("a small parameter");
+        let aad = aggregate_share_aad(&world.task_id, &[], &binding);
         let leader =
             hpke::seal(world.collector_keys.config(), &info, &aad, &total.share, &random())
                 .expect("the collector's key");
