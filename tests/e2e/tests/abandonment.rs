@@ -166,7 +166,7 @@ fn a_leader_that_claims_a_job_and_its_successor_is_refused() {
         assert_eq!(world.finish(second, &verdict, &mut right), []);
         // Both: twice the count, and a checksum that cancels out.
         let (count, _) = both.count(&batch, &world);
-        let claim = world::share_request(batch, 2 * count, Checksum::default());
+        let claim = world.share_request_of(batch, 2 * count, Checksum::default());
         let refused = until_final(|| world.post_share(&claim));
         refused.refused("batchMismatch", &world.task_id);
         world.collect(batch, &right);

@@ -13,11 +13,7 @@ use daphne_core::{
     time::{Duration, Time},
     vdaf::{Measurement, VdafConfig},
 };
-use e2e::{
-    Books, Server, World,
-    server::random,
-    world::{share_request, until_final},
-};
+use e2e::{Books, Server, World, server::random, world::until_final};
 
 const TIMED: PartialBatchSelector = PartialBatchSelector::TimeInterval;
 
@@ -64,12 +60,12 @@ fn a_wrong_count_or_checksum_burns_nothing() {
             (count, with_another),
             (count, Checksum::default()),
         ] {
-            let answer = world.post_share(&share_request(batch, count, checksum));
+            let answer = world.post_share(&world.share_request_of(batch, count, checksum));
             answer.refused("batchMismatch", &world.task_id);
         }
         world.collect(batch, &books);
         // Once collected, a wrong request is still wrong, and the right one still right.
-        let answer = world.post_share(&share_request(batch, count + 1, checksum));
+        let answer = world.post_share(&world.share_request_of(batch, count + 1, checksum));
         answer.refused("batchMismatch", &world.task_id);
         world.collect(batch, &books);
     }
@@ -91,7 +87,7 @@ fn a_batch_that_is_too_small_is_refused_before_its_count_is_compared() {
         world
             .post_share(&world.share_request(batch, &books))
             .refused("invalidBatchSize", &world.task_id);
-        let lie = share_request(batch, 3, Checksum::default());
+        let lie = world.share_request_of(batch, 3, Checksum::default());
         world.post_share(&lie).refused("invalidBatchSize", &world.task_id);
         world.aggregate(part, &world.sums(&[3], world.time(1)), &mut books);
         world.collect(batch, &books);
@@ -101,7 +97,8 @@ fn a_batch_that_is_too_small_is_refused_before_its_count_is_compared() {
 #[test]
 fn an_interval_without_reports_is_too_small() {
     let world = World::new(server(), TimeInterval, |_| {});
-    let answer = world.post_share(&share_request(world.interval(0, 5), 0, Checksum::default()));
+    let answer =
+        world.post_share(&world.share_request_of(world.interval(0, 5), 0, Checksum::default()));
     answer.refused("invalidBatchSize", &world.task_id);
 }
 
@@ -137,7 +134,7 @@ fn an_interval_that_is_no_set_of_buckets_is_refused() {
             start: Time::from_seconds(start),
             duration: Duration::from_seconds(duration),
         };
-        let answer = world.post_share(&share_request(batch, count, checksum));
+        let answer = world.post_share(&world.share_request_of(batch, count, checksum));
         answer.refused("batchInvalid", &world.task_id);
     }
     world.collect(batch, &books);
@@ -152,7 +149,7 @@ fn the_other_batch_mode_is_refused() {
             TimeInterval => BatchSelector::LeaderSelected(BatchId::new(random())),
             LeaderSelected => world.interval(0, 1),
         };
-        let answer = world.post_share(&share_request(other, count, checksum));
+        let answer = world.post_share(&world.share_request_of(other, count, checksum));
         answer.refused("invalidMessage", &world.task_id);
         world.collect(batch, &books);
     }
@@ -182,7 +179,7 @@ fn a_batch_id_that_no_job_named_is_refused() {
     let (world, _, batch, books) = three(LeaderSelected);
     let (count, checksum) = books.count(&batch, &world);
     let unknown = BatchSelector::LeaderSelected(BatchId::new(random()));
-    let answer = world.post_share(&share_request(unknown, count, checksum));
+    let answer = world.post_share(&world.share_request_of(unknown, count, checksum));
     answer.refused("batchInvalid", &world.task_id);
     world.collect(batch, &books);
 }

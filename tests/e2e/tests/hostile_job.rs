@@ -15,7 +15,6 @@ use e2e::{
     Server, World,
     forge::{Forged, TIMED, assert_counts, forge, job_body},
     server::random,
-    world::verdicts,
 };
 
 fn server() -> &'static Server {
@@ -30,7 +29,7 @@ fn whatever_byte_of_a_job_is_changed_at_most_reports_are_refused() {
     let world = World::new(server(), TimeInterval, |spec| spec.shards = 2);
     let reports = [1, 2].map(|n| forge(&world, n, world.time(0), |_| ()));
     let ids = reports.each_ref().map(|r| r.id);
-    let body = job_body(TIMED, &reports);
+    let body = job_body(&world, TIMED, &reports);
     let counted = Mutex::new(BTreeSet::new());
     let bytes: Vec<usize> = (0..body.len()).collect();
     std::thread::scope(|scope| {
@@ -45,7 +44,7 @@ fn whatever_byte_of_a_job_is_changed_at_most_reports_are_refused() {
                         answer.refused("invalidMessage", &world.task_id);
                         continue;
                     }
-                    let verdicts = verdicts(answer.ok("application/dap-aggregation-job-resp"));
+                    let verdicts = world.verdicts(world.job_resp(&answer));
                     assert_eq!(verdicts.len(), 2, "byte {n}");
                     assert!(verdicts.iter().any(|(_, error)| error.is_some()) || n == 0);
                     for (id, error) in verdicts {
@@ -68,6 +67,7 @@ fn a_job_may_have_ten_thousand_reports_and_no_more() {
     let nobodys = |n: u128| Forged {
         id: n.to_be_bytes(),
         time: world.time(0).as_seconds(),
+        public_extensions: Vec::new(),
         public_share: Vec::new(),
         sealed: SealedMessage {
             config_id: HpkeConfigId(200),
@@ -78,16 +78,18 @@ fn a_job_may_have_ten_thousand_reports_and_no_more() {
     };
     let reports: Vec<_> = (0..10_001).map(nobodys).collect();
     let id = AggregationJobId::new(random());
-    world.put_body(&id, &job_body(TIMED, &reports)).refused("invalidMessage", &world.task_id);
-    let answer = world.put_body(&id, &job_body(TIMED, &reports[..10_000]));
-    let verdicts = verdicts(answer.ok("application/dap-aggregation-job-resp"));
+    world
+        .put_body(&id, &job_body(&world, TIMED, &reports))
+        .refused("invalidMessage", &world.task_id);
+    let answer = world.put_body(&id, &job_body(&world, TIMED, &reports[..10_000]));
+    let verdicts = world.verdicts(world.job_resp(&answer));
     assert_eq!(verdicts.len(), 10_000);
     for ((id, error), report) in verdicts.iter().zip(&reports) {
         assert_eq!(*id.as_bytes(), report.id);
         assert_eq!(*error, Some(ReportError::HpkeUnknownConfigId));
     }
     let good = [1, 2].map(|n| forge(&world, n, world.time(0), |_| ()));
-    let answer = world.put_body(&AggregationJobId::new(random()), &job_body(TIMED, &good));
+    let answer = world.put_body(&AggregationJobId::new(random()), &job_body(&world, TIMED, &good));
     assert_eq!(answer.status, 200);
     assert_counts(&world, &good.map(|r| r.id));
 }

@@ -8,11 +8,7 @@ use daphne_core::{
     ids::{AggregationJobId, BatchId},
     message::{BatchSelector, PartialBatchSelector},
 };
-use e2e::{
-    Books, Server, World,
-    server::random,
-    world::{until_final, verdicts},
-};
+use e2e::{Books, Server, World, server::random, world::until_final};
 
 fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
@@ -61,12 +57,12 @@ fn of_two_jobs_at_once_with_one_report_one_counts_it() {
                 std::thread::spawn(move || until_final(|| world.put_body(&id, &body)))
             });
             let answers = senders.map(|s| s.join().unwrap());
-            let mut firsts: Vec<_> = answers.iter().map(|a| verdicts(&a.body)[0].1).collect();
+            let mut firsts: Vec<_> = answers.iter().map(|a| world.verdicts(&a.body)[0].1).collect();
             firsts.sort_unstable();
             assert_eq!(firsts, [None, Some(ReportReplayed)]);
             for (job, answer) in jobs.into_iter().zip(&answers) {
                 world.finish(job, answer, &mut books);
-                assert_eq!(verdicts(&answer.body)[1].1, None, "the other report");
+                assert_eq!(world.verdicts(&answer.body)[1].1, None, "the other report");
             }
         }
         assert_eq!(books.count(&batch, &world).0, 9);
@@ -92,7 +88,7 @@ fn a_job_that_differs_in_one_byte_is_another_one() {
             conflict.refused_without_type(409);
             assert_eq!(conflict.json()["taskid"], world.task_id.to_string());
             let answer = world.put_body(&AggregationJobId::new(random()), &other);
-            let errors: Vec<_> = verdicts(&answer.body).into_iter().map(|(_, e)| e).collect();
+            let errors: Vec<_> = world.verdicts(&answer.body).into_iter().map(|(_, e)| e).collect();
             assert!(errors.iter().all(Option::is_some), "byte {n}: {errors:?}");
             assert!(errors.iter().filter(|e| **e == Some(ReportReplayed)).count() >= 2);
             if n != body.len() - 1 {

@@ -14,7 +14,6 @@ use e2e::{
     forge::{Draft, Forged, TIMED, assert_counts, assert_counts_in, forge, job_body, refuses_only},
     now,
     server::random,
-    world::verdicts,
 };
 
 fn server() -> &'static Server {
@@ -35,8 +34,9 @@ fn errors(
     batch: PartialBatchSelector,
     reports: &[Forged],
 ) -> Vec<Option<ReportError>> {
-    let answer = world.put_body(&AggregationJobId::new(random()), &job_body(batch, reports));
-    let verdicts = verdicts(answer.ok("application/dap-aggregation-job-resp"));
+    let answer =
+        world.put_body(&AggregationJobId::new(random()), &job_body(&world, batch, reports));
+    let verdicts = world.verdicts(world.job_resp(&answer));
     verdicts.into_iter().map(|(_, error)| error).collect()
 }
 
@@ -153,9 +153,9 @@ fn a_job_of_nothing_but_bad_reports_is_a_job() {
         })
         .collect();
     let id = AggregationJobId::new(random());
-    let body = job_body(TIMED, &bad);
+    let body = job_body(&world, TIMED, &bad);
     let answer = world.put_body(&id, &body);
-    let refused = verdicts(answer.ok("application/dap-aggregation-job-resp"));
+    let refused = world.verdicts(world.job_resp(&answer));
     assert!(refused.len() == 20 && refused.iter().all(|(_, error)| error.is_some()));
     assert_eq!(world.put_body(&id, &body).body, answer.body);
     let good = [1, 2].map(|n| forge(&world, n, world.time(0), |_| ()));

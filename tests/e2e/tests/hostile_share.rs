@@ -93,7 +93,7 @@ fn of_several_faults_of_a_share_request_the_first_is_named() {
         (world.interval(3, 1), "batchMismatch"),
     ] {
         // A count and a checksum that are wrong everywhere.
-        let lie = share_request(batch, 77, Checksum::new([1; 32]));
+        let lie = world.share_request_of(batch, 77, Checksum::new([1; 32]));
         world.post_share(&lie).refused(token, &world.task_id);
         let malformed = [&lie[..], &[0]].concat();
         world.post_share(&malformed).refused("invalidMessage", &world.task_id);

@@ -10,11 +10,7 @@ use daphne_core::{
     vdaf::{Measurement, VdafConfig},
     wire::v09,
 };
-use e2e::{
-    Books, ContinuedJob, Server, World,
-    server::random,
-    world::{until_final, verdicts},
-};
+use e2e::{Books, ContinuedJob, Server, World, server::random, world::until_final};
 
 fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
@@ -79,7 +75,7 @@ fn what_does_not_wait_cannot_be_continued() {
         init.prepare_inits[1].report_share.encrypted_input_share.payload = &damaged;
         let (id, begin) = (job.id, init.encode().expect("small"));
         let answer = world.put_body(&id, &begin);
-        let first = verdicts(answer.ok("application/dap-aggregation-job-resp"));
+        let first = world.verdicts(world.job_resp(&answer));
         let errors: Vec<_> = first.iter().map(|(_, error)| *error).collect();
         assert_eq!(errors, [None, Some(HpkeDecryptError), None, None]);
         // The leader's continuation, as if it had not been refused.
@@ -129,7 +125,7 @@ fn a_report_that_is_left_out_is_dropped_for_good() {
         let some = with(&job.body, 1, &[1, 3, 4]);
         let answer = world.post_body(&job.id, &some);
         let kept: Vec<_> = [1, 3, 4].map(|n| (waiting[n], None)).to_vec();
-        assert_eq!(verdicts(answer.ok("application/dap-aggregation-job-resp")), kept);
+        assert_eq!(world.verdicts(world.job_resp(&answer)), kept);
         assert_eq!(world.post_body(&job.id, &some).body, answer.body);
         for (step, which, kind) in [
             (1, &[0, 2][..], "stepMismatch"),
@@ -147,7 +143,7 @@ fn a_report_that_is_left_out_is_dropped_for_good() {
         let mut checksum = daphne_core::batch::Checksum::default();
         waiting.iter().for_each(|id| checksum.add(id));
         let param = world.agg_param.as_ref().expect("prefixes").encode();
-        let request = e2e::world::share_request_for(&param, batch, 5, checksum);
+        let request = world.share_request_for(&param, batch, 5, checksum);
         world.post_share(&request).ok("application/dap-aggregate-share");
     }
 }

@@ -14,7 +14,7 @@ use daphne_core::{
     vdaf::Measurement,
     wire::v09,
 };
-use e2e::{Books, Server, World, server::random, world::verdicts};
+use e2e::{Books, Server, World, server::random};
 
 fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
@@ -153,7 +153,7 @@ fn a_job_sent_again_is_answered_byte_for_byte() {
         let job = world.job(part, &reports);
         let (id, body) = (job.id, job.body.clone());
         let first = world.put(&job);
-        assert_eq!(verdicts(&first.body)[0].1, Some(ReportReplayed));
+        assert_eq!(world.verdicts(&first.body)[0].1, Some(ReportReplayed));
         world.finish(job, &first, &mut books);
         let again = |when: &str| assert_eq!(world.put_body(&id, &body).body, first.body, "{when}");
         again("at once");

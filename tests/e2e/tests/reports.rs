@@ -18,7 +18,7 @@ use e2e::{
     forge::{Forged, TIMED, assert_counts, forge, forge_shares, job_body, refuses_only},
     now,
     server::random,
-    world::{keypair, verdicts},
+    world::keypair,
 };
 
 fn server() -> &'static Server {
@@ -49,8 +49,9 @@ fn an_honest_forgery_is_accepted() {
     let world = world();
     let reports = [1, 2, 3].map(|n| forge(&world, n, world.time(0), |_| ()));
     let ids = reports.each_ref().map(|r| r.id);
-    let answer = world.put_body(&AggregationJobId::new(random()), &job_body(TIMED, &reports));
-    assert!(verdicts(&answer.body).iter().all(|(_, error)| error.is_none()));
+    let answer =
+        world.put_body(&AggregationJobId::new(random()), &job_body(&world, TIMED, &reports));
+    assert!(world.verdicts(&answer.body).iter().all(|(_, error)| error.is_none()));
     assert_counts(&world, &ids);
 }
 
@@ -241,7 +242,7 @@ fn a_recorded_refusal_outlives_its_reason() {
     let (id, body) = (job.id, job.body.clone());
     let first = world.put(&job);
     let early = Some(ReportError::ReportTooEarly);
-    assert!(verdicts(&first.body).iter().all(|(_, error)| *error == early));
+    assert!(world.verdicts(&first.body).iter().all(|(_, error)| *error == early));
     std::thread::sleep(std::time::Duration::from_secs(4));
     assert_eq!(world.put_body(&id, &body).body, first.body, "now it would be accepted");
     let mut books = Books::default();
@@ -314,11 +315,10 @@ fn a_public_share_that_lies_to_the_leader() {
     };
     let reports = [true, false, true].map(report);
     let [first, _, last] = reports.each_ref().map(|r| r.id);
-    let answer = world.put_body(&AggregationJobId::new(random()), &job_body(TIMED, &reports));
-    let errors: Vec<_> = verdicts(answer.ok("application/dap-aggregation-job-resp"))
-        .into_iter()
-        .map(|(_, error)| error)
-        .collect();
+    let answer =
+        world.put_body(&AggregationJobId::new(random()), &job_body(&world, TIMED, &reports));
+    let errors: Vec<_> =
+        world.verdicts(world.job_resp(&answer)).into_iter().map(|(_, error)| error).collect();
     assert_eq!(errors, [None, Some(ReportError::VdafVerifyError), None]);
     assert_counts(&world, &[first, last]);
 }
@@ -332,8 +332,9 @@ fn one_bad_report_among_99_good_ones() {
     let mut reports: Vec<_> = (0..100).map(|n| forge(&world, n, world.time(0), |_| ())).collect();
     reports[57].sealed.payload[3] ^= 4;
     let ids: Vec<_> = reports.iter().map(|r| r.id).collect();
-    let answer = world.put_body(&AggregationJobId::new(random()), &job_body(TIMED, &reports));
-    let verdicts = verdicts(answer.ok("application/dap-aggregation-job-resp"));
+    let answer =
+        world.put_body(&AggregationJobId::new(random()), &job_body(&world, TIMED, &reports));
+    let verdicts = world.verdicts(world.job_resp(&answer));
     assert_eq!(verdicts.len(), 100);
     for (n, ((id, error), expected)) in verdicts.iter().zip(&ids).enumerate() {
         assert_eq!(id.as_bytes(), expected);
@@ -351,7 +352,8 @@ fn a_time_between_the_multiples_of_the_precision_is_rounded_down() {
     let reports = [start, start + 1, start + 3_599, start + 3_600]
         .map(|t| forge(&world, 5, Time::from_seconds(t), |_| ()));
     let ids = reports.each_ref().map(|r| r.id);
-    let answer = world.put_body(&AggregationJobId::new(random()), &job_body(TIMED, &reports));
-    assert!(verdicts(&answer.body).iter().all(|(_, error)| error.is_none()));
+    let answer =
+        world.put_body(&AggregationJobId::new(random()), &job_body(&world, TIMED, &reports));
+    assert!(world.verdicts(&answer.body).iter().all(|(_, error)| error.is_none()));
     assert_counts(&world, &ids[..3]);
 }

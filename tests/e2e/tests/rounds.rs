@@ -11,11 +11,7 @@ use daphne_core::{
     vdaf::{Measurement, VdafConfig},
     wire::v09,
 };
-use e2e::{
-    Books, Server, World,
-    server::random,
-    world::{share_request_for, until_final},
-};
+use e2e::{Books, Server, World, server::random, world::until_final};
 
 fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
@@ -235,7 +231,7 @@ fn a_batch_is_queried_as_often_as_the_task_says_and_with_the_reports_it_had() {
         let task = &world.task_id.clone();
         // Nothing was aggregated for these prefixes.
         world.ask_for(&["01"]);
-        let other = share_request_for(
+        let other = world.share_request_for(
             &world.agg_param.as_ref().expect("prefixes").encode(),
             selector,
             3,
@@ -273,11 +269,11 @@ fn a_parameter_that_is_none_is_refused() {
         init.agg_param = param;
         let body = init.encode().expect("small");
         world.put_body(&job.id, &body).refused("invalidMessage", &world.task_id);
-        let share = share_request_for(param, selector, 1, Default::default());
+        let share = world.share_request_for(param, selector, 1, Default::default());
         world.post_share(&share).refused("invalidMessage", &world.task_id);
     }
     let answer = world.put(&job);
-    let answer = v09::AggregationJobResp::decode(answer.ok("application/dap-aggregation-job-resp"));
+    let answer = v09::AggregationJobResp::decode(world.job_resp(&answer));
     let answers: Vec<daphne_core::message::VerifyResp> = answer.expect("an answer").into();
     assert!(matches!(answers[0].result, VerifyRespResult::Continue(_)), "the id is still free");
 }
