@@ -596,41 +596,53 @@ impl World {
     /// Sends an aggregate-share request once.
     pub fn post_share(&self, body: &[u8]) -> Answer {
         let media_type = self.media_type(Message::AggregateShareRequest);
-        self.ask("POST", &self.shares_path(), media_type, Some(body))
+        let answer = self.ask("POST", &self.shares_path(), media_type, Some(body));
+        if self.spec.version == DapVersion::V18 && answer.status == 200 {
+            let location = answer.header("location").rsplit_once('/').expect("a path");
+            assert!(location.0 == self.shares_path() && !location.1.is_empty(), "{location:?}");
+        }
+        answer
     }
 
     /// Opens the helper's share and adds the leader's.
     #[track_caller]
     pub fn result(&self, batch: BatchSelector, books: &Books, answer: &Answer) -> AggregateResult {
-        let body = self.share(answer);
-        let held = books.within(&batch, &self.leader);
-        let share = HpkeCiphertext::decode(body).expect("a ciphertext");
+        let share = HpkeCiphertext::decode(self.share(answer)).expect("a ciphertext");
         let binding = self.wire().share_binding(&books.agg_param, &batch).expect("a batch");
         let helper_share = self
             .collector_task()
             .open_share(&self.collector_keys, Role::Helper, &binding, share)
             .expect("the helper's share opens");
-        collector::unshard(
-            &self.leader.vdaf,
-            &self.agg_param(),
-            &held.share,
-            &helper_share,
-            held.report_count,
-        )
-        .expect("the shares add up")
+        self.sum_of(batch, books, &helper_share)
+    }
+
+    /// What the helper's share of a batch and the leader's add up to.
+    #[track_caller]
+    pub fn sum_of(
+        &self,
+        batch: BatchSelector,
+        books: &Books,
+        helper_share: &[u8],
+    ) -> AggregateResult {
+        let held = books.within(&batch, &self.leader);
+        let (vdaf, agg_param) = (&self.leader.vdaf, self.agg_param());
+        collector::unshard(vdaf, &agg_param, &held.share, helper_share, held.report_count)
+            .expect("the shares add up")
+    }
+
+    /// What the measurements of a batch add up to.
+    #[track_caller]
+    pub fn truth_of(&self, batch: BatchSelector, books: &Books) -> AggregateResult {
+        let held = books.within(&batch, &self.leader);
+        assert_eq!(held.measurements.len() as u64, held.report_count);
+        let measurements = held.measurements.iter();
+        self.leader.vdaf.truth(&self.agg_param(), measurements).expect("measurements")
     }
 
     /// Asserts that an answer to the right request holds the truth.
     #[track_caller]
     pub fn assert_true(&self, batch: BatchSelector, books: &Books, answer: &Answer) {
-        let held = books.within(&batch, &self.leader);
-        assert_eq!(held.measurements.len() as u64, held.report_count);
-        let truth = self
-            .leader
-            .vdaf
-            .truth(&self.agg_param(), held.measurements.iter())
-            .expect("measurements");
-        assert_eq!(self.result(batch, books, answer), truth);
+        assert_eq!(self.result(batch, books, answer), self.truth_of(batch, books));
     }
 
     /// Collects a batch: the share comes at once, holds the truth, and comes again byte for byte.

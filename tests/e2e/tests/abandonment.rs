@@ -15,11 +15,7 @@ use daphne_core::{
         PartialBatchSelector::{self, LeaderSelected as Batch},
     },
 };
-use e2e::{
-    Books, Server, World,
-    server::random,
-    world::{self, until_final},
-};
+use e2e::{Books, Server, World, server::random, world::until_final};
 
 fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();

@@ -25,7 +25,6 @@ use e2e::{
     now,
     peer::{HELPER_URL, ask, ask_all, assert_counts, header},
     server::random,
-    world::{share_request, verdicts},
 };
 
 const TIMED: PartialBatchSelector = PartialBatchSelector::TimeInterval;
