@@ -16,7 +16,7 @@ use daphne_core::{
     hpke::HpkeConfigList,
     ids::ReportId,
     time::Time,
-    upload::client::{ClientTask, ReportRandomness},
+    upload::client::{ClientTask, ReportExtensions, ReportRandomness},
     vdaf::{Measurement, VdafConfig},
     wire::v09,
 };

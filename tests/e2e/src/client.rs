@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use daphne_core::ids::TaskId;
+use daphne_core::{ids::TaskId, version::DapVersion};
 use serde_json::Value;
 use ureq::{
     Agent, SendBody,
@@ -40,7 +40,23 @@ const REGISTERED: &[&str] = &[
     "invalidTask",
 ];
 
-/// Titles of DAP-09's problem documents as Janus writes them; tools match on them.
+/// DAP-18's types of problems, DAP-18 §3.6, and taskprov's.
+const REGISTERED_V18: &[&str] = &[
+    "invalidMessage",
+    "unrecognizedTask",
+    "unrecognizedAggregationJob",
+    "batchInvalid",
+    "invalidBatchSize",
+    "invalidAggregationParameter",
+    "batchMismatch",
+    "stepMismatch",
+    "batchOverlap",
+    "unsupportedExtension",
+    "invalidExtension",
+    "invalidTask",
+];
+
+/// Titles of problem documents, those of DAP-09 as Janus writes them; tools match on them.
 const TITLES: &[(&str, &str)] = &[
     (
         "invalidMessage",
@@ -61,6 +77,9 @@ const TITLES: &[(&str, &str)] = &[
     ("unauthorizedRequest", "The request's authorization is not valid."),
     ("stepMismatch", "The leader and helper are not on the same step of VDAF preparation."),
     ("batchOverlap", "The queried batch overlaps with a previously queried batch."),
+    ("invalidAggregationParameter", "The aggregation parameter is not valid for the task's VDAF."),
+    ("unsupportedExtension", "An extension is not supported."),
+    ("invalidExtension", "The extensions are out of order or repeated."),
     ("invalidTask", "Aggregator has opted out of the indicated task."),
 ];
 
@@ -156,7 +175,7 @@ impl Client {
         let status = response.status().as_u16();
         let answer = Answer { status, headers: response.headers().clone(), body };
         heard::answer(path, &answer);
-        Ok(answer.checked())
+        Ok(answer.checked(path))
     }
 
     /// Sends a request that must be answered.
@@ -195,14 +214,15 @@ impl Answer {
     }
 
     /// What holds for every answer of ours: a problem document comes with an error status, says so itself, and uses DAP's
-    /// namespace only for registered types. DAP-09 §3.2.
-    fn checked(self) -> Self {
+    /// namespace only for types that the version of its path registers. DAP-09 §3.2, DAP-18 §3.6.
+    fn checked(self, path: &str) -> Self {
         if self.header("content-type") == "application/problem+json" && !self.body.is_empty() {
             assert!((400..600).contains(&self.status), "{}: {}", self.status, self.text());
             let document = self.json();
             assert_eq!(document["status"], self.status);
             let token = self.problem_token();
-            let is_registered = REGISTERED.contains(&token.as_str());
+            let registered = if path.starts_with("/v18/") { REGISTERED_V18 } else { REGISTERED };
+            let is_registered = registered.contains(&token.as_str());
             assert!(is_registered || document["type"] == "about:blank", "{document}");
         }
         self
@@ -237,9 +257,21 @@ impl Answer {
         let status = if token == "unauthorizedRequest" { 403 } else { 400 };
         let document = self.problem(status);
         assert_eq!(document["type"], format!("{URN}{token}"), "{document}");
-        let (_, title) = TITLES.iter().find(|(t, _)| *t == token).expect("a type of DAP-09");
+        let (_, title) = TITLES.iter().find(|(t, _)| *t == token).expect("a type of DAP");
         assert_eq!(document["title"], *title);
         assert_eq!(document["taskid"], task.to_string());
+    }
+
+    /// Asserts the refusal of whoever is not the task's leader, in full.
+    #[track_caller]
+    pub fn refused_to_strangers(&self, version: DapVersion, task: &TaskId) {
+        match version {
+            DapVersion::V09 => self.refused("unauthorizedRequest", task),
+            DapVersion::V18 => {
+                self.refused_without_type(403);
+                assert_eq!(self.json()["taskid"], task.to_string());
+            }
+        }
     }
 
     /// Asserts a refusal for which DAP has no type.

@@ -14,7 +14,16 @@ pub mod remote;
 pub mod server;
 pub mod world;
 
+use daphne_core::{
+    batch::BatchMode::{self, LeaderSelected, TimeInterval},
+    version::DapVersion::{self, V09, V18},
+};
+
 pub use client::{Answer, Client, JOB_CONTINUE, JOB_INIT, SHARE_REQ};
 pub use peer::Peer;
 pub use server::Server;
 pub use world::{Books, ContinuedJob, Job, World, now};
+
+/// Every kind of task that most rules are the same for: each version with each batch mode.
+pub const KINDS: [(DapVersion, BatchMode); 4] =
+    [(V09, TimeInterval), (V09, LeaderSelected), (V18, TimeInterval), (V18, LeaderSelected)];

@@ -16,7 +16,7 @@ use daphne_core::{
 use crate::{
     client::{Answer, Client, JOB_CONTINUE, JOB_INIT, SHARE_REQ},
     server::{Server, random, random_token},
-    world::{World, keypair, now, share_request},
+    world::{World, keypair, now},
 };
 
 /// What tasks name as the helper.
@@ -176,6 +176,6 @@ pub fn header(world: &World) -> String {
 pub fn assert_counts(world: &World, ids: &[[u8; 16]]) {
     let mut checksum = Checksum::default();
     ids.iter().for_each(|id| checksum.add(&ReportId::new(*id)));
-    let request = share_request(world.interval(0, 1), ids.len() as u64, checksum);
-    world.post_share(&request).ok("application/dap-aggregate-share");
+    let request = world.share_request_of(world.interval(0, 1), ids.len() as u64, checksum);
+    world.share(&world.post_share(&request));
 }

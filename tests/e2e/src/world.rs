@@ -7,25 +7,30 @@ use std::{
 };
 
 use daphne_core::{
+    aggregate::commit::job_of_content,
     aggregate::leader::{LeaderContinuation, LeaderJob, LeaderOutcome, LeaderStep, LeaderTask},
     b64,
     batch::{BatchBucket, BatchMode, BucketRange, Checksum},
-    collect::collector,
+    collect::collector::{self, CollectorTask},
+    configuration::{self, Agreement},
     error::ReportError,
     hpke::{HpkeKem, HpkeKeypair, Role},
     ids::{AggregationJobId, BatchId, HpkeConfigId, ReportId, TaskId},
-    message::{self, BatchSelector, HpkeCiphertext, PartialBatchSelector, VerifyRespResult},
+    message::{
+        self, AggregateShareRequest, BatchSelector, HpkeCiphertext, PartialBatchSelector,
+        VerifyRespResult,
+    },
     task::{TaskRole, TaskSpec},
     taskprov,
-    time::{Duration, Time},
-    upload::client::{ClientTask, ReportRandomness},
-    vdaf::{AggregateResult, AggregationParam, Measurement, VdafConfig, share},
-    version::DapVersion,
-    wire::v09,
+    time::{Duration, Interval, Time},
+    upload::client::{ClientTask, ReportExtensions, ReportRandomness},
+    vdaf::{AggregateResult, AggregationParam, Measurement, Vdaf, VdafConfig, share},
+    version::{DapVersion, Message},
+    wire::{Wire, v09},
 };
 
 use crate::{
-    client::{Answer, Client, JOB_CONTINUE, JOB_INIT, SHARE_REQ},
+    client::{Answer, Client},
     heard,
     server::{Server, random, random_token},
 };
@@ -39,6 +44,25 @@ pub fn now() -> u64 {
 pub fn keypair(id: u8) -> HpkeKeypair {
     HpkeKeypair::derive(HpkeConfigId(id), HpkeKem::X25519HkdfSha256, &random::<32>())
         .expect("enough randomness")
+}
+
+/// What tasks name as the leader.
+pub const LEADER_URL: &str = "https://leader.example/dap/";
+/// What tasks name as the helper.
+pub const HELPER_URL: &str = "https://helper.example/v18/";
+
+/// Gives a task the configuration that its other parameters ask for, if its version has such a thing. Reports must be made
+/// in `interval`.
+pub fn configure(spec: &mut TaskSpec, interval: Option<Interval>) {
+    if spec.version.has_configuration() {
+        let agreement = Agreement {
+            task_info: &random::<16>(),
+            leader_url: LEADER_URL,
+            helper_url: HELPER_URL,
+            task_interval: interval,
+        };
+        spec.task_configuration = configuration::encode(spec, &agreement).expect("a configuration");
+    }
 }
 
 /// A task and its parties.
@@ -105,19 +129,29 @@ pub struct Books {
 }
 
 impl World {
-    /// A task on `server`: sums of 8-bit integers, batches of two, buckets of an hour, or what `change` makes of it.
+    /// A DAP-09 task on `server`: sums of 8-bit integers, batches of two, buckets of an hour, or what `change` makes of it.
     pub fn new(server: &Server, mode: BatchMode, change: impl FnOnce(&mut TaskSpec)) -> Self {
+        Self::new_in(server, DapVersion::V09, mode, change)
+    }
+
+    /// As [`World::new`], of any version. What `change` leaves empty of verify key and configuration is made.
+    pub fn new_in(
+        server: &Server,
+        version: DapVersion,
+        mode: BatchMode,
+        change: impl FnOnce(&mut TaskSpec),
+    ) -> Self {
         let token = random_token();
         let collector_keys = keypair(2);
         let mut spec = TaskSpec {
             task_id: Some(TaskId::new(random())),
-            version: DapVersion::V09,
+            version,
             role: TaskRole::Helper,
             task_configuration: Vec::new(),
             batch_mode: mode,
             max_batch_size: None,
             vdaf: VdafConfig::Prio3Sum { max_measurement: 255 },
-            verify_key: random::<16>().to_vec(),
+            verify_key: Vec::new(),
             leader_token: Some(token.clone()),
             leader_token_hash: None,
             collector_hpke_config: collector_keys.config().clone(),
@@ -131,6 +165,13 @@ impl World {
             buckets_per_group: None,
         };
         change(&mut spec);
+        if spec.verify_key.is_empty() {
+            let vdaf = Vdaf::new(version.vdaf_draft(), spec.vdaf).expect("a VDAF that we run");
+            spec.verify_key = random::<32>()[..vdaf.verify_key_len()].to_vec();
+        }
+        if spec.task_configuration.is_empty() {
+            configure(&mut spec, None);
+        }
         server.admin().create_task(&spec).expect("the task can be created");
         Self::of(server, spec, token, collector_keys)
     }
@@ -232,9 +273,17 @@ impl World {
         self.measured.lock().expect("no test panicked here").insert(id, measurement);
     }
 
+    /// A number as the task's VDAF measures it: by itself, or as a vector of one.
+    pub fn measurement(&self, number: u64) -> Measurement {
+        match self.spec.vdaf {
+            VdafConfig::Prio3SumVec { .. } => Measurement::SumVec(vec![number]),
+            _ => Measurement::Sum(number),
+        }
+    }
+
     /// Reports of sums, one for each number.
     pub fn sums(&self, numbers: &[u64], time: Time) -> Vec<Vec<u8>> {
-        numbers.iter().map(|n| self.report(Measurement::Sum(*n), time)).collect()
+        numbers.iter().map(|n| self.report(self.measurement(*n), time)).collect()
     }
 
     /// A job of reports by time.
@@ -258,7 +307,7 @@ impl World {
         self.agg_param = Some(self.leader.vdaf.prefixes(&prefixes).expect("prefixes"));
     }
 
-    /// A job with a new id.
+    /// A job that was not sent yet.
     pub fn job(&self, batch: PartialBatchSelector, reports: &[Vec<u8>]) -> Job {
         let reports: Vec<message::Report<'_>> =
             reports.iter().map(|r| self.wire().report(r).expect("a report")).collect();
@@ -268,17 +317,63 @@ impl World {
             .expect("a small job");
         assert_eq!(refused, []);
         let leader = job.expect("at least one report");
-        Job { id: AggregationJobId::new(random()), body: leader.request().to_vec(), leader }
+        let body = leader.request().to_vec();
+        Job { id: self.job_id(&body), body, leader }
+    }
+
+    /// The id that a job of this body is going to have: any in DAP-09, where the leader chooses. That the helper chooses
+    /// this one in DAP-18 is checked against what it says when the job is created.
+    pub fn job_id(&self, body: &[u8]) -> AggregationJobId {
+        match self.spec.version {
+            DapVersion::V09 => AggregationJobId::new(random()),
+            DapVersion::V18 => job_of_content(&self.task_id, body),
+        }
+    }
+
+    /// The path of something of the task's.
+    pub fn path(&self, below: &str) -> String {
+        format!("/{}/tasks/{}/{below}", self.spec.version.path_prefix(), self.task_id)
     }
 
     /// The path of a job.
     pub fn job_path(&self, id: &AggregationJobId) -> String {
-        format!("/v09/tasks/{}/aggregation_jobs/{id}", self.task_id)
+        self.path(&format!("aggregation_jobs/{id}"))
     }
 
     /// The path of aggregate shares.
     pub fn shares_path(&self) -> String {
-        format!("/v09/tasks/{}/aggregate_shares", self.task_id)
+        self.path("aggregate_shares")
+    }
+
+    /// Method and path with which the job of an id is created.
+    pub fn creation(&self, id: &AggregationJobId) -> (&'static str, String) {
+        match self.spec.version {
+            DapVersion::V09 => ("PUT", self.job_path(id)),
+            DapVersion::V18 => ("POST", self.path("aggregation_jobs")),
+        }
+    }
+
+    /// A message's media type.
+    pub fn media_type(&self, message: Message) -> &'static str {
+        self.spec.version.media_type(message).expect("a message of the version")
+    }
+
+    /// What an answer holds, which is a 200 with such a message.
+    #[track_caller]
+    pub fn message<'a>(&self, message: Message, answer: &'a Answer) -> &'a [u8] {
+        answer.ok(self.media_type(message))
+    }
+
+    /// What a job is answered with, which is a success.
+    #[track_caller]
+    pub fn job_resp<'a>(&self, answer: &'a Answer) -> &'a [u8] {
+        self.message(Message::AggregationJobResponse, answer)
+    }
+
+    /// What a request for an aggregate share is answered with, which is a success.
+    #[track_caller]
+    pub fn share<'a>(&self, answer: &'a Answer) -> &'a [u8] {
+        self.message(Message::AggregateShare, answer)
     }
 
     /// Asks as the leader.
@@ -308,9 +403,22 @@ impl World {
             .unwrap_or_else(|e| panic!("{method} {path} was not answered: {e}"))
     }
 
-    /// Sends a job's body under an id.
+    /// Sends a job's body, under an id if the leader chooses it; else the helper says where the job is.
+    #[track_caller]
     pub fn put_body(&self, id: &AggregationJobId, body: &[u8]) -> Answer {
-        self.ask("PUT", &self.job_path(id), JOB_INIT, Some(body))
+        let (method, path) = self.creation(id);
+        let media_type = self.media_type(Message::AggregationJobInit);
+        let answer = self.ask(method, &path, media_type, Some(body));
+        if self.spec.version == DapVersion::V18 && answer.status == 200 {
+            assert_eq!(answer.header("location"), self.job_path(&self.job_id(body)));
+        }
+        answer
+    }
+
+    /// As [`World::put_body`], as a job of its own.
+    #[track_caller]
+    pub fn create(&self, body: &[u8]) -> Answer {
+        self.put_body(&self.job_id(body), body)
     }
 
     /// Sends a job once.
@@ -320,7 +428,8 @@ impl World {
 
     /// Sends a continuation's body for a job.
     pub fn post_body(&self, id: &AggregationJobId, body: &[u8]) -> Answer {
-        self.ask("POST", &self.job_path(id), JOB_CONTINUE, Some(body))
+        let media_type = self.media_type(Message::AggregationJobContinue);
+        self.ask("POST", &self.job_path(id), media_type, Some(body))
     }
 
     /// Sends a continuation once.
@@ -331,7 +440,7 @@ impl World {
     /// The leader's continuation of a job of several rounds, after the helper's first answer. It reports none as refused.
     #[track_caller]
     pub fn proceed(&self, job: Job, answer: &Answer) -> ContinuedJob {
-        let body = answer.ok("application/dap-aggregation-job-resp");
+        let body = self.job_resp(answer);
         match self.leader.proceed(job.leader, body).expect("a proper answer") {
             LeaderStep::Continued(leader) => ContinuedJob {
                 id: job.id,
@@ -351,7 +460,7 @@ impl World {
         answer: &Answer,
         books: &mut Books,
     ) -> Vec<(ReportId, ReportError)> {
-        let body = answer.ok("application/dap-aggregation-job-resp");
+        let body = self.job_resp(answer);
         let outcome = self.leader.finish_continued(job.leader, body).expect("a proper answer");
         self.enter(&job.begun_with, body, outcome, books)
     }
@@ -369,7 +478,7 @@ impl World {
         answer: &Answer,
         books: &mut Books,
     ) -> Vec<(ReportId, ReportError)> {
-        let body = answer.ok("application/dap-aggregation-job-resp");
+        let body = self.job_resp(answer);
         let outcome = self.leader.finish_job(job.leader, body).expect("a proper answer");
         self.enter(&job.body, body, outcome, books)
     }
@@ -383,7 +492,8 @@ impl World {
         books: &mut Books,
     ) -> Vec<(ReportId, ReportError)> {
         books.agg_param = self.agg_param().encode();
-        let accepted: Vec<ReportId> = verdicts(answer)
+        let accepted: Vec<ReportId> = self
+            .verdicts(answer)
             .into_iter()
             .filter(|(_, verdict)| verdict.is_none())
             .map(|(id, _)| id)
@@ -406,18 +516,26 @@ impl World {
     }
 
     fn bucket_in(&self, body: &[u8], id: &ReportId) -> BatchBucket {
-        let init = v09::AggregationJobInitReq::decode(body).expect("our own request");
-        let report = init
-            .prepare_inits
-            .iter()
-            .find(|p| p.report_share.report_metadata.report_id == *id)
-            .expect("a report of the job");
-        match init.part_batch_selector {
-            v09::PartialBatchSelector::TimeInterval => BatchBucket::Window(
-                report.report_share.report_metadata.time.round_down(self.spec.time_precision),
-            ),
-            v09::PartialBatchSelector::FixedSize(batch) => BatchBucket::Batch(batch),
+        let init = self.wire().aggregation_job_init(body).expect("our own request");
+        let metadata = init.verify_inits.iter().map(|v| v.report_share.metadata);
+        let report =
+            metadata.into_iter().find(|m| m.report_id == *id).expect("a report of the job");
+        match init.batch {
+            PartialBatchSelector::TimeInterval => {
+                BatchBucket::Window(report.time.round_down(self.spec.time_precision))
+            }
+            PartialBatchSelector::LeaderSelected(batch) => BatchBucket::Batch(batch),
         }
+    }
+
+    /// What an encoded answer says about each report; `None` for accepted.
+    pub fn verdicts(&self, answer: &[u8]) -> Vec<(ReportId, Option<ReportError>)> {
+        let answer = self.wire().aggregation_job_resp(answer).expect("an answer");
+        let verdict = |result| match result {
+            VerifyRespResult::Reject(error) => Some(error),
+            VerifyRespResult::Continue(_) | VerifyRespResult::Finish => None,
+        };
+        answer.into_iter().map(|resp| (resp.report_id, verdict(resp.result))).collect()
     }
 
     /// Sends a job and ends it.
@@ -441,46 +559,90 @@ impl World {
     /// The request for the share of what the books hold in a batch.
     pub fn share_request(&self, batch: BatchSelector, books: &Books) -> Vec<u8> {
         let held = books.within(&batch, &self.leader);
-        share_request_for(&books.agg_param, batch, held.report_count, held.checksum)
+        self.share_request_for(&books.agg_param, batch, held.report_count, held.checksum)
+    }
+
+    /// A request for the share of a batch, with any count and checksum.
+    pub fn share_request_of(
+        &self,
+        batch: BatchSelector,
+        count: u64,
+        checksum: Checksum,
+    ) -> Vec<u8> {
+        self.share_request_for(&[], batch, count, checksum)
+    }
+
+    /// The same, with an aggregation parameter.
+    pub fn share_request_for(
+        &self,
+        agg_param: &[u8],
+        batch: BatchSelector,
+        report_count: u64,
+        checksum: Checksum,
+    ) -> Vec<u8> {
+        let share_binding = self.wire().share_binding(agg_param, &batch).expect("a binding");
+        self.wire()
+            .encode_aggregate_share_request(&AggregateShareRequest {
+                batch_selector: batch,
+                collected: batch,
+                agg_param,
+                report_count,
+                checksum: *checksum.as_bytes(),
+                share_binding: share_binding.into(),
+            })
+            .expect("a request")
     }
 
     /// Sends an aggregate-share request once.
     pub fn post_share(&self, body: &[u8]) -> Answer {
-        self.ask("POST", &self.shares_path(), SHARE_REQ, Some(body))
+        let media_type = self.media_type(Message::AggregateShareRequest);
+        let answer = self.ask("POST", &self.shares_path(), media_type, Some(body));
+        if self.spec.version == DapVersion::V18 && answer.status == 200 {
+            let location = answer.header("location").rsplit_once('/').expect("a path");
+            assert!(location.0 == self.shares_path() && !location.1.is_empty(), "{location:?}");
+        }
+        answer
     }
 
     /// Opens the helper's share and adds the leader's.
     #[track_caller]
     pub fn result(&self, batch: BatchSelector, books: &Books, answer: &Answer) -> AggregateResult {
-        let body = answer.ok("application/dap-aggregate-share");
-        let held = books.within(&batch, &self.leader);
-        let share = HpkeCiphertext::decode(body).expect("a ciphertext");
+        let share = HpkeCiphertext::decode(self.share(answer)).expect("a ciphertext");
         let binding = self.wire().share_binding(&books.agg_param, &batch).expect("a batch");
         let helper_share = self
             .collector_task()
             .open_share(&self.collector_keys, Role::Helper, &binding, share)
             .expect("the helper's share opens");
-        collector::unshard(
-            &self.leader.vdaf,
-            &self.agg_param(),
-            &held.share,
-            &helper_share,
-            held.report_count,
-        )
-        .expect("the shares add up")
+        self.sum_of(batch, books, &helper_share)
+    }
+
+    /// What the helper's share of a batch and the leader's add up to.
+    #[track_caller]
+    pub fn sum_of(
+        &self,
+        batch: BatchSelector,
+        books: &Books,
+        helper_share: &[u8],
+    ) -> AggregateResult {
+        let held = books.within(&batch, &self.leader);
+        let (vdaf, agg_param) = (&self.leader.vdaf, self.agg_param());
+        collector::unshard(vdaf, &agg_param, &held.share, helper_share, held.report_count)
+            .expect("the shares add up")
+    }
+
+    /// What the measurements of a batch add up to.
+    #[track_caller]
+    pub fn truth_of(&self, batch: BatchSelector, books: &Books) -> AggregateResult {
+        let held = books.within(&batch, &self.leader);
+        assert_eq!(held.measurements.len() as u64, held.report_count);
+        let measurements = held.measurements.iter();
+        self.leader.vdaf.truth(&self.agg_param(), measurements).expect("measurements")
     }
 
     /// Asserts that an answer to the right request holds the truth.
     #[track_caller]
     pub fn assert_true(&self, batch: BatchSelector, books: &Books, answer: &Answer) {
-        let held = books.within(&batch, &self.leader);
-        assert_eq!(held.measurements.len() as u64, held.report_count);
-        let truth = self
-            .leader
-            .vdaf
-            .truth(&self.agg_param(), held.measurements.iter())
-            .expect("measurements");
-        assert_eq!(self.result(batch, books, answer), truth);
+        assert_eq!(self.result(batch, books, answer), self.truth_of(batch, books));
     }
 
     /// Collects a batch: the share comes at once, holds the truth, and comes again byte for byte.
@@ -543,46 +705,6 @@ impl Books {
         let held = self.within(batch, &world.leader);
         (held.report_count, held.checksum)
     }
-}
-
-/// The encoding of a batch selector.
-pub fn encode_selector(batch: BatchSelector) -> Vec<u8> {
-    v09::BatchSelector::from(batch).encode().expect("a selector")
-}
-
-/// An encoded aggregate-share request.
-pub fn share_request(batch: BatchSelector, report_count: u64, checksum: Checksum) -> Vec<u8> {
-    share_request_for(&[], batch, report_count, checksum)
-}
-
-/// The same, with an aggregation parameter.
-pub fn share_request_for(
-    agg_param: &[u8],
-    batch: BatchSelector,
-    report_count: u64,
-    checksum: Checksum,
-) -> Vec<u8> {
-    v09::AggregateShareReq {
-        batch_selector: batch.into(),
-        batch_selector_encoded: &encode_selector(batch),
-        agg_param,
-        report_count,
-        checksum: *checksum.as_bytes(),
-    }
-    .encode()
-    .expect("a request")
-}
-
-/// What an encoded answer says about each report; `None` for accepted.
-pub fn verdicts(answer: &[u8]) -> Vec<(ReportId, Option<ReportError>)> {
-    let answer = v09::AggregationJobResp::decode(answer).expect("an answer");
-    Vec::<message::VerifyResp>::from(answer)
-        .into_iter()
-        .map(|resp| match resp.result {
-            VerifyRespResult::Reject(error) => (resp.report_id, Some(error)),
-            VerifyRespResult::Continue(_) | VerifyRespResult::Finish => (resp.report_id, None),
-        })
-        .collect()
 }
 
 /// Repeats what may fail for a moment, until it no longer does.

@@ -14,30 +14,29 @@ use daphne_core::{
         BatchSelector,
         PartialBatchSelector::{self, LeaderSelected as Batch},
     },
+    version::DapVersion::{self, V09, V18},
 };
-use e2e::{
-    Books, Server, World,
-    server::random,
-    world::{self, until_final},
-};
+use e2e::{Books, Server, World, server::random, world::until_final};
 
 fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
     SERVER.get_or_init(Server::start)
 }
 
-/// Where reports are kept: mode, shards, buckets in a group.
-const SHAPES: [(BatchMode, u16, Option<u32>); 4] = [
-    (LeaderSelected, 1, None),
-    (LeaderSelected, 3, None),
-    (TimeInterval, 2, Some(0)),
-    (TimeInterval, 3, Some(1)),
+/// Where reports are kept: version, mode, shards, buckets in a group.
+const SHAPES: [(DapVersion, BatchMode, u16, Option<u32>); 6] = [
+    (V09, LeaderSelected, 1, None),
+    (V09, LeaderSelected, 3, None),
+    (V09, TimeInterval, 2, Some(0)),
+    (V09, TimeInterval, 3, Some(1)),
+    (V18, LeaderSelected, 3, None),
+    (V18, TimeInterval, 3, Some(1)),
 ];
 
 fn worlds() -> impl Iterator<Item = World> {
-    SHAPES.into_iter().map(|(mode, shards, group)| {
-        println!("{mode:?}, {shards} shards, groups of {group:?}");
-        World::new(server(), mode, |spec| {
+    SHAPES.into_iter().map(|(version, mode, shards, group)| {
+        println!("{version:?} {mode:?}, {shards} shards, groups of {group:?}");
+        World::new_in(server(), version, mode, |spec| {
             spec.shards = shards;
             spec.buckets_per_group = group;
         })
@@ -166,7 +165,7 @@ fn a_leader_that_claims_a_job_and_its_successor_is_refused() {
         assert_eq!(world.finish(second, &verdict, &mut right), []);
         // Both: twice the count, and a checksum that cancels out.
         let (count, _) = both.count(&batch, &world);
-        let claim = world::share_request(batch, 2 * count, Checksum::default());
+        let claim = world.share_request_of(batch, 2 * count, Checksum::default());
         let refused = until_final(|| world.post_share(&claim));
         refused.refused("batchMismatch", &world.task_id);
         world.collect(batch, &right);

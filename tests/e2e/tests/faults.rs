@@ -154,7 +154,7 @@ fn a_job_that_meets_a_dead_collection_is_counted() {
     assert_eq!(world.finish(job, &answer, &mut books), []);
     let (count, checksum) = books.count(&place.batch, &world);
     assert_eq!(count, 12);
-    let wrong = e2e::world::share_request(place.batch, count - 1, checksum);
+    let wrong = world.share_request_of(place.batch, count - 1, checksum);
     world.post_share(&wrong).refused("batchMismatch", &world.task_id);
     assert_collected(&world, &place, &books, None);
 }

@@ -5,16 +5,19 @@ use std::{sync::OnceLock, time::Duration as Wait};
 use daphne_core::{
     batch::BatchMode::{LeaderSelected, TimeInterval},
     error::ReportError,
-    ids::{AggregationJobId, BatchId, HpkeConfigId, TaskId},
+    ids::{BatchId, HpkeConfigId, TaskId},
     message::{BatchSelector, PartialBatchSelector},
     time::{Duration, Time},
+    version::DapVersion::{self, V09, V18},
 };
 use e2e::{
     Server, World,
-    forge::{Draft, Forged, TIMED, assert_counts, assert_counts_in, forge, job_body, refuses_only},
+    forge::{
+        Draft, Forged, TIMED, assert_counts, assert_counts_in, forge, job_body, refuses_only,
+        unknown_key,
+    },
     now,
     server::random,
-    world::verdicts,
 };
 
 fn server() -> &'static Server {
@@ -22,8 +25,8 @@ fn server() -> &'static Server {
     SERVER.get_or_init(Server::start)
 }
 
-fn world() -> World {
-    World::new(server(), TimeInterval, |_| {})
+fn world(version: DapVersion) -> World {
+    World::new_in(server(), version, TimeInterval, |_| {})
 }
 
 /// What a client does to its report.
@@ -35,8 +38,8 @@ fn errors(
     batch: PartialBatchSelector,
     reports: &[Forged],
 ) -> Vec<Option<ReportError>> {
-    let answer = world.put_body(&AggregationJobId::new(random()), &job_body(batch, reports));
-    let verdicts = verdicts(answer.ok("application/dap-aggregation-job-resp"));
+    let answer = world.create(&job_body(world, batch, reports));
+    let verdicts = world.verdicts(world.job_resp(&answer));
     verdicts.into_iter().map(|(_, error)| error).collect()
 }
 
@@ -58,10 +61,11 @@ fn within_one_second(mut attempt: impl FnMut(u64)) {
 #[test]
 fn a_second_decides_whether_a_report_is_too_early() {
     // The default tolerance, and none.
-    for tolerance in [300, 0] {
+    for (version, tolerance) in [(V09, 300), (V09, 0), (V18, 300), (V18, 0)] {
         let mut last = None;
         within_one_second(|now| {
-            let world = World::new(server(), LeaderSelected, |spec| {
+            let world = World::new_in(server(), version, LeaderSelected, |spec| {
+                spec.time_precision = Duration::from_seconds(1);
                 spec.tolerable_clock_skew = Duration::from_seconds(tolerance);
             });
             let reports = [0, 1, 0, 1]
@@ -94,6 +98,10 @@ fn the_last_second_of_a_task_is_part_of_it() {
 /// The order is that of the code: key, decryption, decoding, time, extensions, proof.
 #[test]
 fn of_several_faults_the_first_in_a_fixed_order_is_named() {
+    DapVersion::ALL.into_iter().for_each(of_several_faults_the_first_is_named);
+}
+
+fn of_several_faults_the_first_is_named(version: DapVersion) {
     let now = now();
     let future = move |d: &mut Draft| d.time = now + 400;
     let far_future = move |d: &mut Draft| d.time = u64::MAX;
@@ -105,8 +113,8 @@ fn of_several_faults_the_first_in_a_fixed_order_is_named() {
     let elsewhere = |d: &mut Draft| d.task_id = TaskId::new(random());
     let stranger = |d: &mut Draft| d.config.id = HpkeConfigId(200);
     let faults: [(&[Change<'_>], ReportError); 12] = [
-        (&[&stranger, &elsewhere, &trailing], ReportError::HpkeUnknownConfigId),
-        (&[&stranger, &far_future, &unproven], ReportError::HpkeUnknownConfigId),
+        (&[&stranger, &elsewhere, &trailing], unknown_key(version)),
+        (&[&stranger, &far_future, &unproven], unknown_key(version)),
         (&[&elsewhere, &trailing, &future], ReportError::HpkeDecryptError),
         (&[&elsewhere, &far_future], ReportError::HpkeDecryptError),
         (&[&trailing, &future], ReportError::InvalidMessage),
@@ -119,18 +127,20 @@ fn of_several_faults_the_first_in_a_fixed_order_is_named() {
         (&[&extended, &unproven], ReportError::InvalidMessage),
     ];
     for (changes, error) in faults {
-        let world = world();
+        let world = World::new_in(server(), version, TimeInterval, |spec| {
+            spec.time_precision = Duration::from_seconds(1);
+        });
         let report =
             forge(&world, 5, world.time(0), |d| changes.iter().for_each(|change| change(d)));
         refuses_only(&world, error, report);
     }
 }
 
-/// Only task id, metadata and public share are bound to a report, DAP-09 §4.5.1.3: a client that has the precision, the
+/// In DAP-09 only task id, metadata and public share are bound to a report, §4.5.1.3: a client that has the precision, the
 /// batches or the aggregators' addresses wrong is still a client of the task.
 #[test]
 fn what_a_client_believes_of_the_task_does_not_matter() {
-    let mut world = world();
+    let mut world = world(V09);
     world.reporter.time_precision = Duration::from_seconds(7);
     let odd = Time::from_seconds(world.time(0).as_seconds() + 1_000);
     let mut books = e2e::Books::default();
@@ -141,24 +151,26 @@ fn what_a_client_believes_of_the_task_does_not_matter() {
 /// A good report stays good whatever comes with it, as often as it takes.
 #[test]
 fn a_job_of_nothing_but_bad_reports_is_a_job() {
-    let world = world();
-    let bad: Vec<_> = (0..20)
-        .map(|n| {
-            forge(&world, n, world.time(0), |d| match n % 4 {
-                0 => d.trailing = vec![0],
-                1 => d.payload.clear(),
-                2 => d.time = u64::MAX,
-                _ => d.info.clear(),
+    for version in DapVersion::ALL {
+        let world = world(version);
+        let bad: Vec<_> = (0..20)
+            .map(|n| {
+                forge(&world, n, world.time(0), |d| match n % 4 {
+                    0 => d.trailing = vec![0],
+                    1 => d.payload.truncate(1),
+                    2 => d.time = u64::MAX,
+                    _ => d.info.clear(),
+                })
             })
-        })
-        .collect();
-    let id = AggregationJobId::new(random());
-    let body = job_body(TIMED, &bad);
-    let answer = world.put_body(&id, &body);
-    let refused = verdicts(answer.ok("application/dap-aggregation-job-resp"));
-    assert!(refused.len() == 20 && refused.iter().all(|(_, error)| error.is_some()));
-    assert_eq!(world.put_body(&id, &body).body, answer.body);
-    let good = [1, 2].map(|n| forge(&world, n, world.time(0), |_| ()));
-    assert_eq!(errors(&world, TIMED, &good), [None, None]);
-    assert_counts(&world, &good.map(|r| r.id));
+            .collect();
+        let body = job_body(&world, TIMED, &bad);
+        let id = world.job_id(&body);
+        let answer = world.put_body(&id, &body);
+        let refused = world.verdicts(world.job_resp(&answer));
+        assert!(refused.len() == 20 && refused.iter().all(|(_, error)| error.is_some()));
+        assert_eq!(world.put_body(&id, &body).body, answer.body);
+        let good = [1, 2].map(|n| forge(&world, n, world.time(0), |_| ()));
+        assert_eq!(errors(&world, TIMED, &good), [None, None]);
+        assert_counts(&world, &good.map(|r| r.id));
+    }
 }

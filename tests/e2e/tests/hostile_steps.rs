@@ -5,16 +5,12 @@ use std::sync::{Arc, OnceLock};
 use daphne_core::{
     batch::BatchMode::{self, LeaderSelected, TimeInterval},
     error::ReportError::{self, BatchCollected, HpkeDecryptError, ReportReplayed},
-    ids::{AggregationJobId, BatchId, ReportId},
-    message::{BatchSelector, PartialBatchSelector},
+    ids::{BatchId, ReportId},
+    message::{AggregationJobContinue, BatchSelector, PartialBatchSelector, VerifyContinue},
     vdaf::{Measurement, VdafConfig},
-    wire::v09,
+    version::DapVersion::{self, V09, V18},
 };
-use e2e::{
-    Books, ContinuedJob, Server, World,
-    server::random,
-    world::{until_final, verdicts},
-};
+use e2e::{Books, ContinuedJob, KINDS, Server, World, server::random, world::until_final};
 
 fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
@@ -22,10 +18,11 @@ fn server() -> &'static Server {
 }
 
 /// A task that asks for prefixes of two bits, and a batch of it.
-fn world(mode: BatchMode) -> (World, PartialBatchSelector, BatchSelector) {
-    let mut world = World::new(server(), mode, |spec| {
+fn world((version, mode): (DapVersion, BatchMode)) -> (World, PartialBatchSelector, BatchSelector) {
+    println!("{version:?} {mode:?}");
+    let mut world = World::new_in(server(), version, mode, |spec| {
         spec.vdaf = VdafConfig::Poplar1 { bits: 4 };
-        spec.max_batch_query_count = 3;
+        spec.max_batch_query_count = if version == V09 { 3 } else { 1 };
         spec.shards = 2;
     });
     world.ask_for(&["00", "01", "11"]);
@@ -52,46 +49,47 @@ fn begun(world: &World, part: PartialBatchSelector, reports: &[Vec<u8>]) -> Cont
     world.proceed(job, &answer)
 }
 
-fn decode(body: &[u8]) -> v09::AggregationJobContinueReq<'_> {
-    v09::AggregationJobContinueReq::decode(body).expect("our own request")
+fn decode<'a>(world: &World, body: &'a [u8]) -> AggregationJobContinue<'a> {
+    world.wire().aggregation_job_continue(body).expect("our own request")
 }
 
-fn ids(body: &[u8]) -> Vec<ReportId> {
-    decode(body).prepare_continues.iter().map(|c| c.report_id).collect()
+fn ids(world: &World, body: &[u8]) -> Vec<ReportId> {
+    decode(world, body).verify_continues.iter().map(|c| c.report_id).collect()
 }
 
 /// A continuation with some of another one's reports, in the order given.
-fn with(body: &[u8], step: u16, which: &[usize]) -> Vec<u8> {
-    let continuation = decode(body);
-    let prepare_continues = which.iter().map(|n| continuation.prepare_continues[*n]).collect();
-    v09::AggregationJobContinueReq { step, prepare_continues }.encode().expect("small")
+fn with(world: &World, body: &[u8], step: u16, which: &[usize]) -> Vec<u8> {
+    let continuation = decode(world, body);
+    let continues = which.iter().map(|n| continuation.verify_continues[*n]);
+    let request = AggregationJobContinue { step, verify_continues: continues.collect() };
+    world.wire().encode_aggregation_job_continue(&request).expect("small")
 }
 
 #[test]
 fn what_does_not_wait_cannot_be_continued() {
-    for mode in [TimeInterval, LeaderSelected] {
-        let (world, part, batch) = world(mode);
+    for kind in KINDS {
+        let (world, part, batch) = world(kind);
         let task = &world.task_id;
         // The second of four is refused at once.
         let job = world.job(part, &reports(&world, 4));
-        let mut init = v09::AggregationJobInitReq::decode(&job.body).expect("our own request");
+        let mut init = world.wire().aggregation_job_init(&job.body).expect("our own request");
         let damaged = [1; 100];
-        init.prepare_inits[1].report_share.encrypted_input_share.payload = &damaged;
-        let (id, begin) = (job.id, init.encode().expect("small"));
+        init.verify_inits[1].report_share.encrypted_input_share.payload = &damaged;
+        let begin = world.wire().encode_aggregation_job_init(&init).expect("small");
+        let id = world.job_id(&begin);
         let answer = world.put_body(&id, &begin);
-        let first = verdicts(answer.ok("application/dap-aggregation-job-resp"));
+        let first = world.verdicts(world.job_resp(&answer));
         let errors: Vec<_> = first.iter().map(|(_, error)| *error).collect();
         assert_eq!(errors, [None, Some(HpkeDecryptError), None, None]);
         // The leader's continuation, as if it had not been refused.
         let whole = begun(&world, part, &reports(&world, 1));
-        let stranger = ids(&whole.body)[0];
+        let stranger = ids(&world, &whole.body)[0];
         let all: Vec<ReportId> = first.iter().map(|(id, _)| *id).collect();
         let continuation = |step: u16, which: &[ReportId]| {
-            let continues = which
-                .iter()
-                .map(|id| v09::PrepareContinue { report_id: *id, payload: &[2, 0, 0, 0, 0] });
-            let prepare_continues = continues.collect();
-            v09::AggregationJobContinueReq { step, prepare_continues }.encode().expect("small")
+            let payload = &[2, 0, 0, 0, 0];
+            let continues = which.iter().map(|&report_id| VerifyContinue { report_id, payload });
+            let request = AggregationJobContinue { step, verify_continues: continues.collect() };
+            world.wire().encode_aggregation_job_continue(&request).expect("small")
         };
         let refused = |body: &[u8]| world.post_body(&id, body).refused("invalidMessage", task);
         refused(&continuation(1, &[all[0], all[1], all[2], all[3]]));
@@ -101,7 +99,7 @@ fn what_does_not_wait_cannot_be_continued() {
         refused(&continuation(1, &[all[0], all[0]]));
         refused(&continuation(1, &[all[0], all[2], all[0]]));
         refused(&continuation(1, &[all[2], all[0]]));
-        refused(&[0, 1, 0, 0, 0, 0]);
+        refused(if kind.0 == V09 { &[0, 1, 0, 0, 0, 0] } else { &[0, 1] });
         refused(&[]);
         for step in [2, 3, u16::MAX] {
             let answer = world.post_body(&id, &continuation(step, &[all[0]]));
@@ -120,16 +118,16 @@ fn what_does_not_wait_cannot_be_continued() {
 /// A report that the leader leaves out was refused by it: it does not count, and cannot be brought back in this job.
 #[test]
 fn a_report_that_is_left_out_is_dropped_for_good() {
-    for mode in [TimeInterval, LeaderSelected] {
-        let (world, part, batch) = world(mode);
+    for kind in KINDS {
+        let (world, part, batch) = world(kind);
         let task = &world.task_id;
         let all = reports(&world, 5);
         let job = begun(&world, part, &all);
-        let waiting = ids(&job.body);
-        let some = with(&job.body, 1, &[1, 3, 4]);
+        let waiting = ids(&world, &job.body);
+        let some = with(&world, &job.body, 1, &[1, 3, 4]);
         let answer = world.post_body(&job.id, &some);
         let kept: Vec<_> = [1, 3, 4].map(|n| (waiting[n], None)).to_vec();
-        assert_eq!(verdicts(answer.ok("application/dap-aggregation-job-resp")), kept);
+        assert_eq!(world.verdicts(world.job_resp(&answer)), kept);
         assert_eq!(world.post_body(&job.id, &some).body, answer.body);
         for (step, which, kind) in [
             (1, &[0, 2][..], "stepMismatch"),
@@ -137,7 +135,7 @@ fn a_report_that_is_left_out_is_dropped_for_good() {
             (2, &[0, 2], "invalidMessage"),
             (2, &[1], "invalidMessage"),
         ] {
-            world.post_body(&job.id, &with(&job.body, step, which)).refused(kind, task);
+            world.post_body(&job.id, &with(&world, &job.body, step, which)).refused(kind, task);
         }
         // In another job they are as good as new.
         let mut books = Books::default();
@@ -147,16 +145,16 @@ fn a_report_that_is_left_out_is_dropped_for_good() {
         let mut checksum = daphne_core::batch::Checksum::default();
         waiting.iter().for_each(|id| checksum.add(id));
         let param = world.agg_param.as_ref().expect("prefixes").encode();
-        let request = e2e::world::share_request_for(&param, batch, 5, checksum);
-        world.post_share(&request).ok("application/dap-aggregate-share");
+        let request = world.share_request_for(&param, batch, 5, checksum);
+        world.share(&world.post_share(&request));
     }
 }
 
 /// Nothing counts before the last step, so what happens in between decides.
 #[test]
 fn a_report_that_is_replayed_or_collected_between_two_steps_is_refused() {
-    for mode in [TimeInterval, LeaderSelected] {
-        let (world, part, batch) = world(mode);
+    for kind in KINDS {
+        let (world, part, batch) = world(kind);
         let (shared, own) = (reports(&world, 2), reports(&world, 3));
         let first = begun(&world, part, &shared);
         let second = begun(&world, part, &[&shared[..], &own].concat());
@@ -166,7 +164,7 @@ fn a_report_that_is_replayed_or_collected_between_two_steps_is_refused() {
         assert_eq!(world.finish_continued(first, &answer, &mut books), []);
         let answer = world.post(&second);
         let replayed: Vec<_> =
-            ids(&second.body)[..2].iter().map(|id| (*id, ReportReplayed)).collect();
+            ids(&world, &second.body)[..2].iter().map(|id| (*id, ReportReplayed)).collect();
         assert_eq!(world.finish_continued(second, &answer, &mut books), replayed);
         // The batch is collected while a job of it waits: what counted is in it, and the job is too late.
         assert_eq!(books.count(&batch, &world).0, 5);
@@ -180,13 +178,13 @@ fn a_report_that_is_replayed_or_collected_between_two_steps_is_refused() {
 
 #[test]
 fn of_two_continuations_at_once_one_takes_the_step() {
-    for mode in [TimeInterval, LeaderSelected] {
-        let (world, part, batch) = world(mode);
+    for kind in KINDS {
+        let (world, part, batch) = world(kind);
         let world = Arc::new(world);
         let mut books = Books::default();
         for _ in 0..3 {
             let job = begun(&world, part, &reports(&world, 3));
-            let fewer = with(&job.body, 1, &[0, 1]);
+            let fewer = with(&world, &job.body, 1, &[0, 1]);
             let senders = [&job.body, &job.body, &fewer].map(|body| {
                 let (world, id, body) = (world.clone(), job.id, body.clone());
                 std::thread::spawn(move || until_final(|| world.post_body(&id, &body)))
@@ -214,7 +212,11 @@ fn of_two_continuations_at_once_one_takes_the_step() {
 /// reports are refused.
 #[test]
 fn whatever_byte_of_a_continuation_is_changed_at_most_reports_are_refused() {
-    let (world, part, batch) = world(LeaderSelected);
+    DapVersion::ALL.into_iter().for_each(whatever_byte_of_a_continuation_is_changed);
+}
+
+fn whatever_byte_of_a_continuation_is_changed(version: DapVersion) {
+    let (world, part, batch) = world((version, LeaderSelected));
     let len = begun(&world, part, &reports(&world, 2)).body.len();
     let mut books = Books::default();
     for n in 0..len {
@@ -245,20 +247,22 @@ fn whatever_byte_of_a_continuation_is_changed_at_most_reports_are_refused() {
 /// Of all ways to write two prefixes of two bits, those in order and distinct, with nothing set behind them.
 #[test]
 fn prefixes_out_of_order_repeated_or_overlong_are_refused() {
-    let (world, part, _) = world(TimeInterval);
-    let params: Vec<_> = (0..=255).map(|bits| [0, 1, 0, 0, 0, 2, bits]).collect();
-    let job = world.job(part, &reports(&world, 1));
-    let mut init = v09::AggregationJobInitReq::decode(&job.body).expect("our own request");
-    let mut accepted = 0;
-    for param in &params {
-        init.agg_param = param;
-        let body = init.encode().expect("small");
-        let answer = world.put_body(&AggregationJobId::new(random()), &body);
-        if answer.status == 200 {
-            accepted += 1;
-        } else {
-            answer.refused("invalidMessage", &world.task_id);
+    for (version, token) in [(V09, "invalidMessage"), (V18, "invalidAggregationParameter")] {
+        let (world, part, _) = world((version, TimeInterval));
+        let params: Vec<_> = (0..=255).map(|bits| [0, 1, 0, 0, 0, 2, bits]).collect();
+        let job = world.job(part, &reports(&world, 1));
+        let mut init = world.wire().aggregation_job_init(&job.body).expect("our own request");
+        let mut accepted = 0;
+        for param in &params {
+            init.agg_param = param;
+            let answer =
+                world.create(&world.wire().encode_aggregation_job_init(&init).expect("small"));
+            if answer.status == 200 {
+                accepted += 1;
+            } else {
+                answer.refused(token, &world.task_id);
+            }
         }
+        assert_eq!(accepted, 6);
     }
-    assert_eq!(accepted, 6);
 }

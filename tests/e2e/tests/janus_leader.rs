@@ -289,7 +289,7 @@ fn jobs_given_up_at_any_point_are_left_out() {
                     if answered > 1 {
                         let job = world.proceed(job, &first);
                         let last = driver.ask("POST", &path, Some((JOB_CONTINUE, &job.body)));
-                        last.ok("application/dap-aggregation-job-resp");
+                        world.job_resp(&last);
                     }
                 }
                 if deleted {

@@ -32,7 +32,6 @@ use e2e::{
     forge::{Draft, Forged, TIMED, forge, forge_shares, job_body},
     now,
     server::{random, random_token},
-    world::verdicts,
 };
 
 fn server() -> &'static Server {
@@ -127,7 +126,7 @@ fn assert_counted(world: &World, accepted: u64, outcome: (&str, u64), step: Opti
 fn counts_once(world: &World, error: &str, step: Option<&str>, reason: &str, bad: Forged) {
     let good = [11, 31].map(|n| forge(world, n, world.time(0), |_| ()));
     let [first, last] = good;
-    let body = job_body(TIMED, &[first, bad, last]);
+    let body = job_body(&world, TIMED, &[first, bad, last]);
     sent_twice(world, &body, 1);
     assert_counted(world, 2, (error, 1), step.map(|step| (step, 1)));
     let status = status(world);
@@ -142,7 +141,7 @@ fn counts_once(world: &World, error: &str, step: Option<&str>, reason: &str, bad
 fn sent_twice(world: &World, body: &[u8], refused: usize) {
     let job = AggregationJobId::new(random());
     let answer = world.put_body(&job, body);
-    let errors = verdicts(answer.ok("application/dap-aggregation-job-resp"));
+    let errors = world.verdicts(world.job_resp(&answer));
     assert_eq!(errors.iter().filter(|(_, error)| error.is_some()).count(), refused);
     assert_eq!(world.put_body(&job, body).body, answer.body);
 }
@@ -233,7 +232,7 @@ fn a_report_that_does_not_name_the_task_it_came_with() {
         forge(&world, 2, world.time(0), |_| ()),
         forge(&world, 3, world.time(0), |d| d.extensions = vec![0xff, 0, 0, 1, 7]),
     ];
-    sent_twice(&world, &job_body(TIMED, &reports), 2);
+    sent_twice(&world, &job_body(&world, TIMED, &reports), 2);
     let step = Some(("missing_or_malformed_taskprov_extension", 2));
     assert_counted(&world, 1, ("invalid_message", 2), step);
 }
@@ -271,7 +270,7 @@ fn a_verifier_message_that_does_not_fit() {
         let shares = half_valid::sum_vec_08(10, 2, 6, &id, honest);
         forge_shares(&world, id, shares, world.time(0), |_| ())
     };
-    sent_twice(&world, &job_body(TIMED, &[true, false, true].map(report)), 1);
+    sent_twice(&world, &job_body(&world, TIMED, &[true, false, true].map(report)), 1);
     assert_counted(&world, 2, ("vdaf_prep_error", 1), Some(("prepare_step_failure", 1)));
 }
 
@@ -362,7 +361,7 @@ fn a_job_of_which_no_store_hears() {
         report.sealed.payload[0] ^= 1;
         report
     };
-    sent_twice(&world, &job_body(TIMED, &[report(1), report(2), report(3)]), 3);
+    sent_twice(&world, &job_body(&world, TIMED, &[report(1), report(2), report(3)]), 3);
     assert_counted(&world, 0, ("hpke_decrypt_failure", 3), Some(("decrypt_failure", 3)));
 }
 
@@ -422,7 +421,7 @@ fn refused_requests_are_counted_by_resource_and_kind() {
     let path = format!("/v09/tasks/{}/aggregation_jobs/short", world.task_id);
     assert_eq!(world.ask("PUT", &path, JOB_INIT, Some(&job.body)).status, 400);
     for _ in 0..2 {
-        let wrong = e2e::world::share_request(world.interval(0, 1), 7, Default::default());
+        let wrong = world.share_request_of(world.interval(0, 1), 7, Default::default());
         world.post_share(&wrong).refused("batchMismatch", &world.task_id);
     }
     // Strangers make nobody count.
@@ -471,12 +470,12 @@ fn a_job_that_is_cut_off_anywhere_is_counted_once() {
             reports[2].payload[10] ^= 1;
             reports.push(forge(&world, 9, Time::from_seconds(now() + 400), |_| ()));
             reports.push(forge(&world, 9, Time::from_seconds(now() + 9 * 86_400), |_| ()));
-            let body = job_body(TIMED, &reports);
+            let body = job_body(&world, TIMED, &reports);
             let job = AggregationJobId::new(random());
             server.plan(&[(call, "lose_answer")]);
             let answer = e2e::world::until_final(|| world.put_body(&job, &body));
             server.plan(&[]);
-            let errors = verdicts(answer.ok("application/dap-aggregation-job-resp"));
+            let errors = world.verdicts(world.job_resp(&answer));
             let of = |error| errors.iter().filter(|(_, e)| *e == error).count() as u64;
             let status = server.admin().task_status(&world.task_id).unwrap().expect("the task");
             let aggregation = status.counters.aggregation;

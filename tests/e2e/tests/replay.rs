@@ -12,9 +12,9 @@ use daphne_core::{
     },
     task::TaskSpec,
     vdaf::Measurement,
-    wire::v09,
+    version::DapVersion::{self, V09, V18},
 };
-use e2e::{Books, Server, World, server::random, world::verdicts};
+use e2e::{Books, Server, World, server::random};
 
 fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
@@ -28,15 +28,23 @@ fn shape(shards: u16, buckets_per_group: Option<u32>) -> impl FnOnce(&mut TaskSp
     }
 }
 
-/// Every kind of placement: name, mode, shards, buckets in a group.
-const SHAPES: &[(&str, BatchMode, u16, Option<u32>)] = &[
-    ("leader-selected", LeaderSelected, 1, None),
-    ("leader-selected, 4 shards", LeaderSelected, 4, None),
-    ("groups of a day", TimeInterval, 1, None),
-    ("groups of a day, 4 shards", TimeInterval, 4, None),
-    ("groups of one bucket, 4 shards", TimeInterval, 4, Some(1)),
-    ("one group, 4 shards", TimeInterval, 4, Some(0)),
+/// Every kind of placement: version, name, mode, shards, buckets in a group.
+const SHAPES: &[(DapVersion, &str, BatchMode, u16, Option<u32>)] = &[
+    (V09, "leader-selected", LeaderSelected, 1, None),
+    (V09, "leader-selected, 4 shards", LeaderSelected, 4, None),
+    (V09, "groups of a day", TimeInterval, 1, None),
+    (V09, "groups of a day, 4 shards", TimeInterval, 4, None),
+    (V09, "groups of one bucket, 4 shards", TimeInterval, 4, Some(1)),
+    (V09, "one group, 4 shards", TimeInterval, 4, Some(0)),
+    (V18, "leader-selected, 4 shards", LeaderSelected, 4, None),
+    (V18, "groups of one bucket, 4 shards", TimeInterval, 4, Some(1)),
 ];
+
+/// Those in which a leader chooses ids of jobs.
+fn of_v09() -> impl Iterator<Item = &'static (DapVersion, &'static str, BatchMode, u16, Option<u32>)>
+{
+    SHAPES.iter().filter(|shape| shape.0 == V09)
+}
 
 /// Where the reports of a job in these tests go, and the batch that they are collected in.
 fn place(world: &World) -> (PartialBatchSelector, BatchSelector) {
@@ -54,27 +62,29 @@ fn six(world: &World) -> Vec<Vec<u8>> {
     (0..6).flat_map(|n| world.sums(&[n + 10], world.time(n % 3))).collect()
 }
 
-fn id_of(report: &[u8]) -> ReportId {
-    v09::Report::decode(report).unwrap().report_metadata.report_id
+fn id_of(world: &World, report: &[u8]) -> ReportId {
+    world.wire().report(report).unwrap().metadata.report_id
 }
 
 #[test]
 fn a_report_twice_in_one_job_refuses_the_job() {
-    let world = World::new(server(), TimeInterval, |_| {});
-    let mut reports = world.sums(&[1, 2], world.time(0));
-    reports.push(reports[0].clone());
-    world.put(&world.timed_job(&reports)).refused("invalidMessage", &world.task_id);
-    // Nothing of it was counted, and its id is still free.
-    let mut books = Books::default();
-    world.aggregate(PartialBatchSelector::TimeInterval, &reports[..2], &mut books);
-    world.collect(world.interval(0, 1), &books);
+    for version in DapVersion::ALL {
+        let world = World::new_in(server(), version, TimeInterval, |_| {});
+        let mut reports = world.sums(&[1, 2], world.time(0));
+        reports.push(reports[0].clone());
+        world.put(&world.timed_job(&reports)).refused("invalidMessage", &world.task_id);
+        // Nothing of it was counted, and its id is still free.
+        let mut books = Books::default();
+        world.aggregate(PartialBatchSelector::TimeInterval, &reports[..2], &mut books);
+        world.collect(world.interval(0, 1), &books);
+    }
 }
 
 #[test]
 fn a_report_in_two_jobs_counts_once() {
-    for &(name, mode, shards, group) in SHAPES {
-        println!("{name}");
-        let world = World::new(server(), mode, shape(shards, group));
+    for &(version, name, mode, shards, group) in SHAPES {
+        println!("{version:?} {name}");
+        let world = World::new_in(server(), version, mode, shape(shards, group));
         let (part, batch) = place(&world);
         let (reports, more) = (six(&world), six(&world));
         let mut books = Books::default();
@@ -82,7 +92,8 @@ fn a_report_in_two_jobs_counts_once() {
         // In another order, among new ones.
         let mixed: Vec<_> = reports.iter().rev().chain(&more).cloned().collect();
         let refused = world.run(world.job(part, &mixed), &mut books);
-        let expected: Vec<_> = reports.iter().rev().map(|r| (id_of(r), ReportReplayed)).collect();
+        let expected: Vec<_> =
+            reports.iter().rev().map(|r| (id_of(&world, r), ReportReplayed)).collect();
         assert_eq!(refused, expected);
         assert_eq!(books.count(&batch, &world).0, 12);
         world.collect(batch, &books);
@@ -91,8 +102,8 @@ fn a_report_in_two_jobs_counts_once() {
 
 #[test]
 fn a_report_in_two_batches_counts_once() {
-    for shards in [1, 4] {
-        let world = World::new(server(), LeaderSelected, shape(shards, None));
+    for (version, shards) in [(V09, 1), (V09, 4), (V18, 4)] {
+        let world = World::new_in(server(), version, LeaderSelected, shape(shards, None));
         let (a, b) = (BatchId::new(random()), BatchId::new(random()));
         let (reports, more) = (six(&world), six(&world));
         let mut books = Books::default();
@@ -113,7 +124,7 @@ fn a_report_in_two_batches_counts_once() {
 /// A client that uses its id for two reports, each sealed freshly and at its own time.
 #[test]
 fn an_id_in_two_reports_counts_once_where_one_object_sees_both() {
-    for (name, mode, group, hours, counted) in [
+    let cases = [
         ("leader-selected", LeaderSelected, None, 30, 1),
         ("one group", TimeInterval, Some(0), 30, 1),
         ("the same bucket", TimeInterval, Some(1), 0, 1),
@@ -121,9 +132,11 @@ fn an_id_in_two_reports_counts_once_where_one_object_sees_both() {
         // The other object never hears of the first. Nobody but this client, who could as well have sent two reports,
         // is concerned; a task that minds has one group.
         ("another group", TimeInterval, Some(1), 30, 2),
-    ] {
-        println!("{name}");
-        let world = World::new(server(), mode, shape(2, group));
+    ];
+    let cases = DapVersion::ALL.into_iter().flat_map(|version| cases.map(|case| (version, case)));
+    for (version, (name, mode, group, hours, counted)) in cases {
+        println!("{version:?} {name}");
+        let world = World::new_in(server(), version, mode, shape(2, group));
         let id = random();
         let (first, second) =
             [0, hours].map(|n| world.report_with_id(id, Measurement::Sum(9), world.time(n))).into();
@@ -142,9 +155,9 @@ fn an_id_in_two_reports_counts_once_where_one_object_sees_both() {
 #[test]
 fn a_job_sent_again_is_answered_byte_for_byte() {
     let mut server = Server::start();
-    for &(name, mode, shards, group) in SHAPES {
-        println!("{name}");
-        let world = World::new(&server, mode, shape(shards, group));
+    for &(version, name, mode, shards, group) in SHAPES {
+        println!("{version:?} {name}");
+        let world = World::new_in(&server, version, mode, shape(shards, group));
         let (part, batch) = place(&world);
         let mut books = Books::default();
         let reports = six(&world);
@@ -153,7 +166,7 @@ fn a_job_sent_again_is_answered_byte_for_byte() {
         let job = world.job(part, &reports);
         let (id, body) = (job.id, job.body.clone());
         let first = world.put(&job);
-        assert_eq!(verdicts(&first.body)[0].1, Some(ReportReplayed));
+        assert_eq!(world.verdicts(&first.body)[0].1, Some(ReportReplayed));
         world.finish(job, &first, &mut books);
         let again = |when: &str| assert_eq!(world.put_body(&id, &body).body, first.body, "{when}");
         again("at once");
@@ -172,9 +185,9 @@ fn a_job_sent_again_is_answered_byte_for_byte() {
 
 #[test]
 fn a_job_sent_twice_at_once_is_one_job() {
-    for &(name, mode, shards, group) in SHAPES {
-        println!("{name}");
-        let world = Arc::new(World::new(server(), mode, shape(shards, group)));
+    for &(version, name, mode, shards, group) in SHAPES {
+        println!("{version:?} {name}");
+        let world = Arc::new(World::new_in(server(), version, mode, shape(shards, group)));
         let (part, batch) = place(&world);
         let job = world.job(part, &six(&world));
         let senders: Vec<_> = (0..4)
@@ -195,9 +208,9 @@ fn a_job_sent_twice_at_once_is_one_job() {
 
 #[test]
 fn another_body_under_the_id_of_a_job_is_a_conflict() {
-    for &(name, mode, shards, group) in SHAPES {
-        println!("{name}");
-        let world = World::new(server(), mode, shape(shards, group));
+    for &(version, name, mode, shards, group) in of_v09() {
+        println!("{version:?} {name}");
+        let world = World::new_in(server(), version, mode, shape(shards, group));
         let (part, batch) = place(&world);
         let mut books = Books::default();
         let job = world.job(part, &six(&world));
@@ -221,10 +234,10 @@ fn another_body_under_the_id_of_a_job_is_a_conflict() {
 /// Two bodies race for one id: one is a job, of the other nothing counts.
 #[test]
 fn of_two_bodies_sent_at_once_under_one_id_one_counts() {
-    for &(name, mode, shards, group) in SHAPES {
+    for &(version, name, mode, shards, group) in of_v09() {
         for round in 0..3 {
             println!("{name} {round}");
-            let world = Arc::new(World::new(server(), mode, shape(shards, group)));
+            let world = Arc::new(World::new_in(server(), version, mode, shape(shards, group)));
             let (part, batch) = place(&world);
             let id = AggregationJobId::new(random());
             // Few reports, so that the two often share no object.
@@ -255,9 +268,9 @@ fn of_two_bodies_sent_at_once_under_one_id_one_counts() {
 #[test]
 fn an_aggregate_share_is_the_same_bytes_for_ever() {
     let mut server = Server::start();
-    for &(name, mode, shards, group) in SHAPES {
-        println!("{name}");
-        let world = World::new(&server, mode, shape(shards, group));
+    for &(version, name, mode, shards, group) in SHAPES {
+        println!("{version:?} {name}");
+        let world = World::new_in(&server, version, mode, shape(shards, group));
         let (part, batch) = place(&world);
         let mut books = Books::default();
         world.aggregate(part, &six(&world), &mut books);
@@ -272,9 +285,9 @@ fn an_aggregate_share_is_the_same_bytes_for_ever() {
 
 #[test]
 fn deleting_a_job_takes_nothing_back() {
-    for &(name, mode, shards, group) in SHAPES {
-        println!("{name}");
-        let world = World::new(server(), mode, shape(shards, group));
+    for &(version, name, mode, shards, group) in SHAPES {
+        println!("{version:?} {name}");
+        let world = World::new_in(server(), version, mode, shape(shards, group));
         let (part, batch) = place(&world);
         let mut books = Books::default();
         let reports = six(&world);

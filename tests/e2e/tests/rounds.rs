@@ -7,25 +7,26 @@ use daphne_core::{
     collect::heavy_hitters::{HeavyHitters, Progress},
     error::ReportError,
     ids::BatchId,
-    message::{BatchSelector, PartialBatchSelector, VerifyRespResult},
+    message::{AggregationJobContinue, BatchSelector, PartialBatchSelector, VerifyRespResult},
     vdaf::{Measurement, VdafConfig},
-    wire::v09,
+    version::DapVersion::{self, V09, V18},
 };
-use e2e::{
-    Books, Server, World,
-    server::random,
-    world::{share_request_for, until_final},
-};
+use e2e::{Books, KINDS, Server, World, server::random, world::until_final};
 
 fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
     SERVER.get_or_init(Server::start)
 }
 
-fn poplar(server: &Server, mode: BatchMode, bits: u16, shards: u16) -> World {
-    World::new(server, mode, |spec| {
+fn poplar(
+    server: &Server,
+    (version, mode): (DapVersion, BatchMode),
+    bits: u16,
+    shards: u16,
+) -> World {
+    World::new_in(server, version, mode, |spec| {
         spec.vdaf = VdafConfig::Poplar1 { bits };
-        spec.max_batch_query_count = u64::from(bits);
+        spec.max_batch_query_count = if version == V09 { u64::from(bits) } else { 1 };
         spec.shards = shards;
     })
 }
@@ -63,7 +64,7 @@ fn thousand_strings() -> Vec<String> {
 #[test]
 fn the_heavy_hitters_among_a_thousand_strings_are_found() {
     const THRESHOLD: u64 = 50;
-    let mut world = poplar(server(), TimeInterval, 16, 2);
+    let mut world = poplar(server(), (V09, TimeInterval), 16, 2);
     let strings = thousand_strings();
     let reports = reports(&world, &strings.iter().map(String::as_str).collect::<Vec<_>>());
     let (batch, selector) = batch(&world);
@@ -97,7 +98,11 @@ fn the_heavy_hitters_among_a_thousand_strings_are_found() {
 /// What jobs take, collections take: 4,096 prefixes of 256 bits are half of what a request for a share may be.
 #[test]
 fn the_longest_parameter_that_jobs_take_is_collected() {
-    let mut world = poplar(server(), LeaderSelected, 256, 1);
+    DapVersion::ALL.into_iter().for_each(the_longest_parameter_is_collected);
+}
+
+fn the_longest_parameter_is_collected(version: DapVersion) {
+    let mut world = poplar(server(), (version, LeaderSelected), 256, 1);
     let prefixes: Vec<String> =
         (0..4_096).map(|n| format!("{}{n:012b}", "01".repeat(122))).collect();
     let prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
@@ -112,9 +117,9 @@ fn the_longest_parameter_that_jobs_take_is_collected() {
 
 #[test]
 fn a_job_of_two_rounds_survives_the_loss_of_every_process() {
-    for mode in [TimeInterval, LeaderSelected] {
+    for kind in KINDS {
         let server = Server::start();
-        let mut world = poplar(&server, mode, 8, 3);
+        let mut world = poplar(&server, kind, 8, 3);
         world.ask_for(&["0", "1"]);
         let reports = reports(&world, &["00000000", "11111111", "10101010", "01010101"]);
         let (batch, selector) = batch(&world);
@@ -134,8 +139,8 @@ fn a_job_of_two_rounds_survives_the_loss_of_every_process() {
 
 #[test]
 fn requests_out_of_turn_leave_a_job_as_it_is() {
-    for mode in [TimeInterval, LeaderSelected] {
-        let mut world = poplar(server(), mode, 8, 1);
+    for kind in KINDS {
+        let mut world = poplar(server(), kind, 8, 1);
         world.ask_for(&["0", "1"]);
         let all = reports(&world, &["00000000", "11111111", "10101010"]);
         let (batch, selector) = batch(&world);
@@ -145,11 +150,13 @@ fn requests_out_of_turn_leave_a_job_as_it_is() {
         let first = world.put(&job);
         let job = world.proceed(job, &first);
         let body = job.body.clone();
-        let continuation = v09::AggregationJobContinueReq::decode(&body).expect("our own");
+        let wire = world.wire();
+        let continuation = wire.aggregation_job_continue(&body).expect("our own");
         let with = |step, order: &[usize]| {
-            let prepare_continues =
-                order.iter().map(|n| continuation.prepare_continues[*n]).collect();
-            v09::AggregationJobContinueReq { step, prepare_continues }.encode().expect("small")
+            let verify_continues =
+                order.iter().map(|n| continuation.verify_continues[*n]).collect();
+            let request = AggregationJobContinue { step, verify_continues };
+            wire.encode_aggregation_job_continue(&request).expect("small")
         };
         let task = &world.task_id;
         let refused = |body: &[u8], kind: &str| world.post_body(&id, body).refused(kind, task);
@@ -163,9 +170,10 @@ fn requests_out_of_turn_leave_a_job_as_it_is() {
         refused(&with(1, &[0]), "stepMismatch");
         refused(&with(2, &[0]), "invalidMessage");
         refused(&with(3, &[0]), "stepMismatch");
-        // An initialization comes before, or not at all.
-        let again = world.put_body(&id, &begun_with);
-        assert_eq!(again.status, 409, "{}", String::from_utf8_lossy(&again.body));
+        // In DAP-09 an initialization comes before, or not at all.
+        if kind.0 == V09 {
+            world.put_body(&id, &begun_with).refused_without_type(409);
+        }
         let mut books = Books::default();
         assert_eq!(world.finish_continued(job, &last, &mut books), []);
         assert_eq!(world.delete(&id).status, 204);
@@ -177,28 +185,34 @@ fn requests_out_of_turn_leave_a_job_as_it_is() {
 
 #[test]
 fn one_bad_message_refuses_one_report() {
-    let mut world = poplar(server(), LeaderSelected, 8, 1);
+    DapVersion::ALL.into_iter().for_each(one_bad_message_of_a_job);
+}
+
+fn one_bad_message_of_a_job(version: DapVersion) {
+    let mut world = poplar(server(), (version, LeaderSelected), 8, 1);
     world.ask_for(&["0", "1"]);
     let all = reports(&world, &["00000000", "11111111", "10101010", "01010101", "00110011"]);
     let (batch, selector) = batch(&world);
     let job = world.job(batch, &all);
     let first = world.put(&job);
     let mut job = world.proceed(job, &first);
-    let mut request = v09::AggregationJobContinueReq::decode(&job.body).expect("our own");
-    let finish = request.prepare_continues[0].payload;
+    let body = job.body.clone();
+    let mut request = world.wire().aggregation_job_continue(&body).expect("our own");
+    let finish = request.verify_continues[0].payload;
     let longer = [finish, &[0]].concat();
     let initialize = [&[0], &finish[1..]].concat();
-    request.prepare_continues[1].payload = &longer;
-    request.prepare_continues[2].payload = &initialize;
-    request.prepare_continues[3].payload = &[];
-    job.body = request.encode().expect("small");
+    request.verify_continues[1].payload = &longer;
+    request.verify_continues[2].payload = &initialize;
+    // In DAP-18 a leader must not send an empty one.
+    request.verify_continues[3].payload = if version == V09 { &[] } else { &[2] };
+    job.body = world.wire().encode_aggregation_job_continue(&request).expect("small");
     let answer = world.post(&job);
     let mut books = Books::default();
     let refused = world.finish_continued(job, &answer, &mut books);
     assert_eq!(refused.len(), 3);
     assert!(refused.iter().all(|(_, error)| *error == ReportError::VdafVerifyError));
     world.collect(selector, &books);
-    // What did not count may come again, below and at the same level; what did, below only.
+    // What did not count may come again, below and at the same level; what did, below only, and in DAP-18 nowhere.
     let replays = |prefixes: &[&str], world: &mut World| {
         world.ask_for(prefixes);
         let refused = world.run(
@@ -209,7 +223,7 @@ fn one_bad_message_refuses_one_report() {
         refused.len()
     };
     assert_eq!(replays(&["1"], &mut world), 2);
-    assert_eq!(replays(&["00", "11"], &mut world), 0);
+    assert_eq!(replays(&["00", "11"], &mut world), if version == V09 { 0 } else { 5 });
     assert_eq!(replays(&["0", "1"], &mut world), 5);
 }
 
@@ -235,7 +249,7 @@ fn a_batch_is_queried_as_often_as_the_task_says_and_with_the_reports_it_had() {
         let task = &world.task_id.clone();
         // Nothing was aggregated for these prefixes.
         world.ask_for(&["01"]);
-        let other = share_request_for(
+        let other = world.share_request_for(
             &world.agg_param.as_ref().expect("prefixes").encode(),
             selector,
             3,
@@ -253,14 +267,56 @@ fn a_batch_is_queried_as_often_as_the_task_says_and_with_the_reports_it_had() {
     }
 }
 
+/// In DAP-18 a batch is collected for one parameter, which is that of its jobs.
+#[test]
+fn a_batch_is_collected_for_the_parameter_of_its_jobs_and_no_other() {
+    for mode in [TimeInterval, LeaderSelected] {
+        let mut world = poplar(server(), (V18, mode), 8, 2);
+        let all = reports(&world, &["00000000", "11111111", "10101010", "01010101"]);
+        let (batch, selector) = batch(&world);
+        world.ask_for(&["0", "1"]);
+        let mut books = Books::default();
+        world.aggregate(batch, &all, &mut books);
+        let (count, checksum) = books.count(&selector, &world);
+        let other = |prefixes: &[&str], world: &mut World| {
+            world.ask_for(prefixes);
+            let param = world.agg_param.as_ref().expect("prefixes").encode();
+            world.share_request_for(&param, selector, count, checksum)
+        };
+        for prefixes in [&["0"][..], &["1"], &["00", "01"]] {
+            let request = other(prefixes, &mut world);
+            world.post_share(&request).refused("invalidMessage", &world.task_id);
+        }
+        world.ask_for(&["0", "1"]);
+        let share = world.collect(selector, &books);
+        let request = other(&["00", "01"], &mut world);
+        world.post_share(&request).refused("batchOverlap", &world.task_id);
+        // Nor is there another level for its reports, or for others of the batch.
+        let late = reports(&world, &["00000001"]);
+        let refused = world.run(world.job(batch, &[&all[..], &late].concat()), &mut books.clone());
+        assert_eq!(refused.len(), 5);
+        assert_eq!(refused[4].1, ReportError::BatchCollected);
+        let replayed = [ReportError::ReportReplayed, ReportError::BatchCollected];
+        assert!(refused.iter().all(|(_, error)| replayed.contains(error)), "{refused:?}");
+        world.ask_for(&["0", "1"]);
+        assert_eq!(world.collect(selector, &books).body, share.body);
+    }
+}
+
 #[test]
 fn a_parameter_that_is_none_is_refused() {
-    let mut world = poplar(server(), TimeInterval, 8, 1);
+    for (version, token) in [(V09, "invalidMessage"), (V18, "invalidAggregationParameter")] {
+        a_parameter_that_is_none(version, token);
+    }
+}
+
+fn a_parameter_that_is_none(version: DapVersion, token: &str) {
+    let mut world = poplar(server(), (version, TimeInterval), 8, 1);
     world.ask_for(&["0"]);
     let all = reports(&world, &["00000000"]);
     let (batch, selector) = batch(&world);
     let job = world.job(batch, &all);
-    let mut init = v09::AggregationJobInitReq::decode(&job.body).expect("our own");
+    let mut init = world.wire().aggregation_job_init(&job.body).expect("our own");
     for param in [
         &[][..],
         &[0, 0, 0, 0, 0, 1],
@@ -271,13 +327,12 @@ fn a_parameter_that_is_none_is_refused() {
         &[0, 0, 0, 0, 0, 0],
     ] {
         init.agg_param = param;
-        let body = init.encode().expect("small");
-        world.put_body(&job.id, &body).refused("invalidMessage", &world.task_id);
-        let share = share_request_for(param, selector, 1, Default::default());
-        world.post_share(&share).refused("invalidMessage", &world.task_id);
+        let body = world.wire().encode_aggregation_job_init(&init).expect("small");
+        world.put_body(&job.id, &body).refused(token, &world.task_id);
+        let share = world.share_request_for(param, selector, 1, Default::default());
+        world.post_share(&share).refused(token, &world.task_id);
     }
     let answer = world.put(&job);
-    let answer = v09::AggregationJobResp::decode(answer.ok("application/dap-aggregation-job-resp"));
-    let answers: Vec<daphne_core::message::VerifyResp> = answer.expect("an answer").into();
+    let answers = world.wire().aggregation_job_resp(world.job_resp(&answer)).expect("an answer");
     assert!(matches!(answers[0].result, VerifyRespResult::Continue(_)), "the id is still free");
 }

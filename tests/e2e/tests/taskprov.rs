@@ -25,7 +25,6 @@ use e2e::{
     now,
     peer::{HELPER_URL, ask, ask_all, assert_counts, header},
     server::random,
-    world::{share_request, verdicts},
 };
 
 const TIMED: PartialBatchSelector = PartialBatchSelector::TimeInterval;
@@ -133,7 +132,7 @@ fn a_task_may_be_met_with_any_request() {
     }
     // Nothing was aggregated yet, and the task is known: the request says so.
     let world = unknown_task();
-    let request = share_request(world.interval(0, 1), 2, Checksum::default());
+    let request = world.share_request_of(world.interval(0, 1), 2, Checksum::default());
     world.post_share(&request).refused("invalidBatchSize", &world.task_id);
     assert!(is_known(&world));
 }
@@ -379,9 +378,9 @@ fn a_known_task_is_served_after_its_end_and_under_a_stricter_policy() {
     let ids = in_time.each_ref().map(|r| r.id);
     let late_id = late.id;
     let [first, last] = in_time;
-    let body = job_body(TIMED, &[first, late, last]);
+    let body = job_body(&world, TIMED, &[first, late, last]);
     let answer = world.put_body(&AggregationJobId::new(random()), &body);
-    let found = verdicts(answer.ok("application/dap-aggregation-job-resp"));
+    let found = world.verdicts(world.job_resp(&answer));
     let expected = [
         (ReportId::new(ids[0]), None),
         (ReportId::new(late_id), Some(ReportError::TaskExpired)),
@@ -402,10 +401,10 @@ fn refuses_only(world: &World, good: &[u8], bad: &[u8]) {
     };
     let (first, bad, last) = (made(1, good), made(2, bad), made(3, good));
     let ids = [first.id, last.id];
-    let body = job_body(TIMED, &[first, bad, last]);
+    let body = job_body(&world, TIMED, &[first, bad, last]);
     let answer = world.put_body(&AggregationJobId::new(random()), &body);
-    let bytes = answer.ok("application/dap-aggregation-job-resp");
-    let found: Vec<_> = verdicts(bytes).into_iter().map(|(_, error)| error).collect();
+    let bytes = world.job_resp(&answer);
+    let found: Vec<_> = world.verdicts(bytes).into_iter().map(|(_, error)| error).collect();
     assert_eq!(found, [None, Some(ReportError::InvalidMessage), None]);
     // List length, then id, state, and a message of 21 bytes with its length; the refusal follows.
     let second = &bytes[4 + 16 + 1 + 4 + 21..];

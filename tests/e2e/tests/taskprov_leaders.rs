@@ -15,7 +15,6 @@ use e2e::{
     Answer, Books, JOB_INIT, Peer, Server, World,
     peer::{ask_all, header},
     server::{random, random_token},
-    world::verdicts,
 };
 
 const TIMED: PartialBatchSelector = PartialBatchSelector::TimeInterval;
@@ -136,7 +135,7 @@ fn a_replaced_secret_is_for_new_tasks() {
     let stale = peer.task(server(), TimeInterval, |_| {});
     let job = stale.timed_job(&stale.sums(&[1], stale.time(0)));
     let answer = stale.put(&job);
-    let found = verdicts(answer.ok("application/dap-aggregation-job-resp"));
+    let found = stale.verdicts(stale.job_resp(&answer));
     assert_eq!(found[0].1, Some(ReportError::VdafVerifyError));
     peer.spec.verify_key_init = init;
     let after = peer.task(server(), TimeInterval, |_| {});

@@ -2,13 +2,12 @@
 
 use daphne_core::{
     batch::{BatchBucket, BatchMode},
-    collect::collector,
+    collect::collector::{self, CollectorTask},
     hpke::{self, HpkeKeypair, Role},
     message::{self, AggregateShareRequest},
     time::{Duration, Time},
     vdaf::{AggregateResult, FieldKind},
-    version::DapVersion,
-    wire::v09,
+    wire::{Wire, aggregate_share_aad, common::AggregateShare},
 };
 
 use super::{
