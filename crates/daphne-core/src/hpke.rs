@@ -5,7 +5,6 @@ use std::fmt;
 
 use hpke_rs::{Hpke, HpkePrivateKey, HpkePublicKey, Mode, hpke_types as types};
 use hpke_rs_crypto::HpkeCrypto as _;
-use hpke_rs_rust_crypto::HpkeRustCrypto;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use zeroize::Zeroizing;
 
@@ -274,7 +273,7 @@ impl HpkeKeypair {
         let algorithm = kem.known().ok_or(KeypairError::Unsupported)?;
         let private_key =
             provider::derive_private_key(algorithm, ikm).ok_or(KeypairError::Unsupported)?;
-        let public_key = HpkeRustCrypto::secret_to_public(algorithm, &private_key)
+        let public_key = Seeded::secret_to_public(algorithm, &private_key)
             .map_err(|_| KeypairError::Mismatch)?;
         let config =
             HpkeConfig { id, kem, kdf: HpkeKdf::HkdfSha256, aead: HpkeAead::Aes128Gcm, public_key };
@@ -292,8 +291,8 @@ impl HpkeKeypair {
         let (true, Some(kem)) = (config.is_supported(), config.kem.known()) else {
             return Err(KeypairError::Unsupported);
         };
-        let public_key = HpkeRustCrypto::secret_to_public(kem, &private_key)
-            .map_err(|_| KeypairError::Mismatch)?;
+        let public_key =
+            Seeded::secret_to_public(kem, &private_key).map_err(|_| KeypairError::Mismatch)?;
         if public_key != config.public_key {
             return Err(KeypairError::Mismatch);
         }

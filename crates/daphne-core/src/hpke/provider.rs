@@ -1,8 +1,8 @@
 //! The cryptography under `hpke-rs`, with randomness that the caller supplies.
 //!
 //! `hpke-rs` draws randomness from a generator of its provider's choice, and its RustCrypto provider's can only
-//! be seeded by the operating system. [`Seeded`] is that provider with another generator, [`Once`]. Nothing else
-//! is changed.
+//! be seeded by the operating system. [`Seeded`] is that provider with another generator, [`Once`], and with our two
+//! KEMs alone: that provider chooses the curve when it runs, so that a Worker would carry those that nobody can ask for.
 
 use std::fmt;
 
@@ -11,9 +11,12 @@ use hpke_rs::hpke_types::{
 };
 use hpke_rs_crypto::{HpkeCrypto, TryCryptoRng, TryRng, error::Error};
 use hpke_rs_rust_crypto::HpkeRustCrypto;
+use p256::elliptic_curve::{ecdh::diffie_hellman, sec1::ToSec1Point as _};
+use subtle::ConstantTimeEq as _;
+use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
-/// The RustCrypto provider with [`Once`] as its generator.
+/// The RustCrypto provider with [`Once`] as its generator, for X25519 and P-256.
 #[derive(Debug)]
 pub(super) struct Seeded;
 
@@ -83,9 +86,19 @@ pub(super) fn derive_private_key(kem: KemAlgorithm, ikm: &[u8]) -> Option<Zeroiz
         // A candidate that is no scalar occurs once in 2^32.
         KemAlgorithm::DhKemP256 => (0..=u8::MAX)
             .filter_map(|counter| expand(b"candidate", &[counter]))
-            .find(|candidate| HpkeRustCrypto::dh_validate_sk(kem, candidate).is_ok()),
+            .find(|candidate| p256_secret(candidate).is_ok()),
         _ => None,
     }
+}
+
+fn x25519_secret(bytes: &[u8]) -> Result<StaticSecret, Error> {
+    let bytes =
+        Zeroizing::new(<[u8; 32]>::try_from(bytes).map_err(|_| Error::KemInvalidSecretKey)?);
+    Ok(StaticSecret::from(*bytes))
+}
+
+fn p256_secret(bytes: &[u8]) -> Result<p256::SecretKey, Error> {
+    p256::SecretKey::from_slice(bytes).map_err(|_| Error::KemInvalidSecretKey)
 }
 
 impl HpkeCrypto for Seeded {
@@ -100,7 +113,10 @@ impl HpkeCrypto for Seeded {
     }
 
     fn supports_kem(alg: KemAlgorithm) -> Result<(), Error> {
-        HpkeRustCrypto::supports_kem(alg)
+        match alg {
+            KemAlgorithm::DhKem25519 | KemAlgorithm::DhKemP256 => Ok(()),
+            _ => Err(Error::UnknownKemAlgorithm),
+        }
     }
 
     fn supports_aead(alg: AeadAlgorithm) -> Result<(), Error> {
@@ -124,12 +140,37 @@ impl HpkeCrypto for Seeded {
         HpkeRustCrypto::kdf_derive(alg, ikm, len)
     }
 
+    /// RFC 9180 §7.1.4 demands that the X25519 of all zeros is refused; a point that is not on P-256 has no key.
     fn dh(alg: KemAlgorithm, pk: &[u8], sk: &[u8]) -> Result<Vec<u8>, Error> {
-        HpkeRustCrypto::dh(alg, pk, sk)
+        match alg {
+            KemAlgorithm::DhKem25519 => {
+                let pk = <[u8; 32]>::try_from(pk).map_err(|_| Error::KemInvalidPublicKey)?;
+                let shared = x25519_secret(sk)?.diffie_hellman(&PublicKey::from(pk));
+                if shared.as_bytes().ct_eq(&[0; 32]).into() {
+                    return Err(Error::KemInvalidPublicKey);
+                }
+                Ok(shared.as_bytes().to_vec())
+            }
+            KemAlgorithm::DhKemP256 => {
+                let pk =
+                    p256::PublicKey::from_sec1_bytes(pk).map_err(|_| Error::KemInvalidPublicKey)?;
+                let shared = diffie_hellman(p256_secret(sk)?.to_nonzero_scalar(), pk.as_affine());
+                Ok(shared.raw_secret_bytes().to_vec())
+            }
+            _ => Err(Error::UnknownKemAlgorithm),
+        }
     }
 
     fn secret_to_public(alg: KemAlgorithm, sk: &[u8]) -> Result<Vec<u8>, Error> {
-        HpkeRustCrypto::secret_to_public(alg, sk)
+        match alg {
+            KemAlgorithm::DhKem25519 => {
+                Ok(PublicKey::from(&x25519_secret(sk)?).to_bytes().to_vec())
+            }
+            KemAlgorithm::DhKemP256 => {
+                Ok(p256_secret(sk)?.public_key().to_sec1_point(false).as_bytes().to_vec())
+            }
+            _ => Err(Error::UnknownKemAlgorithm),
+        }
     }
 
     // The next two draw from the generator, and sealing with the KEMs we have calls neither.
@@ -158,7 +199,10 @@ impl HpkeCrypto for Seeded {
     }
 
     fn dh_validate_sk(alg: KemAlgorithm, sk: &[u8]) -> Result<Vec<u8>, Error> {
-        HpkeRustCrypto::dh_validate_sk(alg, sk)
+        match alg {
+            KemAlgorithm::DhKemP256 => p256_secret(sk).map(|_| sk.to_vec()),
+            _ => Err(Error::UnknownKemAlgorithm),
+        }
     }
 
     fn aead_seal(
