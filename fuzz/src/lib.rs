@@ -21,8 +21,8 @@ mod world;
 mod counting;
 #[path = "../../crates/daphne-core/tests/vectors/damage.rs"]
 pub mod damage;
-#[path = "../../crates/daphne-core/tests/vectors/dap-09/mod.rs"]
-#[allow(dead_code, missing_docs, reason = "the core's tests use the rest of the table")]
+#[path = "../../crates/daphne-core/tests/vectors/mod.rs"]
+#[allow(dead_code, missing_docs, reason = "the core's tests use the rest of the tables")]
 mod messages;
 
 pub use aggregate_share::aggregate_share;
@@ -31,7 +31,7 @@ pub use secrets::secrets;
 pub use sequence::sequence;
 pub use store_messages::store_messages;
 pub use vdaf::vdaf;
-pub use wire::wire_v09;
+pub use wire::{wire_v09, wire_v18};
 
 use std::sync::LazyLock;
 
@@ -48,8 +48,9 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     Target { name: "wire_v09", run: wire_v09, seeds: seeds::wire_v09 },
+    Target { name: "wire_v18", run: wire_v18, seeds: seeds::wire_v18 },
     Target { name: "vdaf", run: vdaf, seeds: seeds::vdaf },
     Target { name: "helper_job", run: helper_job, seeds: seeds::helper_job },
     Target { name: "sequence", run: sequence, seeds: seeds::sequence },

@@ -35,7 +35,7 @@ use crate::{
         BUCKET, NOW, PRECISION, SETUPS, batch_id, brought, collector_key, helper_key, key, pool,
         report_id,
     },
-    messages::MESSAGES,
+    messages::{Table, dap_09, dap_18},
     request::{JobRequest, share_request},
     secrets::{KINDS, ROOTS, keypairs},
     vdaf::{RUNS, run},
@@ -47,10 +47,7 @@ const BROUGHT: usize = 6;
 
 /// Every vector of every message.
 pub fn wire_v09() -> Vec<Vec<u8>> {
-    let vectors = MESSAGES.iter().enumerate().flat_map(|(n, message)| {
-        message.parsed().into_iter().map(move |vector| [&[n as u8], &vector.bytes[..]].concat())
-    });
-    let mut seeds: Vec<Vec<u8>> = vectors.collect();
+    let mut seeds = vectors(&dap_09::TABLE);
     let mut w = Writer::new();
     HpkeConfigList((0..2).map(|n| helper_key(n).config().clone()).collect()).write(&mut w);
     let list = w.finish().expect("two configurations");
@@ -62,8 +59,29 @@ pub fn wire_v09() -> Vec<Vec<u8>> {
         b"Application/dap-report; a=\"x, \\\"y\"".to_vec(),
         daphne_core::b64::encode(&brought).into_bytes(),
     ];
-    seeds.extend((MESSAGES.len()..).zip(others).map(|(n, rest)| [&[n as u8], &rest[..]].concat()));
+    seeds.extend(
+        (dap_09::TABLE.messages.len()..)
+            .zip(others)
+            .map(|(n, rest)| [&[n as u8], &rest[..]].concat()),
+    );
     seeds
+}
+
+/// The same, and the configuration of each task.
+pub fn wire_v18() -> Vec<Vec<u8>> {
+    let mut seeds = vectors(&dap_18::TABLE);
+    let n = dap_18::TABLE.messages.len() as u8;
+    seeds.extend((0..SETUPS.len() as u8).map(|setup| vec![n, setup]));
+    // One bit of it.
+    seeds.extend((0..SETUPS.len() as u8).map(|setup| vec![n, setup, 40 + setup, 0, 1]));
+    seeds
+}
+
+fn vectors(table: &Table) -> Vec<Vec<u8>> {
+    let vectors = table.messages.iter().enumerate().flat_map(|(n, message)| {
+        message.parsed().into_iter().map(move |vector| [&[n as u8], &vector.bytes[..]].concat())
+    });
+    vectors.collect()
 }
 
 /// Every step of every VDAF with every aggregation parameter.

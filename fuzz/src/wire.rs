@@ -4,74 +4,121 @@ use std::fmt::Display;
 
 use daphne_core::{
     b64,
-    codec::{Reader, Writer},
+    codec::{DecodeError, Reader, Writer},
     error::AbortKind,
     hpke::{HpkeConfig, HpkeConfigList},
     ids::{AggregationJobId, BatchId, ReportId, TaskId},
-    media_type,
-    message::{AggregationJobContinue, AggregationJobInit, VerifyResp},
-    taskprov,
-    time::Time,
+    media_type, taskprov,
+    time::{Duration, Time},
     vdaf::BitString,
-    wire::v09,
+    version::DapVersion,
+    wire::Wire,
 };
 
 use crate::{
     bounded,
     choices::Choices,
-    fixture::{NOW, brought},
-    messages::MESSAGES,
+    fixture::{NOW, SETUPS, brought},
+    messages::{Table, dap_09, dap_18},
     secrets::placed,
 };
 
 /// The first byte chooses the decoder, the others are its input.
 pub fn wire_v09(data: &[u8]) {
+    wire(data, &dap_09::TABLE, DapVersion::V09, &OTHERS);
+}
+
+/// The first byte chooses the decoder, the others are its input.
+pub fn wire_v18(data: &[u8]) {
+    wire(data, &dap_18::TABLE, DapVersion::V18, &OTHERS_V18);
+}
+
+fn wire(data: &[u8], table: &Table, version: DapVersion, others: &[fn(&[u8])]) {
     let mut choices = Choices::new(data);
-    let decoder = choices.below(MESSAGES.len() + OTHERS.len());
+    let decoder = choices.below(table.messages.len() + others.len());
     let input = choices.rest();
-    match MESSAGES.get(decoder) {
+    match table.messages.get(decoder) {
         Some(message) => {
-            let bytes_max = message.peak_bytes_max(input.len());
+            let bytes_max = table.peak_bytes_max(message, input.len());
             if bounded(bytes_max, || (message.decodes)(input)) {
                 let again = (message.reencode)(input);
                 assert!(again.as_deref() == Ok(input), "{} encodes otherwise", message.name);
-                neutral(message.name, input);
+                neutral(message.name, version, input);
             }
         }
-        None => OTHERS[decoder - MESSAGES.len()](input),
+        None => others[decoder - table.messages.len()](input),
     }
 }
 
-/// What is read that has no row in the table of messages.
+/// What is read that has no row in a table of messages.
 pub const OTHERS: [fn(&[u8]); 5] = [hpke_config_list, texts, bits, media_types, taskprov_header];
 
-/// Messages in the neutral form encode to the same bytes.
-fn neutral(name: &str, input: &[u8]) {
-    let decodes = "it decoded before";
+/// What is read of DAP-18 only that has no such row.
+pub const OTHERS_V18: [fn(&[u8]); 1] = [task_configuration];
+
+/// Messages in the neutral form encode to the same bytes. In DAP-18 their receiver may refuse what decodes.
+fn neutral(name: &str, version: DapVersion, input: &[u8]) {
+    let wire = Wire::new(version, Duration::from_seconds(1));
+    let refused = |kind: AbortKind| {
+        let is_known = matches!(
+            kind,
+            AbortKind::InvalidMessage
+                | AbortKind::UnsupportedExtension
+                | AbortKind::InvalidExtension
+        );
+        assert!(is_known && version.has_configuration(), "{name}: {kind:?}");
+    };
+    let malformed = |_: DecodeError| refused(AbortKind::InvalidMessage);
     let again = match name {
-        "AggregationJobInitReq" => {
-            let init: AggregationJobInit<'_> =
-                v09::AggregationJobInitReq::decode(input).expect(decodes).into();
-            v09::AggregationJobInitReq::from(init).encode()
-        }
-        "AggregationJobContinueReq" => {
-            let request: AggregationJobContinue<'_> =
-                v09::AggregationJobContinueReq::decode(input).expect(decodes).into();
-            v09::AggregationJobContinueReq::from(request).encode()
-        }
+        "AggregationJobInitReq" => match wire.aggregation_job_init(input) {
+            Ok(init) => wire.encode_aggregation_job_init(&init),
+            Err(abort) => return refused(abort.kind),
+        },
+        "AggregationJobContinueReq" => match wire.aggregation_job_continue(input) {
+            Ok(request) => wire.encode_aggregation_job_continue(&request),
+            Err(error) => return malformed(error),
+        },
         "AggregationJobResp" => {
-            let answers: Vec<VerifyResp> =
-                v09::AggregationJobResp::decode(input).expect(decodes).into();
-            v09::AggregationJobResp::from(answers.as_slice()).encode()
+            // In DAP-18 an unknown key is told as a failed decryption.
+            let answers = wire.aggregation_job_resp(input).expect("it decoded before");
+            let told = wire.encode_aggregation_job_resp(&answers).expect("it decoded before");
+            let again = wire.aggregation_job_resp(&told).expect("we wrote it");
+            assert!(again == answers || version.has_configuration());
+            assert_eq!(told.len(), input.len());
+            return;
         }
-        "AggregateShareReq" => {
-            let request = v09::AggregateShareReq::decode(input).expect(decodes).into_message();
-            v09::AggregateShareReq::encode_message(&request.expect(decodes))
-        }
+        "AggregateShareReq" => match wire.aggregate_share_request(input) {
+            Ok(request) => wire.encode_aggregate_share_request(&request),
+            Err(abort) => return refused(abort.kind),
+        },
+        "Report" => wire.encode_report(wire.report(input).expect("it decoded before")),
+        "PlaintextInputShare" => wire.encode_plaintext_input_share(
+            wire.plaintext_input_share(input).expect("it decoded before"),
+        ),
         _ => return,
     };
     let again = again.expect("what decodes has an encoding");
     assert!(again == input, "{name}: the neutral form loses something");
+}
+
+/// A task's configuration is what the operator says of the task, or refused; and what we make of it encodes to itself.
+fn task_configuration(input: &[u8]) {
+    let mut choices = Choices::new(input);
+    let setup = choices.of(&SETUPS);
+    let mut spec = setup.spec();
+    let ours = spec.task_configuration.clone();
+    while !choices.is_empty() {
+        choices.edit(&mut spec.task_configuration);
+    }
+    let is_same = spec.task_configuration == ours;
+    let checked = bounded((64 << 10) + 8 * input.len(), || spec.clone().check(1));
+    match checked {
+        Ok(task) => {
+            assert!(task.parameters.task_configuration == spec.task_configuration);
+            placed(&task.parameters.placement());
+        }
+        Err(_) => assert!(!is_same, "a good configuration is refused"),
+    }
 }
 
 fn hpke_config_list(input: &[u8]) {

@@ -141,7 +141,8 @@ pub(crate) fn times(configuration: &TaskConfiguration<'_>) -> Result<TaskTimes, 
     let interval = configuration.task_interval().map_err(|e| TaskError::new(e.to_string()))?;
     let Some(interval) = interval else { return Ok(TaskTimes::default()) };
     let precision = Duration::from_seconds(configuration.time_precision);
-    match interval.checked(precision) {
+    let (start, duration) = interval.seconds(precision);
+    match Interval::new(start, duration) {
         Some(interval) if interval.duration().as_seconds() > 0 => Ok(TaskTimes {
             start: Some(interval.start()),
             expiration: Some(interval.end().saturating_sub(Duration::from_seconds(1))),

@@ -1,10 +1,6 @@
-//! DAP-09 encodings: written-out vectors, their mutilations, and recorded exchanges.
+//! What is peculiar to the encodings of DAP-09, and recorded exchanges.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    path::Path,
-};
+use std::collections::BTreeMap;
 
 use daphne_core::{
     codec::{DecodeError, EncodeError, Reader, Writer},
@@ -17,94 +13,13 @@ use daphne_core::{
     wire::{aggregate_share_aad, input_share_aad, v09},
 };
 
-#[path = "vectors/dap-09/mod.rs"]
-#[allow(dead_code, reason = "each test file uses its part of the table")]
+#[path = "vectors/mod.rs"]
+#[allow(dead_code, reason = "each test file uses its part of the tables")]
 mod vectors;
-use vectors::{MESSAGES, Message};
+use vectors::dap_09::TABLE;
 
 fn vector(name: &str, index: usize) -> Vec<u8> {
-    Message::named(name).parsed().swap_remove(index).bytes
-}
-
-#[test]
-fn every_decoder_is_in_the_table() {
-    let wire = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/wire");
-    let mut files = vec![wire.join("common.rs")];
-    files.extend(fs::read_dir(wire.join("v09")).unwrap().map(|f| f.unwrap().path()));
-    let mut defined = BTreeSet::new();
-    for file in files {
-        for line in fs::read_to_string(&file).unwrap().lines() {
-            assert!(!line.contains("fn decode"), "{}: a decoder without `whole!`", file.display());
-            if let Some(call) = line.trim().strip_prefix("whole!(") {
-                defined.insert(call.split(['<', ')']).next().unwrap().to_owned());
-            }
-        }
-    }
-    let listed: BTreeSet<_> = MESSAGES.iter().map(|m| m.name.to_owned()).collect();
-    assert_eq!(defined, listed);
-}
-
-#[test]
-fn vectors_round_trip() {
-    for m in MESSAGES {
-        for (v, (label, _)) in m.parsed().iter().zip(m.vectors) {
-            assert_eq!((m.reencode)(&v.bytes).as_ref(), Ok(&v.bytes), "{}, {label}", m.name);
-        }
-    }
-}
-
-#[test]
-fn every_truncation_is_an_error() {
-    for m in MESSAGES {
-        for (v, (label, _)) in m.parsed().iter().zip(m.vectors) {
-            for n in 0..v.bytes.len() {
-                assert!(!(m.decodes)(&v.bytes[..n]), "{}, {label}, {n} bytes", m.name);
-            }
-        }
-    }
-}
-
-#[test]
-fn a_trailing_byte_is_an_error() {
-    for m in MESSAGES {
-        for (v, (label, _)) in m.parsed().iter().zip(m.vectors) {
-            for last in [0, 1, 0xff] {
-                let longer = [&v.bytes[..], &[last]].concat();
-                assert_eq!(
-                    (m.reencode)(&longer),
-                    Err(DecodeError::Trailing),
-                    "{}, {label}",
-                    m.name
-                );
-            }
-        }
-    }
-}
-
-#[test]
-fn no_length_prefix_can_point_past_the_end() {
-    for m in MESSAGES {
-        for (v, (label, _)) in m.parsed().iter().zip(m.vectors) {
-            for at in &v.prefixes {
-                let mut bytes = v.bytes.clone();
-                bytes[at.clone()].fill(0xff);
-                assert_eq!(
-                    (m.reencode)(&bytes),
-                    Err(DecodeError::Truncated),
-                    "{}, {label}, prefix at {at:?}",
-                    m.name
-                );
-            }
-            // Nor any other four bytes: what still decodes has its own encoding.
-            for at in 0..v.bytes.len().saturating_sub(3) {
-                let mut bytes = v.bytes.clone();
-                bytes[at..at + 4].fill(0xff);
-                if let Ok(again) = (m.reencode)(&bytes) {
-                    assert_eq!(again, bytes, "{}, {label}, at {at}", m.name);
-                }
-            }
-        }
-    }
+    TABLE.vector(name, index)
 }
 
 /// Another decoder panics on these 30 bytes: an extension of type 0xff00 which claims 65,535 bytes and has none.
@@ -115,29 +30,13 @@ fn reproduction_extension_length_past_the_end() {
     bytes.extend([0x00, 0x04]); // extensions, 4 bytes
     bytes.extend([0xff, 0x00, 0xff, 0xff]); // type 0xff00, length 0xffff
     assert_eq!(bytes.len(), 30);
-    for m in MESSAGES {
+    for m in TABLE.messages {
         assert!(!(m.decodes)(&bytes), "{}", m.name);
         // The extension list alone, and the extension alone.
         assert!(!(m.decodes)(&bytes[24..]), "{}", m.name);
         assert!(!(m.decodes)(&bytes[26..]), "{}", m.name);
     }
     assert_eq!(v09::Report::decode(&bytes), Err(DecodeError::Truncated));
-}
-
-#[test]
-fn nothing_decodes_from_no_bytes_nor_from_ones() {
-    for m in MESSAGES {
-        assert!(!(m.decodes)(&[]), "{}", m.name);
-        for n in 1..200 {
-            // Of fixed-length numbers and ids alone, any bytes are a value.
-            let any_value = match m.name {
-                "Interval" => n == 16,
-                "ReportMetadata" => n == 24,
-                _ => false,
-            };
-            assert_eq!((m.decodes)(&vec![0xff; n]), any_value, "{}, {n} bytes", m.name);
-        }
-    }
 }
 
 #[test]
@@ -149,7 +48,7 @@ fn lists_hold_at_least_one_report() {
     ] {
         let empty = [before, &[0; 4]].concat();
         assert!(
-            matches!((Message::named(name).reencode)(&empty), Err(DecodeError::Invalid(_))),
+            matches!((TABLE.named(name).reencode)(&empty), Err(DecodeError::Invalid(_))),
             "{name}"
         );
     }
@@ -189,7 +88,7 @@ fn unknown_code_points_are_errors() {
         for value in (0..=255).filter(|v| !known.contains(v)) {
             bytes[at] = value;
             assert!(
-                matches!((Message::named(name).reencode)(&bytes), Err(DecodeError::Invalid(_))),
+                matches!((TABLE.named(name).reencode)(&bytes), Err(DecodeError::Invalid(_))),
                 "{name}, {value} at {at}"
             );
         }
@@ -260,7 +159,7 @@ fn neutral_messages_lose_nothing() {
         there: impl Fn(W) -> N,
         back: impl Fn(N) -> W,
     ) {
-        for v in Message::named(name).parsed() {
+        for v in TABLE.named(name).parsed() {
             assert_eq!(encode(&back(there(decode(&v.bytes)))), v.bytes, "{name}");
         }
     }
@@ -285,16 +184,16 @@ fn neutral_messages_lose_nothing() {
     same!(PartialBatchSelector, message::PartialBatchSelector);
     same!(BatchSelector, message::BatchSelector);
 
-    for v in Message::named("AggregationJobResp").parsed() {
+    for v in TABLE.named("AggregationJobResp").parsed() {
         let resps =
             Vec::<message::VerifyResp>::from(v09::AggregationJobResp::decode(&v.bytes).unwrap());
         assert_eq!(v09::AggregationJobResp::from(&resps[..]).encode().unwrap(), v.bytes);
     }
-    for v in Message::named("AggregateShareReq").parsed() {
+    for v in TABLE.named("AggregateShareReq").parsed() {
         let request = v09::AggregateShareReq::decode(&v.bytes).unwrap().into_message().unwrap();
         assert_eq!(v09::AggregateShareReq::encode_message(&request).unwrap(), v.bytes);
     }
-    for v in Message::named("Query").parsed() {
+    for v in TABLE.named("Query").parsed() {
         let query = v09::Query::decode(&v.bytes).unwrap();
         match message::Query::try_from(query) {
             Ok(neutral) => assert_eq!(v09::Query::from(neutral), query),
@@ -395,7 +294,7 @@ fn recorded_messages_round_trip() {
                         Reader::all(&body, HpkeConfigList::read).unwrap().write(&mut w);
                         Ok(w.finish().unwrap())
                     }
-                    name => (Message::named(name).reencode)(&body),
+                    name => (TABLE.named(name).reencode)(&body),
                 };
                 assert_eq!(again, Ok(body), "{}: {name}", recording.name);
                 *seen.entry(name).or_default() += 1;

@@ -23,13 +23,13 @@ mod vocabulary;
 
 #[path = "../../../../crates/daphne-core/tests/vectors/damage.rs"]
 mod damage;
-#[path = "../../../../crates/daphne-core/tests/vectors/dap-09/mod.rs"]
+#[path = "../../../../crates/daphne-core/tests/vectors/mod.rs"]
 #[allow(dead_code, reason = "each test file uses its part of the table")]
 mod vectors;
 
 use damage::{Random, damage};
 use differences::{DIFFERENCES, Reader};
-use vectors::MESSAGES;
+use vectors::dap_09::TABLE;
 
 /// Damaged inputs for each message.
 const INPUTS: usize = 20_000;
@@ -106,7 +106,7 @@ fn codecs() -> Vec<Codec> {
             }
         };
     }
-    let own = MESSAGES.iter().map(|m| Codec {
+    let own = TABLE.messages.iter().map(|m| Codec {
         name: m.name,
         ours: Box::new(|bytes| (m.reencode)(bytes).ok()),
         theirs: their_codec(m.name),
@@ -136,7 +136,7 @@ fn compare(codec: &Codec, bytes: &[u8]) -> Option<&'static str> {
 fn damaged_messages_are_read_by_both_or_by_neither_but_for_known_differences() {
     let codecs = codecs();
     let mut seeds: BTreeMap<&str, Vec<(Vec<u8>, Vec<_>)>> = BTreeMap::new();
-    for m in MESSAGES {
+    for m in TABLE.messages {
         let parsed = m.parsed().into_iter().map(|v| (v.bytes, v.prefixes));
         seeds.entry(m.name).or_default().extend(parsed);
     }

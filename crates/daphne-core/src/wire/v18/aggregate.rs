@@ -2,7 +2,7 @@
 
 use super::{
     Extension, HpkeCiphertext, ReportMetadata, is_increasing, not_empty, read_report_error, rest,
-    write_report_error,
+    write_not_empty, write_report_error,
 };
 use crate::{
     codec::{DecodeError, Reader, Writer},
@@ -71,7 +71,7 @@ impl<'a> VerifyInit<'a> {
 
     fn write(&self, w: &mut Writer) {
         self.report_share.write(w);
-        w.opaque32(self.payload);
+        write_not_empty(self.payload, w);
     }
 
     fn into_message(self, precision: Duration) -> message::VerifyInit<'a> {
@@ -251,7 +251,7 @@ impl<'a> VerifyResp<'a> {
         w.raw(self.report_id.as_bytes());
         match self.verify_resp_type {
             VerifyRespType::Continue(payload) => {
-                w.u8(CONTINUE).opaque32(payload);
+                write_not_empty(payload, w.u8(CONTINUE));
             }
             VerifyRespType::Finish => {
                 w.u8(FINISH);
@@ -340,7 +340,7 @@ impl<'a> VerifyContinue<'a> {
     }
 
     fn write(&self, w: &mut Writer) {
-        w.raw(self.report_id.as_bytes()).opaque32(self.payload);
+        write_not_empty(self.payload, w.raw(self.report_id.as_bytes()));
     }
 }
 

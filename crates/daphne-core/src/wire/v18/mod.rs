@@ -19,7 +19,7 @@ pub use upload::*;
 
 use crate::{
     codec::{DecodeError, Reader, Writer, items},
-    time::{self, Duration, Time},
+    time::{Duration, Time},
 };
 
 pub use super::common::{AggregateShare, Extension};
@@ -44,9 +44,20 @@ pub struct Interval {
 whole!(Interval);
 
 impl Interval {
-    /// Start and duration in seconds; beyond the last representable number, that.
+    /// Start and duration in seconds. An end that no second can express is the last whole unit that one can, so an interval
+    /// that reaches beyond it, as one over all time does, is of whole units all the same. An interval without an end, which
+    /// is not well-formed, has one of which [`crate::time::Interval::new`] says so.
     pub fn seconds(self, precision: Duration) -> (Time, Duration) {
-        (time_of(self.start, precision), Duration::from_seconds(seconds(self.duration, precision)))
+        let whole = |units: u64| {
+            let last = u64::MAX.checked_div(precision.as_seconds()).unwrap_or(u64::MAX);
+            seconds(units.min(last), precision)
+        };
+        let start = whole(self.start);
+        let duration = match self.start.checked_add(self.duration) {
+            Some(end) => whole(end) - start,
+            None => u64::MAX,
+        };
+        (Time::from_seconds(start), Duration::from_seconds(duration))
     }
 
     /// The interval with that many seconds before and in it; what is no whole unit is cut off.
@@ -63,15 +74,6 @@ impl Interval {
 
     fn write(&self, w: &mut Writer) {
         w.u64(self.start).u64(self.duration);
-    }
-}
-
-impl Interval {
-    /// The neutral interval, or `None` if its end exceeds the last representable second.
-    pub fn checked(self, precision: Duration) -> Option<time::Interval> {
-        let start = self.start.checked_mul(precision.as_seconds())?;
-        let duration = self.duration.checked_mul(precision.as_seconds())?;
-        time::Interval::new(Time::from_seconds(start), Duration::from_seconds(duration))
     }
 }
 
@@ -108,6 +110,14 @@ fn rest<'a, T>(
 /// Reads `opaque16` that the draft does not allow to be empty, or `opaque32`.
 const fn not_empty<'a>(bytes: &'a [u8], empty: &'static str) -> Result<&'a [u8], DecodeError> {
     if bytes.is_empty() { Err(DecodeError::Invalid(empty)) } else { Ok(bytes) }
+}
+
+/// Writes what [`not_empty`] reads from `opaque32`.
+fn write_not_empty(bytes: &[u8], w: &mut Writer) {
+    if bytes.is_empty() {
+        w.fail();
+    }
+    w.opaque32(bytes);
 }
 
 /// What was read from `r` since it had `before` left.

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use super::{Extension, HpkeCiphertext, read_since, rest, time_of, units};
+use super::{
+    Extension, HpkeCiphertext, not_empty, read_since, rest, time_of, units, write_not_empty,
+};
 use crate::{
     codec::{DecodeError, Reader, Writer},
     error::ReportError,
@@ -199,13 +201,13 @@ whole!(PlaintextInputShare<'a>);
 impl<'a> PlaintextInputShare<'a> {
     fn read(r: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let private_extensions = Extension::read_list(r)?;
-        let payload = super::not_empty(r.opaque32()?, "payload of an input share is empty")?;
+        let payload = not_empty(r.opaque32()?, "payload of an input share is empty")?;
         Ok(Self { private_extensions, payload })
     }
 
     fn write(&self, w: &mut Writer) {
         Extension::write_list(&self.private_extensions, w);
-        w.opaque32(self.payload);
+        write_not_empty(self.payload, w);
     }
 }
 

@@ -1,118 +1,11 @@
-//! Every message of DAP-09 in one table: its name, its decoder, and encodings written by hand from the draft.
-//!
-//! Encodings are hexadecimal, a field per line. `[…]` marks a length prefix, so that tests can find and bend it.
+//! The messages of DAP-09.
 
-use daphne_core::{codec::DecodeError, wire::v09};
+use daphne_core::wire::v09;
 
-/// One row of the table.
-pub struct Message {
-    /// Name of the struct.
-    pub name: &'static str,
-    /// Whether bytes decode. Allocates nothing but what the decoder does.
-    pub decodes: fn(&[u8]) -> bool,
-    /// Decodes and encodes again.
-    pub reencode: fn(&[u8]) -> Result<Vec<u8>, DecodeError>,
-    /// The list it holds, if any: the items' name and their size in memory.
-    pub list_of: Option<(&'static str, usize)>,
-    /// Encodings, each with a label.
-    pub vectors: &'static [(&'static str, &'static str)],
-}
+use super::{List, Message, Table};
 
-/// An encoding and where its length prefixes are.
-#[derive(Clone)]
-pub struct Vector {
-    pub bytes: Vec<u8>,
-    pub prefixes: Vec<std::ops::Range<usize>>,
-}
+// Parts that several messages hold.
 
-impl Message {
-    /// The row of that name.
-    pub fn named(name: &str) -> &'static Self {
-        MESSAGES.iter().find(|m| m.name == name).unwrap_or_else(|| panic!("no message {name}"))
-    }
-
-    /// The encodings, parsed.
-    pub fn parsed(&self) -> Vec<Vector> {
-        self.vectors.iter().map(|(_, hex)| parse(hex)).collect()
-    }
-
-    /// The most that decoding `len` bytes may allocate.
-    ///
-    /// Decoders borrow, so all they allocate is the vector of a list's items. With `n` items read its capacity is at
-    /// most `n` before it grows and `2n` after, and growing holds both blocks: `3n` items. An item takes at least
-    /// its minimum encoding from the input, so `n <= len / wire`, which gives `3 * size / wire` bytes per byte of
-    /// input. The constant is the first allocation, of 4 items. A message without a list allocates nothing.
-    pub fn peak_bytes_max(&self, len: usize) -> usize {
-        self.list_of.map_or(0, |(item, size)| {
-            let wire = Self::named(item).parsed().iter().map(|v| v.bytes.len()).min();
-            3 * size * len / wire.expect("every message has vectors") + 4 * size
-        })
-    }
-}
-
-fn parse(hex: &str) -> Vector {
-    let (mut bytes, mut prefixes, mut open) = (Vec::new(), Vec::new(), 0);
-    let mut rest = hex;
-    while !rest.is_empty() {
-        if let Some(r) = rest.strip_prefix('[') {
-            open = bytes.len();
-            rest = r;
-        } else if let Some(r) = rest.strip_prefix(']') {
-            prefixes.push(open..bytes.len());
-            rest = r;
-        } else {
-            let (byte, r) = rest.split_at(2);
-            bytes.push(u8::from_str_radix(byte, 16).expect("vectors are hexadecimal"));
-            rest = r;
-        }
-    }
-    Vector { bytes, prefixes }
-}
-
-macro_rules! message {
-    ($name:ident, [$($vectors:tt)*]) => { message!(@ $name, None, [$($vectors)*]) };
-    ($name:ident of $item:ident, [$($vectors:tt)*]) => {
-        message!(@ $name, Some((stringify!($item), size_of::<v09::$item>())), [$($vectors)*])
-    };
-    (@ $name:ident, $list_of:expr, [$($label:literal: $hex:expr),* $(,)?]) => {
-        Message {
-            name: stringify!($name),
-            decodes: |bytes| v09::$name::decode(bytes).is_ok(),
-            reencode: |bytes| {
-                v09::$name::decode(bytes).map(|m| m.encode().expect("what decodes has an encoding"))
-            },
-            list_of: $list_of,
-            vectors: &[$(($label, $hex)),*],
-        }
-    };
-}
-
-// Parts that several messages hold. Lengths in bytes stand beside them.
-
-// 32 bytes
-macro_rules! task_id {
-    () => {
-        "7461736b00000000000000000000000000000000000000000000000000000001"
-    };
-}
-// 32 bytes
-macro_rules! batch_id {
-    () => {
-        "b0b1b2b3b4b5b6b7b8b9babbbcbdbebfc0c1c2c3c4c5c6c7c8c9cacbcccdcecf"
-    };
-}
-// 16 bytes
-macro_rules! report_id {
-    () => {
-        "000102030405060708090a0b0c0d0e0f"
-    };
-}
-// 16 bytes
-macro_rules! other_report_id {
-    () => {
-        "f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff"
-    };
-}
 // 16 bytes
 macro_rules! interval {
     () => {
@@ -146,26 +39,6 @@ macro_rules! late_metadata {
         concat!(
             other_report_id!(), // report_id
             "ffffffffffffffff", // time: the last second
-        )
-    };
-}
-// 14 bytes
-macro_rules! ciphertext {
-    () => {
-        concat!(
-            "2a",               // config_id: 42
-            "[0004]c0c1c2c3",   // enc
-            "[00000003]d0d1d2", // payload
-        )
-    };
-}
-// 7 bytes
-macro_rules! empty_ciphertext {
-    () => {
-        concat!(
-            "00",         // config_id: 0
-            "[0000]",     // enc: empty
-            "[00000000]", // payload: empty
         )
     };
 }
@@ -286,26 +159,22 @@ macro_rules! empty_extension {
         )
     };
 }
-// 32 bytes
-macro_rules! checksum {
-    () => {
-        "ececececececececececececececececdededededededededededededededede"
-    };
-}
 
-/// The table. `every_decoder_is_in_the_table` keeps it complete.
-pub const MESSAGES: &[Message] = &[
-    message!(HpkeCiphertext, ["full": ciphertext!(), "empty": empty_ciphertext!()]),
-    message!(Interval, ["an hour": interval!(), "past the last second": endless!()]),
-    message!(PartialBatchSelector, [
+/// The table. `every_decoder_is_in_its_table` keeps it complete.
+pub const TABLE: Table = Table { draft: "v09", messages: MESSAGES };
+
+const MESSAGES: &[Message] = &[
+    message!(v09 HpkeCiphertext, ["full": ciphertext!(), "empty": empty_ciphertext!()]),
+    message!(v09 Interval, ["an hour": interval!(), "past the last second": endless!()]),
+    message!(v09 PartialBatchSelector, [
         "time interval": "01", // query_type: time_interval
         "fixed size": concat!(
             "02", // query_type: fixed_size
             batch_id!(), // batch_id
         ),
     ]),
-    message!(ReportMetadata, ["usual": metadata!(), "late": late_metadata!()]),
-    message!(Report, [
+    message!(v09 ReportMetadata, ["usual": metadata!(), "late": late_metadata!()]),
+    message!(v09 Report, [
         "full": concat!(
             metadata!(), // report_metadata
             "[00000005]5051525354", // public_share
@@ -319,8 +188,8 @@ pub const MESSAGES: &[Message] = &[
             empty_ciphertext!(), // helper_encrypted_input_share
         ),
     ]),
-    message!(Extension, ["full": extension!(), "empty": empty_extension!()]),
-    message!(PlaintextInputShare of Extension, [
+    message!(v09 Extension, ["full": extension!(), "empty": empty_extension!()]),
+    message!(v09 PlaintextInputShare of [Extension: "", 2, "00000000"], [
         "two extensions": concat!(
             "[000a]", extension!(), empty_extension!(), // extensions: 6 + 4 = 10
             "[00000003]010203", // payload
@@ -334,7 +203,7 @@ pub const MESSAGES: &[Message] = &[
             "[00000000]", // payload: empty
         ),
     ]),
-    message!(InputShareAad, [
+    message!(v09 InputShareAad, [
         "full": concat!(
             task_id!(), // task_id
             metadata!(), // report_metadata
@@ -346,9 +215,9 @@ pub const MESSAGES: &[Message] = &[
             "[00000000]", // public_share: empty
         ),
     ]),
-    message!(ReportShare, ["full": report_share!(), "empty": empty_report_share!()]),
-    message!(PrepareInit, ["full": prepare_init!(), "empty": empty_prepare_init!()]),
-    message!(AggregationJobInitReq of PrepareInit, [
+    message!(v09 ReportShare, ["full": report_share!(), "empty": empty_report_share!()]),
+    message!(v09 PrepareInit, ["full": prepare_init!(), "empty": empty_prepare_init!()]),
+    message!(v09 AggregationJobInitReq of [PrepareInit: "0000000001", 4, ""], [
         "time interval, two reports": concat!(
             "[00000000]", // agg_param: empty
             "01", // part_batch_selector.query_type: time_interval
@@ -361,7 +230,7 @@ pub const MESSAGES: &[Message] = &[
             "[00000033]", prepare_init!(), // prepare_inits: 51
         ),
     ]),
-    message!(PrepareResp, [
+    message!(v09 PrepareResp, [
         "continue": prepare_resp_continue!(),
         "continue, empty": concat!(
             report_id!(), // report_id
@@ -380,7 +249,7 @@ pub const MESSAGES: &[Message] = &[
         "invalid_message": prepare_resp_reject!("08"),
         "report_too_early": prepare_resp_reject!("09"),
     ]),
-    message!(AggregationJobResp of PrepareResp, [
+    message!(v09 AggregationJobResp of [PrepareResp: "", 4, ""], [
         "all states": concat!(
             "[0000003a]", // prepare_resps: 23 + 17 + 18 = 58
             prepare_resp_continue!(),
@@ -389,8 +258,8 @@ pub const MESSAGES: &[Message] = &[
         ),
         "one report": concat!("[00000011]", prepare_resp_finished!()), // prepare_resps: 17
     ]),
-    message!(PrepareContinue, ["full": prepare_continue!(), "empty": empty_prepare_continue!()]),
-    message!(AggregationJobContinueReq of PrepareContinue, [
+    message!(v09 PrepareContinue, ["full": prepare_continue!(), "empty": empty_prepare_continue!()]),
+    message!(v09 AggregationJobContinueReq of [PrepareContinue: "0001", 4, ""], [
         "two reports": concat!(
             "0001", // step: 1
             "[0000002a]", prepare_continue!(), empty_prepare_continue!(), // prepare_continues: 22 + 20 = 42
@@ -400,14 +269,14 @@ pub const MESSAGES: &[Message] = &[
             "[00000014]", empty_prepare_continue!(), // prepare_continues: 20
         ),
     ]),
-    message!(FixedSizeQuery, [
+    message!(v09 FixedSizeQuery, [
         "by batch id": concat!(
             "00", // query_type: by_batch_id
             batch_id!(), // batch_id
         ),
         "current batch": "01", // query_type: current_batch
     ]),
-    message!(Query, [
+    message!(v09 Query, [
         "time interval": concat!(
             "01", // query_type: time_interval
             interval!(), // batch_interval
@@ -426,7 +295,7 @@ pub const MESSAGES: &[Message] = &[
             "01", // fixed_size_query.query_type: current_batch
         ),
     ]),
-    message!(CollectionReq, [
+    message!(v09 CollectionReq, [
         "time interval": concat!(
             "01", // query.query_type: time_interval
             interval!(), // query.batch_interval
@@ -438,7 +307,7 @@ pub const MESSAGES: &[Message] = &[
             "[00000002]a0a1", // agg_param
         ),
     ]),
-    message!(Collection, [
+    message!(v09 Collection, [
         "time interval": concat!(
             "01", // part_batch_selector.query_type: time_interval
             "0000000000000064", // report_count: 100
@@ -455,7 +324,7 @@ pub const MESSAGES: &[Message] = &[
             ciphertext!(), // helper_encrypted_agg_share
         ),
     ]),
-    message!(BatchSelector, [
+    message!(v09 BatchSelector, [
         "time interval": concat!(
             "01", // query_type: time_interval
             interval!(), // batch_interval
@@ -469,7 +338,7 @@ pub const MESSAGES: &[Message] = &[
             batch_id!(), // batch_id
         ),
     ]),
-    message!(AggregateShareReq, [
+    message!(v09 AggregateShareReq, [
         "time interval": concat!(
             "01", // batch_selector.query_type: time_interval
             interval!(), // batch_selector.batch_interval
@@ -485,11 +354,11 @@ pub const MESSAGES: &[Message] = &[
             checksum!(), // checksum
         ),
     ]),
-    message!(AggregateShare, [
+    message!(v09 AggregateShare, [
         "full": ciphertext!(), // encrypted_aggregate_share
         "empty": empty_ciphertext!(), // encrypted_aggregate_share
     ]),
-    message!(AggregateShareAad, [
+    message!(v09 AggregateShareAad, [
         "time interval": concat!(
             task_id!(), // task_id
             "[00000000]", // agg_param: empty
@@ -503,7 +372,7 @@ pub const MESSAGES: &[Message] = &[
             batch_id!(), // batch_selector.batch_id
         ),
     ]),
-    message!(TaskConfig, [
+    message!(v09 TaskConfig, [
         // SHA-256 of this one is the id of a published example.
         "leader-selected count": concat!(
             "[06]666f6f626172", // task_info: foobar
