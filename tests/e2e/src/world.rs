@@ -26,7 +26,7 @@ use daphne_core::{
     upload::client::{ClientTask, ReportExtensions, ReportRandomness},
     vdaf::{AggregateResult, AggregationParam, Measurement, Vdaf, VdafConfig},
     version::{DapVersion, Message},
-    wire::{Wire, v09},
+    wire::Wire,
 };
 
 use crate::{
@@ -237,8 +237,8 @@ impl World {
     pub fn report_with_id(&self, id: [u8; 16], measurement: Measurement, time: Time) -> Vec<u8> {
         let randomness =
             ReportRandomness { report_id: id, leader_seed: random(), helper_seed: random() };
-        const BROUGHT: (u16, &[u8]) = (v09::TASKPROV_EXTENSION, &[]);
-        let extensions = self.taskprov.as_ref().map(|_| BROUGHT);
+        let brought = self.taskprov.as_ref().and(self.spec.version.taskprov_extension());
+        let extensions = brought.map(|code| (code, &[][..]));
         let report = self
             .reporter
             .report_with_extensions(
@@ -376,7 +376,7 @@ impl World {
         if body.is_some() {
             headers.push(("content-type", media_type));
         }
-        let config = self.taskprov.as_deref().map(b64::encode);
+        let config = self.taskprov.as_deref().map(|c| self.spec.version.taskprov_header(c));
         headers.extend(config.as_deref().map(|config| (taskprov::HEADER, config)));
         self.client.send(method, path, &headers, body)
     }

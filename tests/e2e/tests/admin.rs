@@ -11,9 +11,11 @@ use daphne_core::{
     message::PartialBatchSelector,
     taskprov::PeerPolicy,
     time::Time,
+    version::DapVersion,
+    wire::v18,
 };
 use e2e::{
-    Answer, Books, Peer, Server, World,
+    Answer, Books, Peer, Server, World, now,
     server::{HPKE_KEY_ID, random, random_token},
     world::keypair,
 };
@@ -81,6 +83,71 @@ fn only_the_operators_token_opens() {
         }
     }
     assert!(server().admin().task(&world.task_id).unwrap().is_some());
+}
+
+/// What all parties seal to is kept word for word, and must say what the operator says.
+#[test]
+fn a_dap_18_task_is_stored_only_with_a_configuration_that_agrees() {
+    let made = World::new_in(server(), DapVersion::V18, TimeInterval, |_| {});
+    let mut good = serde_json::to_value(&made.spec).expect("JSON");
+    let shown = show(&good);
+    assert_eq!(shown.json()["task_configuration"], good["task_configuration"]);
+    good["task_id"] = json!(TaskId::new(random()));
+    let bytes = made.spec.task_configuration.clone();
+    let with = |name: &str, value: Value| {
+        let mut changed = good.clone();
+        changed[name] = value;
+        changed
+    };
+    let configured = |change: &dyn Fn(&mut v18::TaskConfiguration<'_>)| {
+        let mut configuration = v18::TaskConfiguration::decode(&bytes).expect("our own");
+        change(&mut configuration);
+        let bytes = configuration.encode().expect("a configuration");
+        with("task_configuration", json!(b64::encode(&bytes)))
+    };
+    let interval = [0, 0, 0, 0, 0, 0, 0, 1].repeat(2);
+    let known = v18::Extension { extension_type: v18::TASK_INTERVAL, extension_data: &interval };
+    let unknown = v18::Extension { extension_type: 2, extension_data: &interval };
+    let extended = |extensions: &[v18::Extension<'_>]| {
+        let mut configuration = v18::TaskConfiguration::decode(&bytes).expect("our own");
+        configuration.extensions = extensions.to_vec();
+        let bytes = configuration.encode().expect("a configuration");
+        with("task_configuration", json!(b64::encode(&bytes)))
+    };
+    for wrong in [
+        with("task_configuration", json!("")),
+        with("task_configuration", json!(b64::encode(&bytes[1..]))),
+        with("task_configuration", json!(b64::encode(&[&bytes[..], &[0]].concat()))),
+        with("version", json!("dap-09")),
+        with("min_batch_size", json!(3)),
+        with("time_precision", json!(60)),
+        with("batch_mode", json!("leader-selected")),
+        with("vdaf", json!("Prio3Count")),
+        with("task_expiration", json!(now() + 1_000)),
+        with("verify_key", json!(b64::encode(&[1; 16]))),
+        with("max_batch_size", json!(10)),
+        with("max_batch_query_count", json!(2)),
+        configured(&|c| c.min_batch_size += 1),
+        configured(&|c| c.time_precision = 60),
+        configured(&|c| c.batch_mode = v18::BatchMode::LeaderSelected),
+        configured(&|c| c.batch_mode = v18::BatchMode::Unknown { code: 3, config: &[] }),
+        configured(&|c| c.vdaf = v18::TaskVdaf::Unknown { code: 77, parameters: &[] }),
+        extended(&[unknown]),
+        extended(&[known, known]),
+        extended(&[known, unknown]),
+        extended(&[unknown, known]),
+    ] {
+        let refused = post(&wrong);
+        assert_eq!(refused.status, 400, "{wrong}: {}", refused.text());
+        assert_eq!(show(&wrong).status, 404);
+    }
+    assert_eq!(post(&good).status, 201);
+    // The same again is the same; another word is another task.
+    let answer = post(&good);
+    assert!(answer.status < 300, "{}", answer.text());
+    good["task_configuration"] =
+        configured(&|c| c.task_info = b"other")["task_configuration"].clone();
+    assert_eq!(post(&good).status, 409);
 }
 
 #[test]
