@@ -273,8 +273,12 @@ fn what_a_leader_leaves_out_of_a_query_is_collected_with_the_rest() {
             let request = world.share_request(batch, &books);
             world.post_share(&request).refused("batchOverlap", &world.task_id);
         }
-        // What is beside it is not.
+        // What is beside it is not, but a query that reaches into it is too late.
         world.aggregate(TIMED, &world.sums(&[1, 2], world.time(4)), &mut books);
+        let beside = world.interval(4, 1);
+        let held = books.count(&beside, &world);
+        let request = world.share_request_within(&[], world.interval(3, 2), beside, held);
+        world.post_share(&request).refused("batchOverlap", &world.task_id);
         world.collect(world.interval(4, 1), &books);
     }
 }
