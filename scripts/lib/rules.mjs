@@ -162,9 +162,11 @@ export function readRules(root = ROOT) {
     if (!ROLES.includes(row.who)) complain(`${row.id} binds "${row.who}"`);
     if (ours.includes(row) !== PLAYED.includes(row.who)) complain(`${row.id} is in the wrong section for ${row.who}`);
     if (!STRENGTHS.includes(row.strength)) complain(`${row.id} is as strong as "${row.strength}"`);
-    if (!/^(?:\d+(?:\.\d+)*(?:; 18: \d+(?:\.\d+)*)?|(?:18|taskprov): \d+(?:\.\d+)*)$/.test(row["§"])) complain(`${row.id} has no section`);
-    const has = (version) => !readCell(row[version]).absent;
-    if (has("DAP-18") && !/18: |taskprov: /.test(row["§"])) complain(`${row.id} names no section of DAP-18`);
+    const sections = row["§"].split("; ");
+    const drafts = sections.map((section) => section.match(/^(?:(18|taskprov|04): )?\d+(?:\.\d+)*$/)?.[1] ?? "09");
+    const isOrdered = ["09", "18", "09 18", "taskprov", "04", "taskprov 04"].includes(drafts.join(" "));
+    if (!isOrdered || !sections.every((section) => /^(?:\w+: )?\d[\d.]*$/.test(section))) complain(`${row.id} has no section`);
+    if (!readCell(row["DAP-18"]).absent && !["18", "04"].includes(drafts.at(-1))) complain(`${row.id} names no section of DAP-18`);
     readRow(row.id, row, row.who, PLAYED.includes(row.who), false);
   }
   for (const row of cases) readRow(`case ${row.case}`, row, "hostile cases", true, true);

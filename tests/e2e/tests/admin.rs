@@ -119,6 +119,7 @@ fn a_dap_18_task_is_stored_only_with_a_configuration_that_agrees() {
         with("task_configuration", json!(b64::encode(&bytes[1..]))),
         with("task_configuration", json!(b64::encode(&[&bytes[..], &[0]].concat()))),
         with("version", json!("dap-09")),
+        with("role", json!("leader")),
         with("min_batch_size", json!(3)),
         with("time_precision", json!(60)),
         with("batch_mode", json!("leader-selected")),
