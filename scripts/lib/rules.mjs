@@ -12,18 +12,21 @@ const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..")
 const TABLE = "docs/rules.md";
 const VERSIONS = ["DAP-09", "DAP-18"];
 // Versions whose rules must all be proven, for the roles that we play.
-const SERVED = ["DAP-09"];
+const SERVED = ["DAP-09", "DAP-18"];
 const PLAYED = ["Helper", "Both", "All"];
 const ROLES = [...PLAYED, "Leader", "Client", "Collector"];
 const STRENGTHS = ["MUST", "MUST NOT", "REQUIRED", "SHOULD", "SHOULD NOT", "MAY", "stated"];
+// What a file says that has tests of a version which is not the first.
+const SPEAKS = new Map([["DAP-18", /\b(?:V18|KINDS|DapVersion::ALL)\b/]]);
 // Where tests against the Worker in its real runtime are.
 const END_TO_END = /^tests\/(e2e|interop)\//;
 
 const USAGE = `usage: scripts/rules [--missing]
 
 Checks ${TABLE}: that each rule which binds the Helper, and each hostile case, names tests that
-exist, each once; that a hostile case has an end-to-end test; and that the deviations listed are
-the "// SPEC:" comments of the code, by file and section. Prints, by role and version of DAP, how
+exist, each once; that a hostile case has an end-to-end test, in a file that speaks the version;
+that a rule names its section in each draft that has it; and that the deviations listed are the
+"// SPEC:" comments of the code, by file and section. Prints, by role and version of DAP, how
 many rules are proven of how many there are.
   --missing  also list the rules that nothing proves yet, of all roles and versions
 
@@ -126,6 +129,7 @@ export function readRules(root = ROOT) {
     const [proven, total] = counts.get(key) ?? [0, 0];
     counts.set(key, [proven + Number(isProven), total + 1]);
   };
+  const texts = new Map(files);
   const readRow = (id, row, group, isOurs, isCase) => {
     if (ids.has(id)) complain(`${id} is in the table twice`);
     ids.add(id);
@@ -144,6 +148,13 @@ export function readRules(root = ROOT) {
       }
       const isEndToEnd = cell.tests.some((name) => placesOf(name, tests).some((file) => END_TO_END.test(file)));
       if (isCase && cell.tests.length > 0 && !isEndToEnd) complain(`${id}: none of its tests is end to end`);
+      const speaks = SPEAKS.get(version);
+      const isSpoken = cell.tests.some((name) =>
+        placesOf(name, tests).some((file) => END_TO_END.test(file) && speaks?.test(texts.get(file))),
+      );
+      if (isCase && speaks && cell.tests.length > 0 && isEndToEnd && !isSpoken) {
+        complain(`${id}: none of its end-to-end tests is in a file that speaks ${version}`);
+      }
     }
   };
 
@@ -151,7 +162,11 @@ export function readRules(root = ROOT) {
     if (!ROLES.includes(row.who)) complain(`${row.id} binds "${row.who}"`);
     if (ours.includes(row) !== PLAYED.includes(row.who)) complain(`${row.id} is in the wrong section for ${row.who}`);
     if (!STRENGTHS.includes(row.strength)) complain(`${row.id} is as strong as "${row.strength}"`);
-    if (!/^((18|taskprov): )?\d+(\.\d+)*$/.test(row["§"])) complain(`${row.id} has no section`);
+    const sections = row["§"].split("; ");
+    const drafts = sections.map((section) => section.match(/^(?:(18|taskprov|04): )?\d+(?:\.\d+)*$/)?.[1] ?? "09");
+    const isOrdered = ["09", "18", "09 18", "taskprov", "04", "taskprov 04"].includes(drafts.join(" "));
+    if (!isOrdered || !sections.every((section) => /^(?:\w+: )?\d[\d.]*$/.test(section))) complain(`${row.id} has no section`);
+    if (!readCell(row["DAP-18"]).absent && !["18", "04"].includes(drafts.at(-1))) complain(`${row.id} names no section of DAP-18`);
     readRow(row.id, row, row.who, PLAYED.includes(row.who), false);
   }
   for (const row of cases) readRow(`case ${row.case}`, row, "hostile cases", true, true);

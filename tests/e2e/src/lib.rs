@@ -4,6 +4,7 @@
 //! The Worker must have been built with `scripts/build --test`. A file of tests shares one [`Server`]; tests that kill
 //! it start their own.
 
+pub mod books;
 pub mod client;
 pub mod control_plane;
 pub mod forge;
@@ -19,10 +20,11 @@ use daphne_core::{
     version::DapVersion::{self, V09, V18},
 };
 
+pub use books::Books;
 pub use client::{Answer, Client, JOB_CONTINUE, JOB_INIT, SHARE_REQ};
 pub use peer::Peer;
 pub use server::Server;
-pub use world::{Books, ContinuedJob, Job, World, now};
+pub use world::{ContinuedJob, Job, World, now};
 
 /// Every kind of task that most rules are the same for: each version with each batch mode.
 pub const KINDS: [(DapVersion, BatchMode); 4] =

@@ -3,11 +3,12 @@
 use daphne_core::{
     b64,
     batch::{BatchMode, Checksum},
+    configuration::{self, Agreement},
     hpke::HpkeKeypair,
     ids::{AggregationJobId, ReportId, TaskId},
     task::{TaskRole, TaskSpec},
     taskprov::{self, PeerPolicy, PeerSpec, VerifyKeyInit},
-    time::{Duration, Time},
+    time::{Duration, Interval, Time},
     vdaf::{Vdaf, VdafConfig},
     version::DapVersion,
     wire::v09::{DpMechanism, QueryConfig, TaskConfig, TaskQuery, TaskVdaf, TaskVdafConfig},
@@ -65,37 +66,67 @@ impl Peer {
         mode: BatchMode,
         change: impl FnOnce(&mut TaskSpec),
     ) -> World {
-        let token = self.token().to_owned();
-        let mut spec = TaskSpec {
+        let mut spec = self.spec_of_task(DapVersion::V09, mode);
+        spec.task_expiration = Some(Time::from_seconds(now() + 86_400));
+        change(&mut spec);
+        let info: [u8; 16] = random();
+        let config = taskprov::advertise(&spec, &info, &self.spec.endpoint, HELPER_URL)
+            .expect("parameters that can be encoded");
+        self.bring(server, spec, config)
+    }
+
+    /// The same of DAP-18, whose reports must be made in `interval`.
+    pub fn task_18(
+        &self,
+        server: &Server,
+        mode: BatchMode,
+        interval: Option<Interval>,
+        change: impl FnOnce(&mut TaskSpec),
+    ) -> World {
+        let mut spec = self.spec_of_task(DapVersion::V18, mode);
+        change(&mut spec);
+        let agreement = Agreement {
+            task_info: &random::<16>(),
+            leader_url: &self.spec.endpoint,
+            helper_url: HELPER_URL,
+            task_interval: interval,
+        };
+        let config = configuration::encode(&spec, &agreement).expect("a configuration");
+        spec.task_configuration = config.clone();
+        self.bring(server, spec, config)
+    }
+
+    fn spec_of_task(&self, version: DapVersion, mode: BatchMode) -> TaskSpec {
+        TaskSpec {
             task_id: None,
-            version: DapVersion::V09,
+            version,
             role: TaskRole::Helper,
             task_configuration: Vec::new(),
             batch_mode: mode,
             max_batch_size: None,
             vdaf: VdafConfig::Prio3Sum { max_measurement: 255 },
             verify_key: vec![],
-            leader_token: Some(token.clone()),
+            leader_token: Some(self.token().to_owned()),
             leader_token_hash: None,
             collector_hpke_config: self.collector_keys.config().clone(),
             min_batch_size: 2,
             time_precision: Duration::from_seconds(3_600),
             max_batch_query_count: 1,
-            task_expiration: Some(Time::from_seconds(now() + 86_400)),
+            task_expiration: None,
             report_expiry_age: self.spec.policy.report_expiry_age,
             tolerable_clock_skew: self.spec.policy.tolerable_clock_skew,
             shards: self.spec.policy.shards,
             buckets_per_group: None,
-        };
-        change(&mut spec);
-        let info: [u8; 16] = random();
-        let config = taskprov::advertise(&spec, &info, &self.spec.endpoint, HELPER_URL)
-            .expect("parameters that can be encoded");
-        let id = taskprov::task_id(&config);
-        let vdaf = Vdaf::new(DapVersion::V09.vdaf_draft(), spec.vdaf).expect("a VDAF that we run");
+        }
+    }
+
+    fn bring(&self, server: &Server, mut spec: TaskSpec, config: Vec<u8>) -> World {
+        let id = spec.version.taskprov_id(&config);
+        let vdaf = Vdaf::new(spec.version.vdaf_draft(), spec.vdaf).expect("a VDAF that we run");
         spec.verify_key = self.spec.verify_key_init.verify_key(&id, vdaf.verify_key_len()).to_vec();
         spec.task_id = Some(id);
-        let mut world = World::of(server, spec, token, self.collector_keys.clone());
+        let mut world =
+            World::of(server, spec, self.token().to_owned(), self.collector_keys.clone());
         world.taskprov = Some(config);
         world
     }

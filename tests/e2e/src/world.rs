@@ -1,7 +1,7 @@
 //! A task with everybody who takes part in it but the helper: clients, leader and collector.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     sync::Mutex,
     time::{Duration as Wait, SystemTime},
 };
@@ -10,7 +10,7 @@ use daphne_core::{
     aggregate::commit::job_of_content,
     aggregate::leader::{LeaderContinuation, LeaderJob, LeaderOutcome, LeaderStep, LeaderTask},
     b64,
-    batch::{BatchBucket, BatchMode, BucketRange, Checksum},
+    batch::{BatchBucket, BatchMode, Checksum},
     collect::collector::{self, CollectorTask},
     configuration::{self, Agreement},
     error::ReportError,
@@ -24,12 +24,13 @@ use daphne_core::{
     taskprov,
     time::{Duration, Interval, Time},
     upload::client::{ClientTask, ReportExtensions, ReportRandomness},
-    vdaf::{AggregateResult, AggregationParam, Measurement, Vdaf, VdafConfig, share},
+    vdaf::{AggregateResult, AggregationParam, Measurement, Vdaf, VdafConfig},
     version::{DapVersion, Message},
-    wire::{Wire, v09},
+    wire::Wire,
 };
 
 use crate::{
+    books::Books,
     client::{Answer, Client},
     heard,
     server::{Server, random, random_token},
@@ -109,23 +110,6 @@ pub struct ContinuedJob {
     pub body: Vec<u8>,
     begun_with: Vec<u8>,
     leader: LeaderContinuation,
-}
-
-/// What the leader holds for one bucket.
-#[derive(Clone, Default)]
-struct Entry {
-    report_count: u64,
-    checksum: Checksum,
-    share: Vec<u8>,
-    measurements: Vec<Measurement>,
-}
-
-/// What the leader counts under one aggregation parameter, by bucket.
-#[derive(Clone, Default)]
-pub struct Books {
-    entries: BTreeMap<BatchBucket, Entry>,
-    /// The parameter's encoding.
-    agg_param: Vec<u8>,
 }
 
 impl World {
@@ -253,8 +237,8 @@ impl World {
     pub fn report_with_id(&self, id: [u8; 16], measurement: Measurement, time: Time) -> Vec<u8> {
         let randomness =
             ReportRandomness { report_id: id, leader_seed: random(), helper_seed: random() };
-        const BROUGHT: (u16, &[u8]) = (v09::TASKPROV_EXTENSION, &[]);
-        let extensions = self.taskprov.as_ref().map(|_| BROUGHT);
+        let brought = self.taskprov.as_ref().and(self.spec.version.taskprov_extension());
+        let extensions = brought.map(|code| (code, &[][..]));
         let report = self
             .reporter
             .report_with_extensions(
@@ -392,7 +376,7 @@ impl World {
         if body.is_some() {
             headers.push(("content-type", media_type));
         }
-        let config = self.taskprov.as_deref().map(b64::encode);
+        let config = self.taskprov.as_deref().map(|c| self.spec.version.taskprov_header(c));
         headers.extend(config.as_deref().map(|config| (taskprov::HEADER, config)));
         self.client.send(method, path, &headers, body)
     }
@@ -580,11 +564,23 @@ impl World {
         report_count: u64,
         checksum: Checksum,
     ) -> Vec<u8> {
-        let share_binding = self.wire().share_binding(agg_param, &batch).expect("a binding");
+        let held = (report_count, checksum);
+        self.share_request_within(agg_param, batch, batch, held)
+    }
+
+    /// The same, for a part of what the collector asked for.
+    pub fn share_request_within(
+        &self,
+        agg_param: &[u8],
+        query: BatchSelector,
+        batch: BatchSelector,
+        (report_count, checksum): (u64, Checksum),
+    ) -> Vec<u8> {
+        let share_binding = self.wire().share_binding(agg_param, &query).expect("a binding");
         self.wire()
             .encode_aggregate_share_request(&AggregateShareRequest {
                 batch_selector: batch,
-                collected: batch,
+                collected: query,
                 agg_param,
                 report_count,
                 checksum: *checksum.as_bytes(),
@@ -653,57 +649,6 @@ impl World {
         self.assert_true(batch, books, &answer);
         assert_eq!(self.post_share(&request).body, answer.body, "a repeat");
         answer
-    }
-}
-
-impl Books {
-    fn within(&self, batch: &BatchSelector, leader: &LeaderTask) -> Entry {
-        let mode = match batch {
-            BatchSelector::TimeInterval { .. } => BatchMode::TimeInterval,
-            BatchSelector::LeaderSelected(_) => BatchMode::LeaderSelected,
-        };
-        let range = BucketRange::from_selector(batch, mode, leader.time_precision)
-            .expect("a batch of the task");
-        let mut total = Entry::default();
-        let field = leader.vdaf.field().at(&self.agg_param);
-        for (_, entry) in self.entries.iter().filter(|(bucket, _)| range.contains(bucket)) {
-            total.report_count += entry.report_count;
-            total.checksum.merge(&entry.checksum);
-            if total.share.is_empty() {
-                total.share.clone_from(&entry.share);
-            } else {
-                share::add_assign(field, &mut total.share, &entry.share)
-                    .expect("shares of one length");
-            }
-            total.measurements.extend(entry.measurements.iter().cloned());
-        }
-        total
-    }
-
-    /// Enters into a bucket what was aggregated in another way, with the leader's share of it.
-    pub fn enter(
-        &mut self,
-        bucket: BatchBucket,
-        report_count: u64,
-        checksum: Checksum,
-        leader_share: &[u8],
-        leader: &LeaderTask,
-    ) {
-        let field = leader.vdaf.field().at(&self.agg_param);
-        let entry = self.entries.entry(bucket).or_default();
-        entry.report_count += report_count;
-        entry.checksum.merge(&checksum);
-        if entry.share.is_empty() {
-            entry.share = leader_share.to_vec();
-        } else {
-            share::add_assign(field, &mut entry.share, leader_share).expect("shares of one length");
-        }
-    }
-
-    /// Count and checksum of a batch.
-    pub fn count(&self, batch: &BatchSelector, world: &World) -> (u64, Checksum) {
-        let held = self.within(batch, &world.leader);
-        (held.report_count, held.checksum)
     }
 }
 

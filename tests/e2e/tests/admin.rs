@@ -11,9 +11,11 @@ use daphne_core::{
     message::PartialBatchSelector,
     taskprov::PeerPolicy,
     time::Time,
+    version::DapVersion,
+    wire::v18,
 };
 use e2e::{
-    Answer, Books, Peer, Server, World,
+    Answer, Books, Peer, Server, World, now,
     server::{HPKE_KEY_ID, random, random_token},
     world::keypair,
 };
@@ -81,6 +83,72 @@ fn only_the_operators_token_opens() {
         }
     }
     assert!(server().admin().task(&world.task_id).unwrap().is_some());
+}
+
+/// What all parties seal to is kept word for word, and must say what the operator says.
+#[test]
+fn a_dap_18_task_is_stored_only_with_a_configuration_that_agrees() {
+    let made = World::new_in(server(), DapVersion::V18, TimeInterval, |_| {});
+    let mut good = serde_json::to_value(&made.spec).expect("JSON");
+    let shown = show(&good);
+    assert_eq!(shown.json()["task_configuration"], good["task_configuration"]);
+    good["task_id"] = json!(TaskId::new(random()));
+    let bytes = made.spec.task_configuration.clone();
+    let with = |name: &str, value: Value| {
+        let mut changed = good.clone();
+        changed[name] = value;
+        changed
+    };
+    let configured = |change: &dyn Fn(&mut v18::TaskConfiguration<'_>)| {
+        let mut configuration = v18::TaskConfiguration::decode(&bytes).expect("our own");
+        change(&mut configuration);
+        let bytes = configuration.encode().expect("a configuration");
+        with("task_configuration", json!(b64::encode(&bytes)))
+    };
+    let interval = [0, 0, 0, 0, 0, 0, 0, 1].repeat(2);
+    let known = v18::Extension { extension_type: v18::TASK_INTERVAL, extension_data: &interval };
+    let unknown = v18::Extension { extension_type: 2, extension_data: &interval };
+    let extended = |extensions: &[v18::Extension<'_>]| {
+        let mut configuration = v18::TaskConfiguration::decode(&bytes).expect("our own");
+        configuration.extensions = extensions.to_vec();
+        let bytes = configuration.encode().expect("a configuration");
+        with("task_configuration", json!(b64::encode(&bytes)))
+    };
+    for wrong in [
+        with("task_configuration", json!("")),
+        with("task_configuration", json!(b64::encode(&bytes[1..]))),
+        with("task_configuration", json!(b64::encode(&[&bytes[..], &[0]].concat()))),
+        with("version", json!("dap-09")),
+        with("role", json!("leader")),
+        with("min_batch_size", json!(3)),
+        with("time_precision", json!(60)),
+        with("batch_mode", json!("leader-selected")),
+        with("vdaf", json!("Prio3Count")),
+        with("task_expiration", json!(now() + 1_000)),
+        with("verify_key", json!(b64::encode(&[1; 16]))),
+        with("max_batch_size", json!(10)),
+        with("max_batch_query_count", json!(2)),
+        configured(&|c| c.min_batch_size += 1),
+        configured(&|c| c.time_precision = 60),
+        configured(&|c| c.batch_mode = v18::BatchMode::LeaderSelected),
+        configured(&|c| c.batch_mode = v18::BatchMode::Unknown { code: 3, config: &[] }),
+        configured(&|c| c.vdaf = v18::TaskVdaf::Unknown { code: 77, parameters: &[] }),
+        extended(&[unknown]),
+        extended(&[known, known]),
+        extended(&[known, unknown]),
+        extended(&[unknown, known]),
+    ] {
+        let refused = post(&wrong);
+        assert_eq!(refused.status, 400, "{wrong}: {}", refused.text());
+        assert_eq!(show(&wrong).status, 404);
+    }
+    assert_eq!(post(&good).status, 201);
+    // The same again is the same; another word is another task.
+    let answer = post(&good);
+    assert!(answer.status < 300, "{}", answer.text());
+    good["task_configuration"] =
+        configured(&|c| c.task_info = b"other")["task_configuration"].clone();
+    assert_eq!(post(&good).status, 409);
 }
 
 #[test]
@@ -289,7 +357,12 @@ fn of_a_task_its_end_may_change_and_nothing_else() {
     let path = format!("/admin/tasks/{}", brought.task_id);
     let answer = server().admin_ask("PATCH", &path, Some(r#"{"task_expiration":null}"#));
     answer.refused_without_type(409);
-    assert!(answer.text().contains("brought by its leader"), "{}", answer.text());
+    assert!(answer.text().contains("all its parties agreed on"), "{}", answer.text());
+    // And so does what all parties have word for word.
+    let world = World::new_in(server(), DapVersion::V18, TimeInterval, |_| {});
+    let path = format!("/admin/tasks/{}", world.task_id);
+    let answer = server().admin_ask("PATCH", &path, Some(r#"{"task_expiration":1}"#));
+    answer.refused_without_type(409);
 }
 
 #[test]
@@ -379,8 +452,9 @@ fn keys_are_added_and_reports_to_old_ones_still_open() {
     let server = Server::start();
     let admin = server.admin();
     let ask = |body: &str| server.admin_ask("POST", "/admin/hpke_keys", Some(body));
-    let mut world = World::new(&server, TimeInterval, |_| {});
-    let early = world.sums(&[1, 2], world.time(0));
+    let mut worlds =
+        DapVersion::ALL.map(|version| World::new_in(&server, version, TimeInterval, |_| {}));
+    let early = worlds.each_ref().map(|world| world.sums(&[1, 2], world.time(0)));
     let mut ids = vec![HPKE_KEY_ID];
     // The id that comes next, one that is asked for, and one of the other kind.
     for (bucket, wanted, kem, got) in [
@@ -398,14 +472,18 @@ fn keys_are_added_and_reports_to_old_ones_still_open() {
         let published = server.client().get("/v09/hpke_config");
         let list = Reader::all(&published.body, HpkeConfigList::read).unwrap();
         assert_eq!(list.0, keys);
-        world.reporter.helper_hpke_config = config;
-        let mut books = Books::default();
-        world.aggregate(TIMED, &world.sums(&[3, 4], world.time(bucket)), &mut books);
-        world.collect(world.interval(bucket, 1), &books);
+        for world in &mut worlds {
+            world.reporter.helper_hpke_config = config.clone();
+            let mut books = Books::default();
+            world.aggregate(TIMED, &world.sums(&[3, 4], world.time(bucket)), &mut books);
+            world.collect(world.interval(bucket, 1), &books);
+        }
     }
-    let mut books = Books::default();
-    world.aggregate(TIMED, &early, &mut books);
-    world.collect(world.interval(0, 1), &books);
+    for (world, early) in worlds.iter().zip(&early) {
+        let mut books = Books::default();
+        world.aggregate(TIMED, early, &mut books);
+        world.collect(world.interval(0, 1), &books);
+    }
     ask("{\"id\":7}").refused_without_type(409);
     for wrong in [
         "",

@@ -6,6 +6,7 @@ use daphne_core::{
     batch::BatchMode::TimeInterval,
     ids::{AggregationJobId, TaskId},
     taskprov::PeerPolicy,
+    version::{DapVersion, Message},
 };
 use e2e::{
     Answer, Books, Client, JOB_INIT, Peer, Server, World,
@@ -60,6 +61,11 @@ fn a_leader_is_limited_by_task_and_nobody_else_uses_its_requests_up() {
     let mut books = Books::default();
     assert_eq!(other.run(other.timed_job(&other.sums(&[20, 3], other.time(0))), &mut books), []);
     other.collect(other.interval(0, 1), &books);
+    // In either version.
+    let later = World::new_in(&server, DapVersion::V18, TimeInterval, |_| {});
+    let ask = || later.create(b"garbage");
+    assert!((8..=16).contains(&until(429, ask)));
+    is_sent_away(&ask(), 429);
     // And the same request succeeds later.
     let deadline = Instant::now() + Duration::from_secs(25);
     let job = world.timed_job(&world.sums(&[1, 2], world.time(0)));
@@ -147,14 +153,16 @@ fn a_control_plane_is_limited_by_token() {
 #[test]
 fn an_isolate_takes_no_more_jobs_than_it_can_hold() {
     let server = Server::start();
-    let [world, other, third] = [0; 3].map(|_| World::new(&server, TimeInterval, |_| {}));
+    let [world, other, third] = [DapVersion::V09, DapVersion::V18, DapVersion::V18]
+        .map(|version| World::new_in(&server, version, TimeInterval, |_| {}));
     let begin = |world: &World, bytes: usize| {
         let bearer = format!("Bearer {}", world.token);
-        let path = world.job_path(&AggregationJobId::new(random()));
+        let (method, path) = world.creation(&AggregationJobId::new(random()));
+        let media_type = world.media_type(Message::AggregationJobInit);
         let mut connection = Connection::to(&world.client);
         connection.send(format!(
-            "PUT {path} HTTP/1.1\r\nHost: helper.example\r\nAuthorization: {bearer}\r\n\
-             Content-Type: {JOB_INIT}\r\nContent-Length: {bytes}\r\n\r\nx"
+            "{method} {path} HTTP/1.1\r\nHost: helper.example\r\nAuthorization: {bearer}\r\n\
+             Content-Type: {media_type}\r\nContent-Length: {bytes}\r\n\r\nx"
         ));
         connection
     };

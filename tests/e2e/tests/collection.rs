@@ -273,9 +273,66 @@ fn what_a_leader_leaves_out_of_a_query_is_collected_with_the_rest() {
             let request = world.share_request(batch, &books);
             world.post_share(&request).refused("batchOverlap", &world.task_id);
         }
-        // What is beside it is not.
+        // What is beside it is not, but a query that reaches into it is too late.
         world.aggregate(TIMED, &world.sums(&[1, 2], world.time(4)), &mut books);
+        let beside = world.interval(4, 1);
+        let held = books.count(&beside, &world);
+        let request = world.share_request_within(&[], world.interval(3, 2), beside, held);
+        world.post_share(&request).refused("batchOverlap", &world.task_id);
         world.collect(world.interval(4, 1), &books);
+    }
+}
+
+/// Size and sum are those of what the leader names, however much more is in the query.
+#[test]
+fn the_rest_of_a_query_makes_no_batch_larger() {
+    let world = World::new_in(server(), V18, TimeInterval, |spec| spec.min_batch_size = 3);
+    let mut books = Books::default();
+    world.aggregate(TIMED, &world.sums(&[1, 2], world.time(0)), &mut books);
+    world.aggregate(TIMED, &world.sums(&[3, 4, 5], world.time(1)), &mut books);
+    let query = world.interval(0, 2);
+    let request = |batch| {
+        let held = books.count(&batch, &world);
+        world.share_request_within(&[], query, batch, held)
+    };
+    let refused = world.post_share(&request(world.interval(0, 1)));
+    refused.refused("invalidBatchSize", &world.task_id);
+    world.share(&world.post_share(&request(world.interval(1, 1))));
+    let lost = world.post_share(&world.share_request(world.interval(0, 1), &books));
+    lost.refused("batchOverlap", &world.task_id);
+}
+
+/// A collector may ask for as long an interval as there is: it costs no more, and ends the task.
+#[test]
+fn a_query_for_all_of_time_is_one() {
+    let world = World::new_in(server(), V18, TimeInterval, |spec| {
+        spec.shards = 2;
+        spec.buckets_per_group = Some(1);
+    });
+    let mut books = Books::default();
+    let reports: Vec<_> = (0..3).flat_map(|n| world.sums(&[n, 9], world.time(n))).collect();
+    world.aggregate(TIMED, &reports, &mut books);
+    let (count, checksum) = books.count(&world.interval(0, 3), &world);
+    let all = v18::Interval { start: 0, duration: u64::MAX / 3_600 };
+    let (query, selector) = (v18::Query::TimeInterval(all), v18::BatchSelector::TimeInterval(all));
+    let beyond = v18::Interval { start: 1, ..all };
+    for (query, selector) in [
+        (v18::Query::TimeInterval(beyond), selector),
+        (query, v18::BatchSelector::TimeInterval(beyond)),
+        (v18::Query::TimeInterval(units(&world, world.interval(0, 3))), selector),
+    ] {
+        let request = request_18(&query, &[], &selector, count, checksum);
+        world.post_share(&request).refused("batchInvalid", &world.task_id);
+    }
+    let request = request_18(&query, &[], &selector, count, checksum);
+    let answer = world.post_share(&request);
+    world.share(&answer);
+    assert_eq!(world.post_share(&request).body, answer.body);
+    // Also where nothing was before.
+    for bucket in [0, 2, 3, 100] {
+        let late = world.timed_job(&world.sums(&[7], world.time(bucket)));
+        let refused = world.run(late, &mut books.clone());
+        assert!(refused.len() == 1 && refused[0].1 == BatchCollected, "bucket {bucket}");
     }
 }
 
@@ -356,6 +413,40 @@ fn a_malformed_request_is_refused() {
                 request[at] = mode;
                 refused(&request, "invalidMessage");
             }
+        }
+        world.collect(batch, &books);
+    }
+}
+
+#[test]
+fn queries_and_selectors_of_another_length_are_refused() {
+    for mode in [TimeInterval, LeaderSelected] {
+        let (world, _, batch, books) = three((V18, mode));
+        let request = world.share_request(batch, &books);
+        // Mode, length and configuration of the query; parameter and extensions; the same of the selector.
+        let (code, query, selector): (u8, usize, usize) = match mode {
+            TimeInterval => (1, 16, 16),
+            LeaderSelected => (2, 0, 32),
+        };
+        let end = 3 + query + 6 + 3 + selector;
+        assert_eq!(request.len(), end + 40);
+        let with = |query: usize, selector: usize| {
+            let config = |len: usize| {
+                let mut bytes = vec![code, 0, u8::try_from(len).expect("short")];
+                bytes.resize(3 + len, 0);
+                bytes
+            };
+            [&config(query)[..], &[0; 6], &config(selector), &request[end..]].concat()
+        };
+        for (query, selector) in [
+            (query + 1, selector),
+            (query, selector + 1),
+            (query, selector - 1),
+            (query.abs_diff(1), selector),
+            (query, 0),
+        ] {
+            let refused = world.post_share(&with(query, selector));
+            refused.refused("invalidMessage", &world.task_id);
         }
         world.collect(batch, &books);
     }

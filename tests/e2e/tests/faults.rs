@@ -7,10 +7,11 @@ use std::{
 };
 
 use daphne_core::{
-    batch::BatchMode::{LeaderSelected, TimeInterval},
+    batch::BatchMode::{self, LeaderSelected, TimeInterval},
     error::ReportError::{BatchCollected, ReportReplayed},
     ids::BatchId,
     message::{BatchSelector, PartialBatchSelector},
+    version::DapVersion,
 };
 use e2e::{Answer, Books, Job, Server, World, server::random, world::until_final};
 
@@ -32,8 +33,12 @@ struct Place {
     bucket: u64,
 }
 
-fn world(server: &Server, mode: daphne_core::batch::BatchMode, shards: u16) -> World {
-    World::new(server, mode, |spec| {
+fn world(server: &Server, mode: BatchMode, shards: u16) -> World {
+    world_in(DapVersion::V09, server, mode, shards)
+}
+
+fn world_in(version: DapVersion, server: &Server, mode: BatchMode, shards: u16) -> World {
+    World::new_in(server, version, mode, |spec| {
         spec.shards = shards;
         spec.buckets_per_group = (mode == TimeInterval).then_some(1);
     })
@@ -114,6 +119,48 @@ fn a_collection_cut_off_at_any_call_can_be_repeated() {
                 let (place, books, first) = collected(1 + 3 * k + n, &[(k, fault)]);
                 assert_collected(&world, &place, &books, Some(&first));
             }
+        }
+    }
+}
+
+/// In DAP-18 the query may be longer than what is counted: all of it is used up, or nothing.
+#[test]
+fn a_collection_of_part_of_a_query_cut_off_at_any_call_can_be_repeated() {
+    let (server, _turn) = server();
+    let world = world_in(DapVersion::V18, server, TimeInterval, 1);
+    let collected = |n: usize, faults: &[(usize, &str)]| {
+        let (place, mut books) = (place(&world, n), Books::default());
+        assert_eq!(world.run(six(&world, &place), &mut books), []);
+        let part = world.interval(place.bucket + 1, 1);
+        let held = books.count(&part, &world);
+        assert_eq!(held.0, 3);
+        let request = world.share_request_within(&[], place.batch, part, held);
+        server.plan(faults);
+        let first = world.post_share(&request);
+        assert!(first.status == 200 || first.is_temporary(), "{}", first.text());
+        // Nobody loses anything by a failure: whatever was begun, the request succeeds, and is repeated.
+        let calls = calls_settled(server).len();
+        let answer = until_final(|| world.post_share(&request));
+        world.share(&answer);
+        assert_eq!(until_final(|| world.post_share(&request)).body, answer.body, "a repeat");
+        let late = six(&world, &place);
+        let verdict = until_final(|| world.put(&late));
+        let refused = world.finish(late, &verdict, &mut books.clone());
+        assert_eq!(refused.len(), 6);
+        assert!(refused.iter().all(|(_, error)| *error == BatchCollected), "{refused:?}");
+        for batch in [place.batch, part, world.interval(place.bucket, 1)] {
+            let other = world.share_request(batch, &books);
+            let refused = until_final(|| world.post_share(&other));
+            refused.refused("batchOverlap", &world.task_id);
+        }
+        calls
+    };
+    let calls = collected(0, &[]);
+    assert!(calls >= 5, "{calls}");
+    for k in 0..calls {
+        for (n, fault) in FAULTS.into_iter().enumerate() {
+            println!("{fault} {k} of {calls}");
+            collected(1 + 3 * k + n, &[(k, fault)]);
         }
     }
 }

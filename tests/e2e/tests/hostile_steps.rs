@@ -139,8 +139,9 @@ fn a_report_that_is_left_out_is_dropped_for_good() {
         }
         // In another job they are as good as new.
         let mut books = Books::default();
-        let refused = world.run(world.job(part, &all), &mut books);
-        let replayed: Vec<_> = kept.iter().map(|(id, _)| (*id, ReportReplayed)).collect();
+        let reversed: Vec<_> = all.into_iter().rev().collect();
+        let refused = world.run(world.job(part, &reversed), &mut books);
+        let replayed: Vec<_> = kept.iter().rev().map(|(id, _)| (*id, ReportReplayed)).collect();
         assert_eq!(refused, replayed);
         let mut checksum = daphne_core::batch::Checksum::default();
         waiting.iter().for_each(|id| checksum.add(id));
@@ -249,7 +250,16 @@ fn whatever_byte_of_a_continuation_is_changed(version: DapVersion) {
 fn prefixes_out_of_order_repeated_or_overlong_are_refused() {
     for (version, token) in [(V09, "invalidMessage"), (V18, "invalidAggregationParameter")] {
         let (world, part, _) = world((version, TimeInterval));
-        let params: Vec<_> = (0..=255).map(|bits| [0, 1, 0, 0, 0, 2, bits]).collect();
+        let head = [0, 1, 0, 0, 0, 2];
+        let params: Vec<Vec<u8>> = match version {
+            V09 => (0..=255).map(|bits| [&head[..], &[bits]].concat()).collect(),
+            // Each in a byte of its own.
+            V18 => (0..=255)
+                .flat_map(|first: u8| [0, 1, 0x40, 0x60, 0x80, 0xc0].map(|second| (first, second)))
+                .filter(|(first, _)| first % 0x40 < 2)
+                .map(|(first, second)| [&head[..], &[first, second]].concat())
+                .collect(),
+        };
         let job = world.job(part, &reports(&world, 1));
         let mut init = world.wire().aggregation_job_init(&job.body).expect("our own request");
         let mut accepted = 0;

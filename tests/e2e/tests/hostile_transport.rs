@@ -8,6 +8,10 @@ use std::{
 use daphne_core::{
     batch::BatchMode::TimeInterval,
     ids::{AggregationJobId, TaskId},
+    version::{
+        DapVersion::{self, V09, V18},
+        Message,
+    },
 };
 use e2e::{
     Answer, Books, Client, JOB_CONTINUE, JOB_INIT, SHARE_REQ, Server, World,
@@ -21,7 +25,11 @@ fn server() -> &'static Server {
 }
 
 fn world() -> World {
-    World::new(server(), TimeInterval, |_| {})
+    world_in(V09)
+}
+
+fn world_in(version: DapVersion) -> World {
+    World::new_in(server(), version, TimeInterval, |_| {})
 }
 
 /// The start of a request, up to the headers that say how long its body is.
@@ -32,11 +40,12 @@ fn head(method: &str, path: &str, headers: &[(&str, &str)]) -> String {
 
 /// Method, path and media type of everything that has a body.
 fn with_bodies(world: &World) -> [(&'static str, String, &'static str); 3] {
-    let job = world.job_path(&AggregationJobId::new(random()));
+    let id = AggregationJobId::new(random());
+    let (method, path) = world.creation(&id);
     [
-        ("PUT", job.clone(), JOB_INIT),
-        ("POST", job, JOB_CONTINUE),
-        ("POST", world.shares_path(), SHARE_REQ),
+        (method, path, world.media_type(Message::AggregationJobInit)),
+        ("POST", world.job_path(&id), world.media_type(Message::AggregationJobContinue)),
+        ("POST", world.shares_path(), world.media_type(Message::AggregateShareRequest)),
     ]
 }
 
@@ -59,14 +68,19 @@ const UNDERWAY: usize = 4 << 20;
 
 #[test]
 fn an_endless_body_is_answered_before_it_is_read_if_it_may_not_be_sent() {
-    let world = world();
+    DapVersion::ALL.into_iter().for_each(an_endless_body_is_answered_before_it_is_read);
+}
+
+fn an_endless_body_is_answered_before_it_is_read(version: DapVersion) {
+    let world = world_in(version);
     let (bearer, wrong) = (format!("Bearer {}", world.token), format!("Bearer {}", random_token()));
     for (method, path, media_type) in with_bodies(&world) {
         let unknown = TaskId::new(random());
         let elsewhere = path.replace(&world.task_id.to_string(), &unknown.to_string());
-        let is_shut_out: Check<'_> = &|a| a.refused("unauthorizedRequest", &world.task_id);
+        let is_shut_out: Check<'_> = &|a| a.refused_to_strangers(version, &world.task_id);
         let is_unknown: Check<'_> = &|a| a.refused("unrecognizedTask", &unknown);
         let is_404: Check<'_> = &|a| a.refused_without_type(404);
+        let nothing = &*format!("/{}/nothing", version.path_prefix());
         let is_405: Check<'_> = &|a| a.refused_without_type(405);
         let is_415: Check<'_> = &|a| a.refused_without_type(415);
         let typed = ("content-type", media_type);
@@ -76,7 +90,7 @@ fn an_endless_body_is_answered_before_it_is_read_if_it_may_not_be_sent() {
             (method, &path, &[typed, wrong], is_shut_out),
             (method, &path, &[typed, ("dap-auth-token", "x")], is_shut_out),
             (method, &elsewhere, &[typed, right], is_unknown),
-            (method, "/v09/nothing", &[typed, right], is_404),
+            (method, nothing, &[typed, right], is_404),
             ("PATCH", &path, &[typed, right], is_405),
             (method, &path, &[("content-type", "text/plain"), right], is_415),
             (method, &path, &[typed, right, ("content-encoding", "gzip")], is_415),
@@ -98,7 +112,11 @@ fn an_endless_body_is_answered_before_it_is_read_if_it_may_not_be_sent() {
 
 #[test]
 fn an_endless_body_is_read_up_to_the_limit_only() {
-    let world = world();
+    DapVersion::ALL.into_iter().for_each(an_endless_body_is_read_up_to_the_limit);
+}
+
+fn an_endless_body_is_read_up_to_the_limit(version: DapVersion) {
+    let world = world_in(version);
     let bearer = format!("Bearer {}", world.token);
     for ((method, path, media_type), limit) in
         with_bodies(&world).into_iter().zip([8 << 20, 8 << 20, 256 << 10])
@@ -186,22 +204,23 @@ fn a_body_that_trickles_is_given_up() {
 
 #[test]
 fn a_body_with_a_content_coding_is_refused() {
-    let world = world();
-    let bearer = format!("Bearer {}", world.token);
-    for (method, path, media_type) in with_bodies(&world) {
-        let send = |coding: &str| {
-            let headers = [
-                ("authorization", bearer.as_str()),
-                ("content-type", media_type),
-                ("content-encoding", coding),
-            ];
-            world.client.ask(method, &path, &headers, Some(&[0x1f, 0x8b, 8, 0]))
-        };
-        for coding in ["gzip", "GZIP", "br", "deflate", "zstd", "identity, gzip", "x"] {
-            send(coding).refused_without_type(415);
-        }
-        for coding in ["identity", "Identity", ""] {
-            send(coding).refused("invalidMessage", &world.task_id);
+    for world in DapVersion::ALL.map(world_in) {
+        let bearer = format!("Bearer {}", world.token);
+        for (method, path, media_type) in with_bodies(&world) {
+            let send = |coding: &str| {
+                let headers = [
+                    ("authorization", bearer.as_str()),
+                    ("content-type", media_type),
+                    ("content-encoding", coding),
+                ];
+                world.client.ask(method, &path, &headers, Some(&[0x1f, 0x8b, 8, 0]))
+            };
+            for coding in ["gzip", "GZIP", "br", "deflate", "zstd", "identity, gzip", "x"] {
+                send(coding).refused_without_type(415);
+            }
+            for coding in ["identity", "Identity", ""] {
+                send(coding).refused("invalidMessage", &world.task_id);
+            }
         }
     }
 }
@@ -235,40 +254,53 @@ fn framing_that_can_be_read_in_two_ways_is_refused() {
 
 #[test]
 fn a_path_has_one_spelling() {
-    let world = world();
-    let (task, job) = (world.task_id.to_string(), AggregationJobId::new(random()).to_string());
-    let shares = world.shares_path();
-    for path in [
-        format!("{shares}/"),
-        format!("//v09/tasks/{task}/aggregate_shares"),
-        format!("/v09//tasks/{task}/aggregate_shares"),
-        format!("/v09/tasks//{task}/aggregate_shares"),
-        format!("/v09/tasks/{task}//aggregate_shares"),
-        format!("/v09/tasks/{task}/aggregate_shares/x"),
-        format!("/V09/tasks/{task}/aggregate_shares"),
-        format!("/v09/Tasks/{task}/aggregate_shares"),
-        format!("/v09/tasks/{task}/%61ggregate_shares"),
-        format!("/v09%2Ftasks/{task}/aggregate_shares"),
-        format!("/v09/tasks/{task}/aggregate_shares;x=1"),
-        format!("/v09/tasks/{task}/aggregation_jobs"),
-        format!("/v09/tasks/{task}/aggregation_jobs/"),
-        format!("/v09/tasks/{task}/aggregation_jobs/{job}/"),
-        format!("/v09/tasks/{task}/aggregation_jobs//{job}"),
-        format!("/v09/tasks//aggregation_jobs/{job}"),
-        format!("/v18/tasks/{task}/aggregate_shares"),
-    ] {
-        for method in ["POST", "PUT", "GET"] {
-            let body = (method != "GET").then_some(b"garbage".as_slice());
-            world.ask(method, &path, SHARE_REQ, body).refused_without_type(404);
+    for (version, v, upper) in [(V09, "v09", "V09"), (V18, "v18", "V18")] {
+        let world = world_in(version);
+        let (task, job) = (world.task_id.to_string(), AggregationJobId::new(random()).to_string());
+        let shares = world.shares_path();
+        let mut paths = vec![
+            format!("{shares}/"),
+            format!("//{v}/tasks/{task}/aggregate_shares"),
+            format!("/{v}//tasks/{task}/aggregate_shares"),
+            format!("/{v}/tasks//{task}/aggregate_shares"),
+            format!("/{v}/tasks/{task}//aggregate_shares"),
+            format!("/{upper}/tasks/{task}/aggregate_shares"),
+            format!("/{v}/Tasks/{task}/aggregate_shares"),
+            format!("/{v}/tasks/{task}/%61ggregate_shares"),
+            format!("/{v}%2Ftasks/{task}/aggregate_shares"),
+            format!("/{v}/tasks/{task}/aggregate_shares;x=1"),
+            format!("/{v}/tasks/{task}/aggregate_shares/x/y"),
+            format!("/{v}/tasks/{task}/aggregation_jobs/"),
+            format!("/{v}/tasks/{task}/aggregation_jobs/{job}/"),
+            format!("/{v}/tasks/{task}/aggregation_jobs//{job}"),
+            format!("/{v}/tasks//aggregation_jobs/{job}"),
+        ];
+        // What DAP-09 does not have.
+        if version == V09 {
+            paths.push(format!("/v09/tasks/{task}/aggregation_jobs"));
+            paths.push(format!("/v09/tasks/{task}/aggregate_shares/x"));
         }
+        for path in paths {
+            for method in ["POST", "PUT", "GET"] {
+                let body = (method != "GET").then_some(b"garbage".as_slice());
+                world.ask(method, &path, SHARE_REQ, body).refused_without_type(404);
+            }
+        }
+        // An id is compared as it is spelt.
+        let is_malformed = |path: &str| {
+            let answer = world.ask("POST", path, SHARE_REQ, Some(b""));
+            match version {
+                V09 => answer.refused_without_type(400),
+                V18 => {
+                    assert_eq!((answer.status, &*answer.problem_token()), (400, "invalidMessage"));
+                }
+            }
+        };
+        let encoded = format!("%{:02X}{}", task.as_bytes()[0], &task[1..]);
+        is_malformed(&format!("/{v}/tasks/{encoded}/aggregate_shares"));
+        let encoded = format!("%{:02X}{}", job.as_bytes()[0], &job[1..]);
+        is_malformed(&format!("/{v}/tasks/{task}/aggregation_jobs/{encoded}"));
     }
-    // An id is compared as it is spelt.
-    let encoded = format!("%{:02X}{}", task.as_bytes()[0], &task[1..]);
-    let path = format!("/v09/tasks/{encoded}/aggregate_shares");
-    world.ask("POST", &path, SHARE_REQ, Some(b"")).refused_without_type(400);
-    let encoded = format!("%{:02X}{}", job.as_bytes()[0], &job[1..]);
-    let path = format!("/v09/tasks/{task}/aggregation_jobs/{encoded}");
-    world.ask("PUT", &path, JOB_INIT, Some(b"")).refused_without_type(400);
 }
 
 /// Dots are resolved before anything is looked up, so they lead nowhere that is not open anyway.
@@ -400,9 +432,13 @@ fn old_and_odd_versions_of_http_harm_nobody() {
 
 #[test]
 fn credentials_that_are_repeated_malformed_or_huge_open_nothing() {
-    let world = world();
+    DapVersion::ALL.into_iter().for_each(credentials_that_are_malformed_open_nothing);
+}
+
+fn credentials_that_are_malformed_open_nothing(version: DapVersion) {
+    let world = world_in(version);
     let token = &world.token;
-    let path = world.job_path(&AggregationJobId::new(random()));
+    let [(method, path, media_type), ..] = with_bodies(&world);
     let long = "x".repeat(20_000);
     for headers in [
         vec![format!("Authorization: Bearer {token}"); 2],
@@ -427,11 +463,12 @@ fn credentials_that_are_repeated_malformed_or_huge_open_nothing() {
         vec![format!("Cookie: token={token}")],
     ] {
         let request = format!(
-            "PUT {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {JOB_INIT}\r\nContent-Length: 0\r\n{}\r\n\r\n",
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {media_type}\r\nContent-Length: 0\r\n\
+             {}\r\n\r\n",
             headers.join("\r\n")
         );
         let answer = raw::exchange(&world.client, request).expect("an answer");
-        answer.refused("unauthorizedRequest", &world.task_id);
+        answer.refused_to_strangers(version, &world.task_id);
     }
     // A megabyte is more than the runtime reads.
     let mut connection = Connection::to(&world.client);
@@ -459,6 +496,9 @@ fn a_request_over_plain_http_is_refused_whatever_it_asks() {
     ask("http", "PUT", &path, &leader, Some(&job.body)).refused_without_type(403);
     ask("http", "DELETE", &path, &leader, None).refused_without_type(403);
     ask("http", "GET", "/v09/hpke_config", &leader, None).refused_without_type(403);
+    let jobs = world_in(V18).path("aggregation_jobs");
+    ask("http", "POST", &jobs, &leader, Some(b"x")).refused_without_type(403);
+    ask("http", "GET", "/v18/hpke_config", &leader, None).refused_without_type(403);
     ask("http", "GET", "/admin/tasks", &operator, None).refused_without_type(403);
     ask("http", "GET", "/healthz", &operator, None).refused_without_type(403);
     assert_eq!(ask("https", "GET", "/admin/tasks", &operator, None).status, 200);
@@ -473,7 +513,7 @@ fn a_request_over_plain_http_is_refused_whatever_it_asks() {
 fn no_refusal_repeats_what_was_sent() {
     let world = world();
     const MARK: &str = "zqMarkerqz";
-    let task = world.task_id.to_string();
+    let (task, later) = (world.task_id.to_string(), world_in(V18).task_id.to_string());
     let (leader, operator) =
         (format!("Bearer {}", world.token), format!("Bearer {}", server().admin_token()));
     let marked = format!("{MARK}<script>");
@@ -492,6 +532,11 @@ fn no_refusal_repeats_what_was_sent() {
             ("POST", format!("/v09/tasks/{task}/aggregation_jobs/AAAAAAAAAAAAAAAAAAAAAA?{MARK}")),
             ("GET", format!("/v09/tasks/{task}/aggregation_jobs/AAAAAAAAAAAAAAAAAAAAAA?{MARK}")),
             ("POST", format!("/v09/tasks/{task}/aggregate_shares?{MARK}")),
+            ("POST", format!("/v18/tasks/{later}/aggregation_jobs?{MARK}={MARK}")),
+            ("POST", format!("/v18/tasks/{later}/aggregation_jobs/{MARK}")),
+            ("GET", format!("/v18/tasks/{later}/aggregation_jobs/{MARK}?step={MARK}")),
+            ("GET", format!("/v18/tasks/{later}/aggregate_shares/{MARK}")),
+            ("POST", format!("/v18/tasks/{later}/aggregate_shares?{MARK}")),
             ("POST", "/admin/tasks".to_owned()),
             ("POST", "/admin/hpke_keys".to_owned()),
             ("GET", format!("/admin/tasks/{MARK}")),
@@ -531,7 +576,11 @@ fn no_refusal_repeats_what_was_sent() {
 
 #[test]
 fn caches_keep_only_hpke_configurations_and_browsers_guess_no_types() {
-    let world = world();
+    DapVersion::ALL.into_iter().for_each(caches_keep_only_hpke_configurations);
+}
+
+fn caches_keep_only_hpke_configurations(version: DapVersion) {
+    let world = world_in(version);
     let job = world.timed_job(&world.sums(&[1, 2], world.time(0)));
     let mut books = Books::default();
     let answer = world.put(&job);
@@ -551,7 +600,7 @@ fn caches_keep_only_hpke_configurations_and_browsers_guess_no_types() {
     for answer in &answers {
         assert_eq!(answer.header("cache-control"), "no-store", "{}", answer.text());
     }
-    answers.push(world.client.get("/v09/hpke_config"));
+    answers.push(world.client.get(&format!("/{}/hpke_config", version.path_prefix())));
     for answer in &answers {
         assert_eq!(answer.header("x-content-type-options"), "nosniff", "{}", answer.text());
     }

@@ -3,14 +3,18 @@
 use std::sync::OnceLock;
 
 use daphne_core::{
-    batch::BatchMode::{LeaderSelected, TimeInterval},
+    batch::BatchMode::TimeInterval,
     codec::Reader,
     hpke::HpkeConfigList,
     ids::{AggregationJobId, TaskId},
     message::PartialBatchSelector,
+    version::{
+        DapVersion::{self, V09, V18},
+        Message,
+    },
 };
 use e2e::{
-    Books, JOB_CONTINUE, JOB_INIT, SHARE_REQ, Server, World,
+    Answer, Books, JOB_CONTINUE, JOB_INIT, KINDS, SHARE_REQ, Server, World,
     raw::{self, Connection},
     server::{random, random_token},
 };
@@ -21,80 +25,153 @@ fn server() -> &'static Server {
 }
 
 fn world() -> World {
-    World::new(server(), TimeInterval, |_| {})
+    world_in(V09)
 }
 
-/// Method, path and media type of everything that only a leader may do.
-fn leaders_requests(task: &str, job: &str) -> [(&'static str, String, &'static str); 4] {
-    let job = format!("/v09/tasks/{task}/aggregation_jobs/{job}");
-    [
-        ("PUT", job.clone(), JOB_INIT),
-        ("POST", job.clone(), JOB_CONTINUE),
-        ("DELETE", job, ""),
-        ("POST", format!("/v09/tasks/{task}/aggregate_shares"), SHARE_REQ),
-    ]
+fn world_in(version: DapVersion) -> World {
+    World::new_in(server(), version, TimeInterval, |_| {})
+}
+
+const JOB_INIT_18: &str = "application/ppm-dap;message=aggregation-job-init-req";
+const JOB_CONTINUE_18: &str = "application/ppm-dap;message=aggregation-job-continue-req";
+const SHARE_REQ_18: &str = "application/ppm-dap;message=aggregate-share-req";
+
+/// Method, path and media type of everything that only a leader may do, what names a job first.
+fn leaders_requests(
+    version: DapVersion,
+    task: &str,
+    job: &str,
+) -> Vec<(&'static str, String, &'static str)> {
+    let task = format!("/{}/tasks/{task}", version.path_prefix());
+    let (jobs, shares) = (format!("{task}/aggregation_jobs"), format!("{task}/aggregate_shares"));
+    let job = format!("{jobs}/{job}");
+    match version {
+        V09 => vec![
+            ("PUT", job.clone(), JOB_INIT),
+            ("POST", job.clone(), JOB_CONTINUE),
+            ("DELETE", job, ""),
+            ("POST", shares, SHARE_REQ),
+        ],
+        V18 => vec![
+            ("GET", format!("{job}?step=0"), ""),
+            ("POST", job.clone(), JOB_CONTINUE_18),
+            ("DELETE", job, ""),
+            ("POST", jobs, JOB_INIT_18),
+            ("GET", format!("{shares}/{}", "A".repeat(43)), ""),
+            ("DELETE", format!("{shares}/{}", "A".repeat(43)), ""),
+            ("POST", shares, SHARE_REQ_18),
+        ],
+    }
 }
 
 fn body(method: &str) -> Option<&'static [u8]> {
-    (method != "DELETE").then_some(b"garbage")
+    (!["DELETE", "GET"].contains(&method)).then_some(b"garbage")
+}
+
+/// Asserts what a path with a malformed id is told.
+#[track_caller]
+fn is_malformed(version: DapVersion, answer: &Answer) {
+    match version {
+        V09 => answer.refused_without_type(400),
+        V18 => assert_eq!((answer.status, &*answer.problem_token()), (400, "invalidMessage")),
+    }
 }
 
 #[test]
 fn an_unknown_task_is_refused() {
-    let world = world();
-    let unknown = TaskId::new(random());
-    let job = AggregationJobId::new(random()).to_string();
-    for (method, path, media_type) in leaders_requests(&unknown.to_string(), &job) {
-        world.ask(method, &path, media_type, body(method)).refused("unrecognizedTask", &unknown);
-        // Also without credentials: whose could be checked?
-        let answer = world.client.ask(method, &path, &[], body(method));
-        answer.refused("unrecognizedTask", &unknown);
+    for version in DapVersion::ALL {
+        let world = world_in(version);
+        let unknown = TaskId::new(random());
+        let job = AggregationJobId::new(random()).to_string();
+        for (method, path, media_type) in leaders_requests(version, &unknown.to_string(), &job) {
+            let answer = world.ask(method, &path, media_type, body(method));
+            answer.refused("unrecognizedTask", &unknown);
+            // Also without credentials: whose could be checked?
+            let answer = world.client.ask(method, &path, &[], body(method));
+            answer.refused("unrecognizedTask", &unknown);
+        }
     }
-    let path = format!("/v09/hpke_config?task_id={unknown}");
-    world.client.get(&path).refused("unrecognizedTask", &unknown);
+    let unknown = TaskId::new(random());
+    let client = server().client();
+    client
+        .get(&format!("/v09/hpke_config?task_id={unknown}"))
+        .refused("unrecognizedTask", &unknown);
+    // DAP-18 has no such parameter.
+    for id in [unknown.to_string(), "x".to_owned(), String::new()] {
+        let answer = client.get(&format!("/v18/hpke_config?task_id={id}"));
+        assert_eq!(answer.body, client.get("/v09/hpke_config").body);
+    }
+}
+
+/// A task speaks the version that it was made for, and no other.
+#[test]
+fn a_task_is_unknown_under_the_other_versions_path() {
+    for (version, other) in [(V09, V18), (V18, V09)] {
+        let world = world_in(version);
+        let job = AggregationJobId::new(random()).to_string();
+        let task = world.task_id;
+        for (method, path, media_type) in leaders_requests(other, &task.to_string(), &job) {
+            let answer = world.ask(method, &path, media_type, body(method));
+            answer.refused("unrecognizedTask", &task);
+        }
+        if version == V18 {
+            let path = format!("/v09/hpke_config?task_id={task}");
+            world.client.get(&path).refused("unrecognizedTask", &task);
+        }
+        let mut books = Books::default();
+        assert_eq!(world.run(world.timed_job(&world.sums(&[1, 2], world.time(0))), &mut books), []);
+        world.collect(world.interval(0, 1), &books);
+    }
 }
 
 #[test]
 fn a_malformed_id_is_refused() {
-    let world = world();
-    let task = world.task_id.to_string();
-    let job = "AAAAAAAAAAAAAAAAAAAAAA";
-    // Cut, too long, padded, with trailing bits, of the other alphabet, and no base64 at all.
-    let zeros = "A".repeat(43);
-    for bad in [
-        &task[..42],
-        &format!("{task}A"),
-        &format!("{task}="),
-        &format!("{}B", &zeros[..42]),
-        &format!("{}%2B", &zeros[..42]),
-        &format!("{}+", &zeros[..42]),
-        "x",
-        "%C3%A9",
-    ] {
-        for (method, path, media_type) in leaders_requests(bad, job) {
-            world.ask(method, &path, media_type, body(method)).refused_without_type(400);
+    for version in DapVersion::ALL {
+        let world = world_in(version);
+        let task = world.task_id.to_string();
+        let job = "AAAAAAAAAAAAAAAAAAAAAA";
+        // Cut, too long, padded, with trailing bits, of the other alphabet, and no base64 at all.
+        let zeros = "A".repeat(43);
+        for bad in [
+            &task[..42],
+            &format!("{task}A"),
+            &format!("{task}="),
+            &format!("{}B", &zeros[..42]),
+            &format!("{}%2B", &zeros[..42]),
+            &format!("{}+", &zeros[..42]),
+            "x",
+            "%C3%A9",
+        ] {
+            for (method, path, media_type) in leaders_requests(version, bad, job) {
+                is_malformed(version, &world.ask(method, &path, media_type, body(method)));
+            }
+            let path = format!("/v09/hpke_config?task_id={bad}");
+            world.client.get(&path).refused_without_type(400);
         }
-        let path = format!("/v09/hpke_config?task_id={bad}");
-        world.client.get(&path).refused_without_type(400);
-    }
-    for bad in [
-        "AAAAAAAAAAAAAAAAAAAAA",
-        "AAAAAAAAAAAAAAAAAAAAAAA",
-        "AAAAAAAAAAAAAAAAAAAAAB",
-        "AAAAAAAAAAAAAAAAAAAAAA==",
-    ] {
-        for (method, path, media_type) in &leaders_requests(&task, bad)[..3] {
-            world.ask(method, path, media_type, body(method)).refused_without_type(400);
+        for bad in [
+            "AAAAAAAAAAAAAAAAAAAAA",
+            "AAAAAAAAAAAAAAAAAAAAAAA",
+            "AAAAAAAAAAAAAAAAAAAAAB",
+            "AAAAAAAAAAAAAAAAAAAAAA==",
+        ] {
+            for (method, path, media_type) in &leaders_requests(version, &task, bad)[..3] {
+                is_malformed(version, &world.ask(method, path, media_type, body(method)));
+            }
         }
     }
-    world.client.get("/v09/hpke_config?task_id=").refused_without_type(400);
+    server().client().get("/v09/hpke_config?task_id=").refused_without_type(400);
 }
 
 #[test]
 fn only_the_leaders_token_opens_and_the_body_is_not_looked_at_before() {
-    let (world, other) = (self::world(), self::world());
-    let path_of =
-        |id: &AggregationJobId| leaders_requests(&world.task_id.to_string(), &id.to_string());
+    DapVersion::ALL.into_iter().for_each(only_the_leaders_token_opens);
+}
+
+fn only_the_leaders_token_opens(version: DapVersion) {
+    let (world, other) = (world_in(version), world_in(version));
+    let path_of = |id: &AggregationJobId| {
+        leaders_requests(version, &world.task_id.to_string(), &id.to_string())
+    };
     let bearer = |token: &str| ("authorization", format!("Bearer {token}"));
     let verify_key = daphne_core::b64::encode(&world.spec.verify_key);
     for headers in [
@@ -117,7 +194,7 @@ fn only_the_leaders_token_opens_and_the_body_is_not_looked_at_before() {
                 let mut headers: Vec<_> = headers.iter().map(|(n, v)| (*n, v.as_str())).collect();
                 headers.push(("content-type", media_type));
                 let answer = world.client.ask(method, &path, &headers, body(method));
-                answer.refused("unauthorizedRequest", &world.task_id);
+                answer.refused_to_strangers(version, &world.task_id);
             }
         }
     }
@@ -125,79 +202,156 @@ fn only_the_leaders_token_opens_and_the_body_is_not_looked_at_before() {
 
 #[test]
 fn either_header_carries_the_token() {
-    let world = world();
-    for (name, value) in [
-        ("authorization", format!("Bearer {}", world.token)),
-        ("Authorization", format!("bearer {}", world.token)),
-        ("authorization", format!("BEARER   {}", world.token)),
-        ("dap-auth-token", world.token.clone()),
-        ("DAP-Auth-Token", world.token.clone()),
-    ] {
-        let job = world.timed_job(&world.sums(&[1], world.time(0)));
-        let headers = [(name, value.as_str()), ("content-type", JOB_INIT)];
-        let answer = world.client.ask("PUT", &world.job_path(&job.id), &headers, Some(&job.body));
-        assert_eq!(world.finish(job, &answer, &mut Books::default()), [], "{name}: {value}");
+    for version in DapVersion::ALL {
+        let world = world_in(version);
+        for (name, value) in [
+            ("authorization", format!("Bearer {}", world.token)),
+            ("Authorization", format!("bearer {}", world.token)),
+            ("authorization", format!("BEARER   {}", world.token)),
+            ("dap-auth-token", world.token.clone()),
+            ("DAP-Auth-Token", world.token.clone()),
+        ] {
+            let job = world.timed_job(&world.sums(&[1], world.time(0)));
+            let media_type = world.media_type(Message::AggregationJobInit);
+            let headers = [(name, value.as_str()), ("content-type", media_type)];
+            let (method, path) = world.creation(&job.id);
+            let answer = world.client.ask(method, &path, &headers, Some(&job.body));
+            assert_eq!(world.finish(job, &answer, &mut Books::default()), [], "{name}: {value}");
+        }
     }
 }
 
 #[test]
 fn the_media_type_must_be_the_messages() {
-    let world = world();
-    let bearer = format!("Bearer {}", world.token);
-    let send = |method: &str, path: &str, media_type: &str, body: &[u8]| {
-        let mut headers = vec![("authorization", bearer.as_str())];
-        if !media_type.is_empty() {
-            headers.push(("content-type", media_type));
+    for (version, types, wrong, right) in [
+        (
+            V09,
+            [JOB_INIT, JOB_CONTINUE, SHARE_REQ],
+            &[
+                "application/dap-aggregation-job-init-re",
+                "application/dap-aggregation-job-init-req2",
+                JOB_INIT_18,
+                "text/plain; application/dap-aggregation-job-init-req",
+            ][..],
+            [
+                "application/dap-aggregation-job-init-req; version=09",
+                "application/dap-aggregation-job-init-req;charset=utf-8",
+                "Application/DAP-Aggregation-Job-Init-Req",
+                "application/dap-aggregation-job-init-req ;  x=\"y\"",
+            ],
+        ),
+        (
+            V18,
+            [JOB_INIT_18, JOB_CONTINUE_18, SHARE_REQ_18],
+            &[
+                "application/ppm-dap",
+                "application/ppm-dap;message=",
+                "application/ppm-dap;message=aggregation-job-resp",
+                "application/ppm-dap;message=aggregation-job-init-re",
+                "application/ppm-dap;a=\"message=aggregation-job-init-req\"",
+                "application/dap;message=aggregation-job-init-req",
+                JOB_INIT,
+            ],
+            [
+                "application/ppm-dap;message=aggregation-job-init-req;version=18",
+                "application/ppm-dap; version=18 ; message=aggregation-job-init-req",
+                "Application/PPM-DAP;Message=Aggregation-Job-Init-Req",
+                "application/ppm-dap ;  message=\"aggregation-job-init-req\"",
+            ],
+        ),
+    ] {
+        let world = world_in(version);
+        let bearer = format!("Bearer {}", world.token);
+        let send = |(method, path): (&str, &str), media_type: &str, body: &[u8]| {
+            let mut headers = vec![("authorization", bearer.as_str())];
+            if !media_type.is_empty() {
+                headers.push(("content-type", media_type));
+            }
+            world.client.ask(method, path, &headers, Some(body))
+        };
+        let job = world.timed_job(&world.sums(&[1, 2], world.time(0)));
+        let (method, path) = world.creation(&job.id);
+        let (job_path, shares) = (world.job_path(&job.id), world.shares_path());
+        let [init, next, share] = types;
+        let anywhere = ["", "application/json", "application/octet-stream"];
+        for wrong in anywhere.iter().chain(wrong) {
+            send((method, &path), wrong, &job.body).refused_without_type(415);
+            send(("POST", &job_path), wrong, b"").refused_without_type(415);
+            send(("POST", &shares), wrong, b"").refused_without_type(415);
         }
-        world.client.ask(method, path, &headers, Some(body))
-    };
+        // Those of the other messages.
+        send((method, &path), next, &job.body).refused_without_type(415);
+        send((method, &path), share, &job.body).refused_without_type(415);
+        send(("POST", &job_path), init, b"").refused_without_type(415);
+        send(("POST", &job_path), share, b"").refused_without_type(415);
+        send(("POST", &shares), init, b"").refused_without_type(415);
+        let first = send((method, &path), init, &job.body);
+        for right in right {
+            assert_eq!(send((method, &path), right, &job.body).body, first.body, "{right}");
+        }
+        assert_eq!(world.finish(job, &first, &mut Books::default()), []);
+    }
+}
+
+/// What a helper answers a job with, and where it says that the job is, letter by letter.
+#[test]
+fn answers_have_their_media_types_and_new_resources_a_location() {
+    let world = world_in(V18);
     let job = world.timed_job(&world.sums(&[1, 2], world.time(0)));
-    let path = world.job_path(&job.id);
-    for wrong in [
-        "",
-        "application/json",
-        "application/octet-stream",
-        JOB_CONTINUE,
-        SHARE_REQ,
-        "application/dap-aggregation-job-init-re",
-        "application/dap-aggregation-job-init-req2",
-        "application/ppm-dap;message=aggregation-job-init-req",
-        "text/plain; application/dap-aggregation-job-init-req",
-    ] {
-        send("PUT", &path, wrong, &job.body).refused_without_type(415);
-        send("POST", &path, wrong.replace(JOB_CONTINUE, JOB_INIT).as_str(), b"")
-            .refused_without_type(415);
-        let wrong = wrong.replace(SHARE_REQ, JOB_INIT);
-        send("POST", &world.shares_path(), &wrong, b"").refused_without_type(415);
-    }
-    let first = send("PUT", &path, JOB_INIT, &job.body);
-    for right in [
-        "application/dap-aggregation-job-init-req; version=09",
-        "application/dap-aggregation-job-init-req;charset=utf-8",
-        "Application/DAP-Aggregation-Job-Init-Req",
-        "application/dap-aggregation-job-init-req ;  x=\"y\"",
-    ] {
-        assert_eq!(send("PUT", &path, right, &job.body).body, first.body, "{right}");
-    }
-    assert_eq!(world.finish(job, &first, &mut Books::default()), []);
+    let bearer = format!("Bearer {}", world.token);
+    let post = |path: &str, media_type: &str, body: &[u8]| {
+        let headers = [("authorization", bearer.as_str()), ("content-type", media_type)];
+        world.client.ask("POST", path, &headers, Some(body))
+    };
+    let jobs = format!("/v18/tasks/{}/aggregation_jobs", world.task_id);
+    // A query of the leader's is none of the job's.
+    let (first, again) =
+        (post(&jobs, JOB_INIT_18, &job.body), post(&format!("{jobs}?x=y"), JOB_INIT_18, &job.body));
+    first.ok("application/ppm-dap;message=aggregation-job-resp");
+    let location = first.header("location").to_owned();
+    let id = location.strip_prefix(&format!("{jobs}/")).expect("below the collection");
+    assert_eq!(id.len(), 22);
+    assert!(id.parse::<AggregationJobId>().is_ok(), "{id}");
+    assert_eq!(again.header("location"), location);
+    assert_eq!(again.body, first.body);
+    let mut books = Books::default();
+    assert_eq!(world.finish(job, &first, &mut books), []);
+    let shares = format!("/v18/tasks/{}/aggregate_shares", world.task_id);
+    let share = post(&shares, SHARE_REQ_18, &world.share_request(world.interval(0, 1), &books));
+    share.ok("application/ppm-dap;message=aggregate-share");
+    assert!(share.header("location").starts_with(&format!("{shares}/")));
+    let list = world.client.get("/v18/hpke_config");
+    list.ok("application/ppm-dap;message=hpke-config-list");
+    // A refusal creates nothing, and says of nothing where it is.
+    let refused = post(&jobs, JOB_INIT_18, b"garbage");
+    refused.refused("invalidMessage", &world.task_id);
+    assert_eq!(refused.header("location"), "");
 }
 
 #[test]
 fn other_methods_are_refused_with_a_list_of_those_that_exist() {
-    let world = world();
-    let job = world.job_path(&AggregationJobId::new(random()));
-    let shares = world.shares_path();
+    let (world, later) = (world(), world_in(V18));
+    let id = AggregationJobId::new(random());
+    let (job, shares) = (world.job_path(&id), world.shares_path());
+    let (jobs_18, job_18, shares_18) =
+        (later.path("aggregation_jobs"), later.job_path(&id), later.shares_path());
+    let share_18 = format!("{shares_18}/{}", "A".repeat(43));
     for (path, allowed, others) in [
-        (job.as_str(), "PUT, POST, DELETE", ["GET", "HEAD", "PATCH", "OPTIONS"]),
-        (shares.as_str(), "POST", ["GET", "PUT", "DELETE", "OPTIONS"]),
-        ("/v09/hpke_config", "GET, HEAD, OPTIONS", ["POST", "PUT", "DELETE", "PATCH"]),
+        (job.as_str(), "PUT, POST, DELETE", &["GET", "HEAD", "PATCH", "OPTIONS"][..]),
+        (shares.as_str(), "POST", &["GET", "PUT", "DELETE", "OPTIONS"]),
+        ("/v09/hpke_config", "GET, HEAD, OPTIONS", &["POST", "PUT", "DELETE", "PATCH"]),
+        (&jobs_18, "POST", &["GET", "HEAD", "PUT", "DELETE", "OPTIONS"]),
+        (&job_18, "GET, HEAD, POST, DELETE", &["PUT", "PATCH", "OPTIONS"]),
+        (&shares_18, "POST", &["GET", "PUT", "DELETE", "OPTIONS"]),
+        (&share_18, "GET, HEAD, DELETE", &["POST", "PUT", "PATCH", "OPTIONS"]),
+        ("/v18/hpke_config", "GET, HEAD, OPTIONS", &["POST", "PUT", "DELETE", "PATCH"]),
     ] {
         for method in others {
-            let body = matches!(method, "POST" | "PUT" | "PATCH").then_some(b"x".as_slice());
+            let body = matches!(*method, "POST" | "PUT" | "PATCH").then_some(b"x".as_slice());
             let answer = world.client.ask(method, path, &[], body);
             assert_eq!(answer.status, 405, "{method} {path}");
             assert_eq!(answer.header("allow"), allowed);
-            if method != "HEAD" {
+            if *method != "HEAD" {
                 answer.refused_without_type(405);
             }
         }
@@ -212,7 +366,17 @@ fn nothing_is_anywhere_else() {
         "/v09",
         "/v09/",
         "/hpke_config",
-        "/v18/hpke_config",
+        "/v18",
+        "/v18/",
+        "/v18/tasks",
+        "/v18/tasks/x",
+        "/v18/tasks/x/reports",
+        "/v18/tasks/x/aggregation_jobs/",
+        "/v18/tasks/x/aggregation_jobs/y/z",
+        "/v18/tasks/x/aggregate_shares/y/z",
+        "/v18/tasks/x/collection_jobs",
+        "/v17/hpke_config",
+        "/v19/hpke_config",
         "/v09/hpke_config/",
         "/v09/tasks",
         "/v09/tasks/x",
@@ -229,70 +393,85 @@ fn nothing_is_anywhere_else() {
 
 #[test]
 fn a_body_over_the_limit_is_refused_and_nothing_stored() {
-    let world = world();
-    let id = AggregationJobId::new(random());
-    let bearer = format!("Bearer {}", world.token);
-    for (method, path, media_type, limit) in [
-        ("PUT", world.job_path(&id), JOB_INIT, 8 << 20),
-        ("POST", world.job_path(&id), JOB_CONTINUE, 8 << 20),
-        ("POST", world.shares_path(), SHARE_REQ, 256 << 10),
-    ] {
-        let headers = [("authorization", bearer.as_str()), ("content-type", media_type)];
-        let large = vec![0; limit + 1];
-        let answer = world.client.send_chunked(method, &path, &headers, &large);
-        answer.expect("an answer").refused_without_type(413);
-        // One byte less is read, declared or not.
-        let largest = &large[..limit];
-        let answer = world.client.ask(method, &path, &headers, Some(largest));
-        answer.refused("invalidMessage", &world.task_id);
-        let answer = world.client.send_chunked(method, &path, &headers, largest);
-        answer.expect("an answer").refused("invalidMessage", &world.task_id);
-        // A length that is declared is believed before anything arrives.
-        for declared in [limit + 1, 99_999_999_999] {
-            let head = format!(
-                "{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: {bearer}\r\n\
-                 Content-Type: {media_type}\r\nContent-Length: {declared}\r\n\r\n"
-            );
-            let answer = raw::exchange(&world.client, head).expect("an answer");
-            answer.refused_without_type(413);
+    for version in DapVersion::ALL {
+        let world = world_in(version);
+        let id = AggregationJobId::new(random());
+        let bearer = format!("Bearer {}", world.token);
+        let (method, path) = world.creation(&id);
+        for (method, path, message, limit) in [
+            (method, path, Message::AggregationJobInit, 8 << 20),
+            ("POST", world.job_path(&id), Message::AggregationJobContinue, 8 << 20),
+            ("POST", world.shares_path(), Message::AggregateShareRequest, 256 << 10),
+        ] {
+            let media_type = world.media_type(message);
+            let headers = [("authorization", bearer.as_str()), ("content-type", media_type)];
+            let large = vec![0; limit + 1];
+            let answer = world.client.send_chunked(method, &path, &headers, &large);
+            answer.expect("an answer").refused_without_type(413);
+            // One byte less is read, declared or not.
+            let largest = &large[..limit];
+            let answer = world.client.ask(method, &path, &headers, Some(largest));
+            answer.refused("invalidMessage", &world.task_id);
+            let answer = world.client.send_chunked(method, &path, &headers, largest);
+            answer.expect("an answer").refused("invalidMessage", &world.task_id);
+            // A length that is declared is believed before anything arrives.
+            for declared in [limit + 1, 99_999_999_999] {
+                let head = format!(
+                    "{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: {bearer}\r\n\
+                     Content-Type: {media_type}\r\nContent-Length: {declared}\r\n\r\n"
+                );
+                let answer = raw::exchange(&world.client, head).expect("an answer");
+                answer.refused_without_type(413);
+            }
         }
+        // The id was not used up.
+        let mut job = world.timed_job(&world.sums(&[1], world.time(0)));
+        if version == V09 {
+            job.id = id;
+        }
+        assert_eq!(world.run(job, &mut Books::default()), []);
     }
-    // The id was not used up.
-    let mut job = world.timed_job(&world.sums(&[1], world.time(0)));
-    job.id = id;
-    assert_eq!(world.run(job, &mut Books::default()), []);
 }
 
 #[test]
 fn a_job_sent_in_chunks_is_read() {
-    let world = world();
-    let job = world.timed_job(&world.sums(&[1, 2], world.time(0)));
-    let bearer = format!("Bearer {}", world.token);
-    let headers = [("authorization", bearer.as_str()), ("content-type", JOB_INIT)];
-    let answer = world.client.send_chunked("PUT", &world.job_path(&job.id), &headers, &job.body);
-    assert_eq!(world.finish(job, &answer.unwrap(), &mut Books::default()), []);
+    for version in DapVersion::ALL {
+        let world = world_in(version);
+        let job = world.timed_job(&world.sums(&[1, 2], world.time(0)));
+        let bearer = format!("Bearer {}", world.token);
+        let media_type = world.media_type(Message::AggregationJobInit);
+        let headers = [("authorization", bearer.as_str()), ("content-type", media_type)];
+        let (method, path) = world.creation(&job.id);
+        let answer = world.client.send_chunked(method, &path, &headers, &job.body);
+        assert_eq!(world.finish(job, &answer.unwrap(), &mut Books::default()), []);
+    }
 }
 
 #[test]
 fn a_body_that_breaks_off_stores_nothing() {
-    let world = world();
-    let job = world.timed_job(&world.sums(&[1, 2], world.time(0)));
-    let head = format!(
-        "PUT {} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Type: {JOB_INIT}\r\n\
-         Content-Length: {}\r\n\r\n",
-        world.job_path(&job.id),
-        world.token,
-        job.body.len()
-    );
-    for sent in [0, 1, job.body.len() / 2, job.body.len() - 1] {
-        Connection::to(&world.client).send(&head).send(&job.body[..sent]);
+    for version in DapVersion::ALL {
+        let world = world_in(version);
+        let job = world.timed_job(&world.sums(&[1, 2], world.time(0)));
+        let (method, path) = world.creation(&job.id);
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\
+             Content-Type: {}\r\nContent-Length: {}\r\n\r\n",
+            world.token,
+            world.media_type(Message::AggregationJobInit),
+            job.body.len()
+        );
+        for sent in [0, 1, job.body.len() / 2, job.body.len() - 1] {
+            Connection::to(&world.client).send(&head).send(&job.body[..sent]);
+        }
+        // Another body may still have the id.
+        let mut other = world.timed_job(&world.sums(&[3, 4], world.time(0)));
+        if version == V09 {
+            other.id = job.id;
+        }
+        let mut books = Books::default();
+        assert_eq!(world.run(other, &mut books), []);
+        world.collect(world.interval(0, 1), &books);
     }
-    // Another body may still have the id.
-    let mut other = world.timed_job(&world.sums(&[3, 4], world.time(0)));
-    other.id = job.id;
-    let mut books = Books::default();
-    assert_eq!(world.run(other, &mut books), []);
-    world.collect(world.interval(0, 1), &books);
 }
 
 #[test]
@@ -313,9 +492,14 @@ fn any_page_may_read_the_hpke_configurations_and_caches_keep_them() {
         client.ask(method, path, headers, None)
     };
     let origin = ("origin", "https://page.example");
+    let later = ask("GET", "/v18/hpke_config", &[origin]);
     let plain = ask("GET", "/v09/hpke_config", &[]);
     assert_eq!(plain.header("access-control-allow-origin"), "");
     let answer = ask("GET", "/v09/hpke_config", &[origin]);
+    assert_eq!(later.body, answer.body);
+    for name in ["cache-control", "access-control-allow-origin", "vary"] {
+        assert_eq!(later.header(name), answer.header(name), "{name}");
+    }
     assert_eq!(answer.header("access-control-allow-origin"), origin.1);
     for answer in [&plain, &answer] {
         assert_eq!(answer.header("cache-control"), "max-age=86400");
@@ -340,8 +524,8 @@ fn any_page_may_read_the_hpke_configurations_and_caches_keep_them() {
 
 #[test]
 fn deleting_an_unknown_job_succeeds() {
-    for mode in [TimeInterval, LeaderSelected] {
-        let world = World::new(server(), mode, |_| {});
+    for (version, mode) in KINDS {
+        let world = World::new_in(server(), version, mode, |_| {});
         let deleted = world.delete(&AggregationJobId::new(random()));
         assert_eq!((deleted.status, deleted.body.len()), (204, 0));
     }
@@ -350,15 +534,14 @@ fn deleting_an_unknown_job_succeeds() {
 /// A job that was deleted before it came is a job like any other.
 #[test]
 fn a_job_that_comes_after_its_deletion_counts() {
-    let world = world();
-    let job = world.timed_job(&world.sums(&[1, 2], world.time(0)));
-    assert_eq!(world.delete(&job.id).status, 204);
-    let mut books = Books::default();
-    assert_eq!(world.run(job, &mut books), []);
-    world.aggregate(
-        PartialBatchSelector::TimeInterval,
-        &world.sums(&[3], world.time(0)),
-        &mut books,
-    );
-    world.collect(world.interval(0, 1), &books);
+    for version in DapVersion::ALL {
+        let world = world_in(version);
+        let job = world.timed_job(&world.sums(&[1, 2], world.time(0)));
+        assert_eq!(world.delete(&job.id).status, 204);
+        let mut books = Books::default();
+        assert_eq!(world.run(job, &mut books), []);
+        let more = world.sums(&[3], world.time(0));
+        world.aggregate(PartialBatchSelector::TimeInterval, &more, &mut books);
+        world.collect(world.interval(0, 1), &books);
+    }
 }

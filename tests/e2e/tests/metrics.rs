@@ -126,7 +126,7 @@ fn assert_counted(world: &World, accepted: u64, outcome: (&str, u64), step: Opti
 fn counts_once(world: &World, error: &str, step: Option<&str>, reason: &str, bad: Forged) {
     let good = [11, 31].map(|n| forge(world, n, world.time(0), |_| ()));
     let [first, last] = good;
-    let body = job_body(&world, TIMED, &[first, bad, last]);
+    let body = job_body(world, TIMED, &[first, bad, last]);
     sent_twice(world, &body, 1);
     assert_counted(world, 2, (error, 1), step.map(|step| (step, 1)));
     let status = status(world);

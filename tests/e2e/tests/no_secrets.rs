@@ -101,7 +101,7 @@ fn lead(world: &World, heard: &mut Heard) -> Vec<Secret> {
     bad.sealed.payload[0] ^= 1;
     let worse = forge(world, 5, world.time(0), |d| d.input_share.push(0));
     heard.add(
-        &world.put_body(&AggregationJobId::new(random()), &job_body(&world, part, &[bad, worse])),
+        &world.put_body(&AggregationJobId::new(random()), &job_body(world, part, &[bad, worse])),
     );
     let wrong = world.share_request_of(
         match world.spec.batch_mode {

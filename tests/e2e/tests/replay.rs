@@ -300,7 +300,8 @@ fn deleting_a_job_takes_nothing_back() {
         }
         world.collect(batch, &books);
         // Once they are collected, its reports are not taken again.
-        let refused = world.run(world.job(part, &reports), &mut books.clone());
+        let reversed: Vec<_> = reports.into_iter().rev().collect();
+        let refused = world.run(world.job(part, &reversed), &mut books.clone());
         assert_eq!(refused.len(), 6);
     }
 }

@@ -440,8 +440,13 @@ fn a_verifier_share_that_does_not_verify() {
 /// A proof for another measurement, and joint randomness that is not the parts'.
 #[test]
 fn a_proof_that_does_not_hold() {
-    let changes: [fn(&mut Draft); 3] =
-        [|d| d.public_share[3] ^= 1, |d| d.input_share[40] ^= 1, |d| d.input_share[2] ^= 1];
+    let changes: [fn(&mut Draft); 4] = [
+        |d| d.public_share[3] ^= 1,
+        |d| d.input_share[40] ^= 1,
+        |d| d.input_share[2] ^= 1,
+        // The helper's own part, with which the leader works.
+        |d| *d.public_share.last_mut().expect("two parts") ^= 1,
+    ];
     for (version, change) in each(&changes) {
         let (world, report) = bad(version, change);
         refuses_only(&world, ReportError::VdafVerifyError, report);

@@ -401,7 +401,7 @@ fn refuses_only(world: &World, good: &[u8], bad: &[u8]) {
     };
     let (first, bad, last) = (made(1, good), made(2, bad), made(3, good));
     let ids = [first.id, last.id];
-    let body = job_body(&world, TIMED, &[first, bad, last]);
+    let body = job_body(world, TIMED, &[first, bad, last]);
     let answer = world.put_body(&AggregationJobId::new(random()), &body);
     let bytes = world.job_resp(&answer);
     let found: Vec<_> = world.verdicts(bytes).into_iter().map(|(_, error)| error).collect();

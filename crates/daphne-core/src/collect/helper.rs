@@ -39,6 +39,8 @@ pub fn collect_request(
             "the batch selector has buckets that were not asked for",
         ));
     }
+    // SPEC: DAP-18 §4.6.4 refuses a selector of which a bucket was collected; here that is asked of the whole query, since all
+    // of it is used up. The leader must have refused such a query itself (§4.6.1).
     agg_param(task, request.agg_param)?;
     let hpke_aad = wire::aggregate_share_aad(
         task.id(),

@@ -67,8 +67,8 @@ impl DapVersion {
 
     /// The parameters in a header, as they are encoded. `None` if the header is to be ignored: taskprov-04 §3.2 for DAP-18
     /// has everything ignored that is no byte sequence.
-    // SPEC: an implementation that runs ahead of its draft still writes base64url, which no byte sequence can be taken for:
-    // both are read.
+    // SPEC: taskprov-04 §3.2 has a byte sequence only. An implementation that runs ahead of its draft still writes base64url,
+    // which no byte sequence can be taken for: both are read.
     ///
     /// # Errors
     /// The leader's fault, in DAP-09: what [`decode_header`] says.
