@@ -1,5 +1,6 @@
 //! The command line.
 
+mod agreement;
 mod deployment;
 mod hpke;
 mod import;
@@ -18,8 +19,14 @@ use clap::{
     ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
     parser::ValueSource,
 };
-use daphne_core::{ids::TaskId, store::config_store::PURGE_AFTER_MAX_S, vdaf::POPLAR1_BITS_MAX};
+use daphne_core::{
+    ids::TaskId,
+    store::config_store::PURGE_AFTER_MAX_S,
+    vdaf::{BitString, POPLAR1_BITS_MAX},
+    version::DapVersion,
+};
 
+pub use agreement::AgreementArgs;
 pub use deployment::{DeployArgs, DoctorArgs, EnvironmentName, InitArgs};
 pub use hpke::{FirstState, HpkeCommand, HpkePolicyArgs, KemName, KeyIdArg};
 pub use import::{ExportArgs, ImportArgs};
@@ -30,7 +37,11 @@ pub use peer::{
 };
 pub use secrets::{SecretsCommand, TokenCommand, TokenOf};
 
-use crate::{Failure, helper_client::AuthHeader, output::Format};
+use crate::{
+    Failure,
+    helper_client::{AuthHeader, PATIENCE},
+    output::Format,
+};
 
 /// Manages tasks, HPKE keys and peers of a DAP helper, makes reports, and plays leader and collector against it.
 ///
@@ -186,7 +197,8 @@ pub enum Command {
     /// Plays leader and collector against a helper, and checks every answer
     #[command(after_help = "Example:\n  dapctl drive --task t.json --generate 1000 --replay\n  \
         dapctl --output json drive --task t.json --reports a.jsonl --reports b.jsonl --per-bucket\n  \
-        dapctl drive --task strings.json --reports s.jsonl --threshold 50")]
+        dapctl drive --task strings.json --reports s.jsonl --threshold 50\n  \
+        dapctl drive --task strings18.json --reports s.jsonl --prefixes 00,01,10,11")]
     Drive(DriveArgs),
 }
 
@@ -196,7 +208,10 @@ pub enum TaskCommand {
     /// Creates a task; secrets that are not given are made
     #[command(
         after_help = "Example:\n  dapctl task add --vdaf sumvec --bits 1 --length 1000 --save t.json\n  \
-        dapctl task add --file spec.json --save t.json"
+        dapctl task add --file spec.json --save t.json\n  \
+        dapctl task add --version dap-18 --leader-url https://leader.example/v18/ --vdaf count --save t.json\n  \
+        dapctl task add --version dap-18 --task-configuration \"$CONFIGURATION\" --verify-key \"$KEY\" --leader-token \"$TOKEN\" \\\n    \
+        --collector-config \"$CONFIG\" --task-id \"$ID\""
     )]
     Add(Box<TaskAddArgs>),
     /// Lists all tasks
@@ -326,9 +341,9 @@ pub struct TaskAddArgs {
         ]
     )]
     pub taskprov: Option<PathBuf>,
-    /// What a task with --taskprov is called, at most 255 bytes [default: something random]
-    #[arg(long, value_name = "TEXT", requires = "taskprov")]
-    pub task_info: Option<String>,
+    /// What all parties have word for word
+    #[command(flatten)]
+    pub agreement: AgreementArgs,
     /// The task's parameters as options
     #[command(flatten)]
     pub spec: SpecArgs,
@@ -338,7 +353,8 @@ pub struct TaskAddArgs {
     /// Let --save overwrite a file
     #[arg(long, requires = "save")]
     pub force: bool,
-    /// The helper's DAP URL in the saved file [default: the deployment's URL and v09/]
+    /// The helper's DAP URL, in the saved file and, byte for byte, in a dap-18 task's configuration [default: the deployment's
+    /// URL and v09/ or v18/]
     #[arg(long, value_name = "URL")]
     pub helper_url: Option<String>,
 }
@@ -347,8 +363,11 @@ pub struct TaskAddArgs {
 #[derive(Debug, Args)]
 #[group(id = "spec", multiple = true, conflicts_with = "file")]
 pub struct SpecArgs {
+    /// The version of DAP that the task speaks: dap-09 or dap-18 [default: dap-09]
+    #[arg(long, value_name = "VERSION", value_parser = agreement::version)]
+    pub version: Option<DapVersion>,
     /// The VDAF
-    #[arg(long, value_enum, required_unless_present = "file")]
+    #[arg(long, value_enum, required_unless_present_any = ["file", "task_configuration"])]
     pub vdaf: Option<VdafName>,
     /// Bits of an integer, 1 to 64, or of a string, 1 to 4096
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(POPLAR1_BITS_MAX)))]
@@ -374,13 +393,13 @@ pub struct SpecArgs {
     /// Fewest reports in a batch [default: 10, or with --taskprov the fewest that the peer file's policy allows]
     #[arg(long, value_name = "N")]
     pub min_batch_size: Option<u64>,
-    /// Most reports in a batch of a leader-selected task
+    /// dap-09: most reports in a batch of a leader-selected task
     #[arg(long, value_name = "N")]
     pub max_batch_size: Option<u64>,
-    /// How often a batch may be queried, each time for other prefixes [default: 1; for poplar1, its bits]
+    /// dap-09: how often a batch may be queried, each time for other prefixes [default: 1; for poplar1, its bits]
     #[arg(long, value_name = "N")]
     pub max_batch_query_count: Option<u64>,
-    /// End of the task, in seconds since the Unix epoch
+    /// dap-09: end of the task, in seconds since the Unix epoch
     #[arg(long, value_name = "SECONDS")]
     pub task_expiration: Option<u64>,
     /// Older reports are refused, in seconds
@@ -527,10 +546,14 @@ pub struct DriveArgs {
     /// Poplar1 tasks: bits by which prefixes grow from one question to the next, 1 to 8
     #[arg(long, value_name = "N", default_value_t = 1, requires = "threshold")]
     pub stride: u16,
+    /// Poplar1 tasks: count the strings that begin with each of these, such as 00,01,11, and search for nothing; all of one
+    /// length
+    #[arg(long, value_name = "BITS", value_delimiter = ',', num_args = 1.., conflicts_with = "threshold")]
+    pub prefixes: Vec<BitString>,
     /// Send each job again, under its own id and another, and each collection
     #[arg(long)]
     pub replay: bool,
-    /// Delete each job when it is done
+    /// Delete each job when it is done, and each aggregate share that the helper keeps
     #[arg(long)]
     pub delete_jobs: bool,
     /// Refused reports are no failure
@@ -542,6 +565,9 @@ pub struct DriveArgs {
     /// Repeats of a request after 429, 5xx or no answer
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub retries: usize,
+    /// How long an answer that the helper defers is waited for
+    #[arg(long, value_name = "SECONDS", default_value_t = PATIENCE.as_secs())]
+    pub patience: u64,
 }
 
 /// Reads this process's command line; prints help and version, which end the process.

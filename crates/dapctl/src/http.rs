@@ -1,14 +1,15 @@
 //! HTTP exchanges with a peer, and when to repeat them.
 
+mod date;
 mod error;
 
 use std::{
     fmt,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use daphne_core::{b64, taskprov};
+use daphne_core::{b64, media_type, taskprov};
 use serde::Deserialize;
 use ureq::{
     Agent,
@@ -16,6 +17,7 @@ use ureq::{
 };
 use url::{Host, Url};
 
+pub use date::http_date;
 pub use error::{ClientError, Problem, Transport};
 
 use crate::{Failure, output::clean};
@@ -86,7 +88,7 @@ pub struct Answer {
     pub status: u16,
     /// `Content-Type` as received; empty if there is none or it is not text.
     pub content_type: String,
-    /// `Retry-After`, if it is a number of seconds.
+    /// `Retry-After`: how long to wait, whether it is a number of seconds or a date.
     pub retry_after: Option<Duration>,
     /// All headers.
     pub headers: HeaderMap,
@@ -126,6 +128,32 @@ impl Answer {
             ))),
             _ => Ok(self),
         }
+    }
+
+    /// The answer, if it is a success: any status from 200 to 299, which DAP-18 §3.3 takes for one.
+    ///
+    /// # Errors
+    /// [`ClientError::Problem`] for a refusal, [`ClientError::Protocol`] for what is neither.
+    pub fn success(self) -> Result<Self, ClientError> {
+        match self.status {
+            200..300 => Ok(self),
+            300.. => Err(ClientError::Problem(self.problem())),
+            other => Err(ClientError::Protocol(format!("answered with status {other}"))),
+        }
+    }
+
+    /// The answer, if its body is of this media type, with whatever other parameters.
+    ///
+    /// # Errors
+    /// [`ClientError::Protocol`].
+    pub fn of_type(self, expected: &str) -> Result<Self, ClientError> {
+        if media_type::is(&self.content_type, expected) {
+            return Ok(self);
+        }
+        Err(ClientError::Protocol(format!(
+            "answered with content type \"{}\", which is not \"{expected}\"",
+            clean(&self.content_type)
+        )))
     }
 
     fn problem(&self) -> Problem {
@@ -303,6 +331,7 @@ impl Http {
                 .to_owned()
         };
         let (content_type, retry_after) = (header("content-type"), header("retry-after"));
+        let date = header("date");
         let status = response.status().as_u16();
         let headers = response.headers().clone();
         let body = response
@@ -314,7 +343,7 @@ impl Http {
         Ok(Answer {
             status,
             content_type,
-            retry_after: retry_after.trim().parse().ok().map(Duration::from_secs),
+            retry_after: wait(&retry_after, &date),
             headers,
             body,
             latency: started.elapsed(),
@@ -369,6 +398,18 @@ impl Http {
             maybe_received: !never_sent,
         })
     }
+}
+
+/// How long a `Retry-After` header says to wait. A date is compared with the peer's own clock, if it tells.
+fn wait(retry_after: &str, date: &str) -> Option<Duration> {
+    let retry_after = retry_after.trim();
+    if let Ok(seconds) = retry_after.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let then = http_date(retry_after)?;
+    let ours = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = http_date(date.trim()).unwrap_or_else(ours);
+    Some(Duration::from_secs(then.saturating_sub(now)))
 }
 
 fn parse_base(text: &str) -> Result<Url, Failure> {
@@ -436,6 +477,30 @@ mod tests {
         }
         let http = Http::new("https://h/", Credential::Bearer("sesame")).unwrap();
         assert!(!format!("{http:?}").contains("sesame"));
+    }
+
+    #[test]
+    fn a_wait_is_seconds_or_a_date_by_the_peers_clock() {
+        let date = "Sun, 06 Nov 1994 08:49:37 GMT";
+        assert_eq!(wait(" 7 ", ""), Some(Duration::from_secs(7)));
+        assert_eq!(wait("Sun, 06 Nov 1994 08:49:57 GMT", date), Some(Duration::from_secs(20)));
+        // What is over need not be waited for.
+        assert_eq!(wait(date, ""), Some(Duration::ZERO));
+        for bad in ["", "-1", "soon", "1.5"] {
+            assert_eq!(wait(bad, date), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn any_success_is_one() {
+        for status in [200, 201, 202, 204, 299] {
+            assert!(answer(status, "", "").success().is_ok(), "{status}");
+        }
+        for status in [300, 308, 400, 503] {
+            let error = answer(status, "", "").success().unwrap_err();
+            assert!(matches!(error, ClientError::Problem(_)), "{status}");
+        }
+        assert!(matches!(answer(100, "", "").success(), Err(ClientError::Protocol(_))));
     }
 
     fn answer(status: u16, content_type: &str, body: &str) -> Answer {

@@ -7,7 +7,6 @@ use daphne_core::{
     hpke::HpkeKeypair,
     taskprov::{self, PeerSpec},
     vdaf::Vdaf,
-    version::DapVersion,
 };
 use serde_json::{Map, Value, json};
 
@@ -111,11 +110,18 @@ impl PeerFile {
             fields.insert(name.to_owned(), value);
         }
         let mut spec = task_file::spec_from_value(Value::Object(fields))?;
+        // What the header describes, and its id, are of taskprov-07, which goes with DAP-09.
+        if spec.version.taskprov_extension().is_none() {
+            return Err(Failure::Usage(format!(
+                "no leader brings {} tasks along: create the task, without --taskprov",
+                spec.version.tag()
+            )));
+        }
         let config = taskprov::advertise(&spec, task_info, &peer.endpoint, &self.helper_url)
             .map_err(|e| usage(e.to_string()))?;
         let id = taskprov::task_id(&config);
         let vdaf =
-            Vdaf::new(DapVersion::V09.vdaf_draft(), spec.vdaf).map_err(|e| usage(e.to_string()))?;
+            Vdaf::new(spec.version.vdaf_draft(), spec.vdaf).map_err(|e| usage(e.to_string()))?;
         spec.verify_key = peer.verify_key_init.verify_key(&id, vdaf.verify_key_len()).to_vec();
         spec.task_id = Some(id);
         task_file::check(&spec)?;

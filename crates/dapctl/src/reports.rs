@@ -1,6 +1,6 @@
 //! Report files, and reports made by the client of this project.
 //!
-//! A report file is JSON Lines: `{"report": base64url of an encoded DAP-09 Report, "measurement": ..}`. The
+//! A report file is JSON Lines: `{"report": base64url of an encoded Report, "measurement": ..}`. The
 //! measurement may be missing; then no aggregate with this report can be checked.
 
 use std::{
@@ -18,7 +18,7 @@ use daphne_core::{
     time::Time,
     upload::client::{ClientTask, ReportExtensions, ReportRandomness},
     vdaf::{Measurement, VdafConfig},
-    wire::v09,
+    wire::Wire,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -32,10 +32,19 @@ use crate::{
 /// A report, and what it says if that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownReport {
-    /// The encoded DAP-09 report.
+    /// The encoded report, in the task's version of DAP.
     pub report: Vec<u8>,
     /// What the client measured.
     pub measurement: Option<Measurement>,
+}
+
+/// How a task's report files are read.
+#[derive(Clone, Copy, Debug)]
+pub struct Format {
+    /// The VDAF, which says what a measurement is.
+    pub vdaf: VdafConfig,
+    /// How the reports are written.
+    pub wire: Wire,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -50,7 +59,7 @@ impl KnownReport {
     ///
     /// # Errors
     /// What is wrong with it. Never quotes the line.
-    pub fn from_line(vdaf: &VdafConfig, line: &str) -> Result<(Self, ReportId), String> {
+    pub fn from_line(format: &Format, line: &str) -> Result<(Self, ReportId), String> {
         let line: Line = serde_json::from_str(line).map_err(|e| match e.classify() {
             serde_json::error::Category::Data => {
                 "the line must be an object with a string \"report\"".to_owned()
@@ -59,13 +68,11 @@ impl KnownReport {
         })?;
         let report =
             b64::decode(&line.report).ok_or("the report is not base64url without padding")?;
-        let id = v09::Report::decode(&report)
-            .map_err(|e| format!("the report is malformed: {e}"))?
-            .report_metadata
-            .report_id;
+        let decoded = format.wire.report(&report);
+        let id = decoded.map_err(|e| format!("the report is malformed: {e}"))?.metadata.report_id;
         let measurement = match line.measurement {
             Value::Null => None,
-            value => Some(Measurement::from_json(vdaf, &value).map_err(|e| e.to_string())?),
+            value => Some(Measurement::from_json(&format.vdaf, &value).map_err(|e| e.to_string())?),
         };
         Ok((Self { report, measurement }, id))
     }
@@ -94,7 +101,7 @@ impl KnownReport {
 /// Each item fails with [`Failure::Usage`], which names file and line; nothing follows a failure. A report id
 /// may occur once over all files, as a leader would refuse the second.
 pub fn read_files(
-    vdaf: VdafConfig,
+    format: Format,
     paths: &[PathBuf],
 ) -> impl Iterator<Item = Result<KnownReport, Failure>> + use<> {
     let mut seen = HashSet::new();
@@ -102,7 +109,7 @@ pub fn read_files(
     let paths = paths.to_vec();
     paths
         .into_iter()
-        .flat_map(move |path| read_file(vdaf, &path))
+        .flat_map(move |path| read_file(format, &path))
         .map(move |item| {
             let (place, report, id) = item?;
             if seen.insert(id) {
@@ -120,7 +127,7 @@ pub fn read_files(
 
 type Placed = (String, KnownReport, ReportId);
 
-fn read_file(vdaf: VdafConfig, path: &Path) -> Box<dyn Iterator<Item = Result<Placed, Failure>>> {
+fn read_file(format: Format, path: &Path) -> Box<dyn Iterator<Item = Result<Placed, Failure>>> {
     let name = clean(&path.display().to_string());
     let file = match File::open(path) {
         Ok(file) => file,
@@ -134,7 +141,7 @@ fn read_file(vdaf: VdafConfig, path: &Path) -> Box<dyn Iterator<Item = Result<Pl
         let read = match line {
             Err(e) => Err(e.to_string()),
             Ok(line) if line.trim().is_empty() => return None,
-            Ok(line) => KnownReport::from_line(&vdaf, &line),
+            Ok(line) => KnownReport::from_line(&format, &line),
         };
         Some(match read {
             Ok((report, id)) => Ok((place, report, id)),
@@ -148,12 +155,12 @@ fn read_file(vdaf: VdafConfig, path: &Path) -> Box<dyn Iterator<Item = Result<Pl
 ///
 /// # Errors
 /// As [`read_files`].
-pub fn count(vdaf: VdafConfig, paths: &[PathBuf]) -> Result<Option<u64>, Failure> {
+pub fn count(format: Format, paths: &[PathBuf]) -> Result<Option<u64>, Failure> {
     if paths.iter().any(|path| path.exists() && !path.is_file()) {
         return Ok(None);
     }
     let mut count = 0;
-    for report in read_files(vdaf, paths) {
+    for report in read_files(format, paths) {
         report?;
         count += 1;
     }
@@ -238,14 +245,11 @@ const fn mix(mut z: u64) -> u64 {
 #[derive(Clone, Debug)]
 pub struct Generator {
     client: ClientTask,
-    extensions: &'static [(u16, &'static [u8])],
+    extensions: Vec<(u16, &'static [u8])>,
     measurements: Measurements,
     time: Time,
     time_span_s: u64,
 }
-
-/// What reports carry whose task its leader brings along.
-const BROUGHT: &[(u16, &[u8])] = &[(v09::TASKPROV_EXTENSION, &[])];
 
 impl Generator {
     /// A generator of reports made at `time`, or spread evenly over the `time_span_s` seconds from then on.
@@ -279,7 +283,9 @@ impl Generator {
             leader_hpke_config: task.leader_hpke_keypair.config().clone(),
             helper_hpke_config: helper.clone(),
         };
-        let extensions = if task.taskprov.is_some() { BROUGHT } else { &[] };
+        let brought = task.taskprov.as_ref().and(client.version.taskprov_extension());
+        let extensions = brought.map(|extension_type| (extension_type, &[][..]));
+        let extensions = extensions.into_iter().collect();
         Ok(Self { client, extensions, measurements, time, time_span_s })
     }
 
@@ -305,7 +311,7 @@ impl Generator {
             .report_with_extensions(
                 &measurement,
                 self.time.saturating_add(offset),
-                ReportExtensions { public: &[], private: self.extensions },
+                ReportExtensions { public: &[], private: &self.extensions },
                 &randomness,
             )
             .map_err(|e| Failure::Wrong(format!("cannot make a report: {e}")))?;
@@ -326,9 +332,16 @@ pub fn now() -> Time {
 
 #[cfg(test)]
 mod tests {
+    use daphne_core::version::DapVersion;
+
     use super::*;
 
     const SUM: VdafConfig = VdafConfig::Prio3Sum { max_measurement: 255 };
+
+    const fn format(vdaf: VdafConfig) -> Format {
+        let wire = Wire::new(DapVersion::V09, daphne_core::time::Duration::from_seconds(60));
+        Format { vdaf, wire }
+    }
 
     /// A report with empty shares: 24 bytes of metadata, and three fields of which each says it is empty.
     fn empty_report(id: u8) -> Vec<u8> {
@@ -347,17 +360,17 @@ mod tests {
         std::fs::write(&path, content).unwrap();
         let text = |e: Failure| e.to_string().split_once("r.jsonl, ").unwrap().1.to_owned();
         let paths = [path];
-        read_files(SUM, &paths).map(|item| item.map_err(text)).collect()
+        read_files(format(SUM), &paths).map(|item| item.map_err(text)).collect()
     }
 
     #[test]
     fn lines_survive() {
         let written =
             KnownReport { report: empty_report(1), measurement: Some(Measurement::Sum(7)) };
-        assert_eq!(KnownReport::from_line(&SUM, &written.to_line()).unwrap().0, written);
+        assert_eq!(KnownReport::from_line(&format(SUM), &written.to_line()).unwrap().0, written);
         let silent = KnownReport { measurement: None, ..written };
         assert!(!silent.to_line().contains("measurement"));
-        assert_eq!(KnownReport::from_line(&SUM, &silent.to_line()).unwrap().0, silent);
+        assert_eq!(KnownReport::from_line(&format(SUM), &silent.to_line()).unwrap().0, silent);
     }
 
     #[test]
@@ -404,7 +417,7 @@ mod tests {
                     measurement: Some(random_measurement(&vdaf, 1, index)),
                 };
                 assert_eq!(made.measurement, Some(random_measurement(&vdaf, 1, index)));
-                assert!(KnownReport::from_line(&vdaf, &made.to_line()).is_ok());
+                assert!(KnownReport::from_line(&format(vdaf), &made.to_line()).is_ok());
                 distinct.insert(made.to_line());
             }
             assert!(distinct.len() > 1, "{vdaf:?}");

@@ -13,11 +13,12 @@ use daphne_core::{
     ids::{HpkeConfigId, TaskId},
     task::{Task, TaskSpec},
     taskprov,
+    wire::Wire,
 };
 use serde_json::{Map, Value, json};
 use tempfile::NamedTempFile;
 
-use crate::{Failure, output::clean};
+use crate::{Failure, output::clean, reports::Format};
 
 /// Longest file that is read.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -62,6 +63,14 @@ impl TaskFile {
     /// As [`TaskFile::task`].
     pub fn task_id(&self) -> Result<TaskId, Failure> {
         self.spec.task_id.map_or_else(|| self.task().map(|task| *task.id()), Ok)
+    }
+
+    /// How the task's report files are read.
+    pub fn report_format(&self) -> Format {
+        Format {
+            vdaf: self.spec.vdaf,
+            wire: Wire::new(self.spec.version, self.spec.time_precision),
+        }
     }
 
     /// Reads a task file.

@@ -9,7 +9,7 @@ use std::{
     path::Path,
 };
 
-use common::{ID, admin, dapctl, dapctl_with, fails, nowhere, path, serve};
+use common::{ID, admin, dapctl, dapctl_with, fails, idle_status, nowhere, path, serve};
 use tempfile::TempDir;
 
 /// What the admin API answers to a creation.
@@ -532,19 +532,7 @@ fn a_task_that_is_brought_is_by_default_one_that_the_peer_may_bring() {
 
 #[test]
 fn the_end_of_a_task_is_shown() {
-    let counters = daphne_core::store::message::LedgerStatus::default().counters();
-    let status = serde_json::json!(daphne_core::metrics::TaskStatus {
-        counters,
-        collecting: false,
-        complete: true,
-        last_job: None,
-        last_error: None,
-        reasons: vec![],
-        oldest_uncollected_s: None,
-        batches: vec![],
-        more_batches: 0,
-    })
-    .to_string();
+    let status = idle_status();
     for (end, text) in [
         (Some(1_700_000_000_u64), "ended: 2023-11-14 22:13:20 UTC"),
         (Some(4_107_542_400), "ends: 2100-03-01 00:00:00 UTC"),

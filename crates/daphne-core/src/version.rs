@@ -131,6 +131,23 @@ impl DapVersion {
         }
     }
 
+    /// Whether a request may be answered later. DAP-09 has no way to say so; DAP-18 §3.2.
+    pub const fn may_defer(self) -> bool {
+        match self {
+            Self::V09 => false,
+            Self::V18 => true,
+        }
+    }
+
+    /// Whether the leader chooses the ids of aggregation jobs: DAP-09 §4.5.1. By DAP-18 §4.5.3 the helper does, and says
+    /// where a job is.
+    pub const fn leader_names_jobs(self) -> bool {
+        match self {
+            Self::V09 => true,
+            Self::V18 => false,
+        }
+    }
+
     /// Token under `urn:ietf:params:ppm:dap:error:`, or `None`: then no DAP URN may be sent.
     /// DAP-09 §3.2, DAP-18 §3.6.
     pub const fn problem_token(self, a: AbortKind) -> Option<&'static str> {

@@ -2,7 +2,7 @@
 
 use daphne_core::{
     ids::{AggregationJobId, ReportId},
-    message::{AggregationJobInit, VerifyResp, VerifyRespResult},
+    message::{VerifyResp, VerifyRespResult},
     store::{
         aggregate_store::report_ids,
         message::{
@@ -11,7 +11,7 @@ use daphne_core::{
         },
         placement::StoreId,
     },
-    wire::v09,
+    wire::Wire,
 };
 
 use crate::{
@@ -20,24 +20,24 @@ use crate::{
 };
 
 /// A request.
-pub fn request(request: &Request) -> String {
+pub fn request(wire: Wire, request: &Request) -> String {
     match request {
         Request::Http(HttpRequest::PutJob(id, body)) => {
-            let body = v09::AggregationJobInitReq::decode(body);
-            let numbers: Vec<usize> = body.map_or(Vec::new(), |b| {
-                let init: AggregationJobInit<'_> = b.into();
+            let init = wire.aggregation_job_init(body);
+            let numbers: Vec<usize> = init.map_or(Vec::new(), |init| {
                 let ids = init.verify_inits.iter().map(|v| v.report_share.metadata.report_id);
                 ids.map(|id| reports::number(&id)).collect()
             });
-            format!("Worker: PUT {} of reports {numbers:?}", job(*id))
+            format!("Worker: {} of reports {numbers:?}", job(*id))
         }
         Request::Http(HttpRequest::DeleteJob(id)) => format!("Worker: DELETE {}", job(*id)),
-        Request::Http(HttpRequest::PostShare(body)) => match v09::AggregateShareReq::decode(body) {
+        Request::Http(HttpRequest::PostShare(body)) => match wire.aggregate_share_request(body) {
             Ok(b) => {
                 format!("Worker: collect {} reports of {:?}", b.report_count, b.batch_selector)
             }
-            Err(e) => format!("Worker: collect {e}"),
+            Err(e) => format!("Worker: collect {}", e.detail),
         },
+        Request::Http(HttpRequest::GetShare(_)) => "Worker: GET a share".to_owned(),
         Request::Store(id, request) => format!("{}: {}", store(id), action(&request.action)),
         Request::Ledger(request) => format!("ledger: {}", ledger_request(request)),
         Request::JobStore(shard, JobStoreRequest::Claim { job: id, digest, .. }) => {
@@ -66,20 +66,17 @@ pub fn request(request: &Request) -> String {
 }
 
 /// An answer.
-pub fn answer(answer: &Answer) -> String {
+pub fn answer(wire: Wire, answer: &Answer) -> String {
     match answer {
-        Answer::Http(HttpAnswer::Ok(body)) => match v09::AggregationJobResp::decode(body) {
-            Ok(answer) => {
-                let answer: Vec<VerifyResp> = answer.into();
-                format!("200 {:?}", answer.iter().map(verdict).collect::<Vec<_>>())
-            }
+        Answer::Http(HttpAnswer::Ok(body)) => match wire.aggregation_job_resp(body) {
+            Ok(answer) => format!("200 {:?}", answer.iter().map(verdict).collect::<Vec<_>>()),
             Err(_) => format!("200, {} bytes", body.len()),
         },
         Answer::Http(HttpAnswer::Refused(kind)) => format!("4xx {kind:?}"),
         Answer::Http(HttpAnswer::Unavailable) => "503".to_owned(),
         Answer::Http(HttpAnswer::Broken(why)) => format!("500 {why}"),
         Answer::Store(answer) => match &**answer {
-            AggregateStoreResponse::Gathered { content, contested } => {
+            AggregateStoreResponse::Gathered { content, contested, .. } => {
                 let contested = if *contested { ", contested" } else { "" };
                 format!("Gathered {} reports{contested}", content.report_count)
             }
@@ -153,10 +150,10 @@ fn action(action: &StoreAction) -> String {
         StoreAction::Purge => "purge".to_owned(),
         StoreAction::Totals { .. } => "totals".to_owned(),
         StoreAction::KnowsJob(id) => format!("knows {}?", job(*id)),
-        StoreAction::Freeze { attempt, range, counts: range, .. } => {
+        StoreAction::Freeze { attempt, range, .. } => {
             format!("freeze {range:?} for {attempt}")
         }
-        StoreAction::Seal { attempt, range, counts: range, exclude, .. } => {
+        StoreAction::Seal { attempt, range, exclude, .. } => {
             let exclude: Vec<String> = exclude.iter().map(|j| job(*j)).collect();
             format!("seal {range:?} for {attempt} without {exclude:?}")
         }
@@ -177,6 +174,8 @@ fn ledger_request(request: &LedgerRequest) -> String {
         LedgerRequest::Expired { store: id, uncollected, .. } => {
             format!("{} forgets {uncollected} reports", store(id))
         }
+        LedgerRequest::Answer(digest) => format!("answer to {:02x}?", digest[0]),
+        LedgerRequest::ForgetAnswer(digest) => format!("forget the answer to {:02x}", digest[0]),
         LedgerRequest::Status { .. } => "status".to_owned(),
         LedgerRequest::Note { job: id, .. } => format!("note {}", job(*id)),
         LedgerRequest::Refused(_) => "refused".to_owned(),

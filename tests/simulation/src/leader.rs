@@ -9,14 +9,13 @@ use std::{
 };
 
 use daphne_core::{
-    aggregate::leader::LeaderOutcome,
+    aggregate::{commit, leader::LeaderOutcome},
     batch::{BatchMode, BucketRange, Checksum},
     error::AbortKind,
     ids::AggregationJobId,
     message::{AggregateShareRequest, BatchSelector},
-    time::{Duration, Time},
+    time::Duration,
     vdaf::share,
-    wire::v09,
 };
 
 use crate::{
@@ -24,7 +23,7 @@ use crate::{
     executor::{Host, Signal},
     network::{Bytes, HttpAnswer, HttpRequest},
     reports::{self, ALL, JobContent, Special, Times, fixture},
-    scenario::{CollectionKind, CollectionPlan, JobPlan, Start},
+    scenario::{CollectionKind, CollectionPlan, JobPlan, Scenario, Start},
     world::World,
 };
 
@@ -49,6 +48,7 @@ type SentJob = (AggregationJobId, Bytes, JobContent);
 
 /// A job that the helper answered.
 struct FinishedJob {
+    job: AggregationJobId,
     outcome: Rc<LeaderOutcome>,
     accepted: Vec<usize>,
     content: JobContent,
@@ -67,9 +67,12 @@ pub struct View {
     pub times: Times,
 }
 
-/// A job's id.
-pub fn job_id(id: u8) -> AggregationJobId {
-    AggregationJobId::new([id; 16])
+/// A job's id: the leader's choice, or what the helper says that it is.
+fn job_id(world: &World, plan: &JobPlan, body: &[u8]) -> AggregationJobId {
+    match world.scenario.version.leader_names_jobs() {
+        true => AggregationJobId::new([plan.id; 16]),
+        false => commit::job_of_content(world.task.id(), body),
+    }
 }
 
 /// Sets the leader to work.
@@ -140,13 +143,13 @@ async fn run_job(world: &Rc<World>, plan: JobPlan, patience: Option<u32>) {
         // Clients seal to a key only once it was published.
         world.count(Event::KeyRotation);
     }
-    let batch = (world.scenario.mode == BatchMode::LeaderSelected).then_some(plan.batch);
-    let content = (plan.reports, batch);
+    let content = plan.content(&world.scenario);
     let body: Bytes = reports::leader_job(content).request().into();
-    let job = job_id(plan.id);
-    // Of two bodies under one id, the leader does not know which one it would abandon.
+    let job = job_id(world, &plan, &body);
+    // Of two bodies under one id, the leader does not know which one it would abandon; nor does who shares a job with others
+    // abandon it for all.
     let contested = is_contested(world, plan.id);
-    let patience = patience.filter(|_| !contested);
+    let patience = patience.filter(|_| !contested && !is_shared(world, content));
     world.leader.sent.borrow_mut().push((job, body.clone(), content));
     let mut tries = 0;
     let answer = loop {
@@ -169,22 +172,39 @@ async fn run_job(world: &Rc<World>, plan: JobPlan, patience: Option<u32>) {
     };
     world.leader.sent.borrow_mut().retain(|(j, b, _)| (*j, b) != (job, &body));
     match answer {
-        Some(answer) => finish(world, &plan, content, &answer).await,
-        None => abandon(world, plan, content, body).await,
+        Some(answer) => finish(world, &plan, (job, content), &answer).await,
+        None => abandon(world, plan, (job, body, content)).await,
     }
 }
 
-/// Whether two plans have this id.
-pub fn is_contested(world: &World, id: u8) -> bool {
-    world.scenario.jobs.iter().filter(|p| p.id == id).count() > 1
+/// Whether two plans are about the same job, because they say the same.
+fn is_shared(world: &World, content: JobContent) -> bool {
+    let Scenario { version, jobs, .. } = &world.scenario;
+    let alike = jobs.iter().filter(|plan| plan.content(&world.scenario) == content);
+    !version.leader_names_jobs() && alike.count() > 1
 }
 
-async fn finish(world: &Rc<World>, plan: &JobPlan, content: JobContent, answer: &Bytes) {
+/// Whether two plans want this id for two jobs.
+pub fn is_contested(world: &World, id: u8) -> bool {
+    let Scenario { version, jobs, .. } = &world.scenario;
+    version.leader_names_jobs() && jobs.iter().filter(|p| p.id == id).count() > 1
+}
+
+async fn finish(
+    world: &Rc<World>,
+    plan: &JobPlan,
+    (job, content): (AggregationJobId, JobContent),
+    answer: &Bytes,
+) {
     let outcome = match reports::outcome(content, answer) {
         Ok(outcome) => outcome,
         Err(why) => return world.oracle.violation(format!("job {}: {why}", plan.id)),
     };
     let accepted = accepted(content, &outcome);
+    if world.leader.jobs.borrow().iter().any(|j| j.job == job) {
+        // Somebody else sent it as well. What it says was compared when it was answered.
+        return world.count(Event::SharedJob);
+    }
     for report in &accepted {
         // What a sloppy leader's collection left out is free for another job.
         if !world.scenario.is_sloppy()
@@ -193,31 +213,44 @@ async fn finish(world: &Rc<World>, plan: &JobPlan, content: JobContent, answer: 
             world.oracle.violation(format!("report {report} is accepted in two jobs"));
         }
     }
-    world.leader.jobs.borrow_mut().push(FinishedJob { outcome, accepted, content });
+    world.leader.jobs.borrow_mut().push(FinishedJob { job, outcome, accepted, content });
     if world.scenario.tidies {
         world.count(Event::Tidying);
-        world.network.http(HttpRequest::DeleteJob(job_id(plan.id))).await;
+        world.network.http(HttpRequest::DeleteJob(job)).await;
     }
 }
 
 /// The reports of a job that both aggregators accept.
-fn accepted((set, _): JobContent, outcome: &LeaderOutcome) -> Vec<usize> {
+fn accepted(content: JobContent, outcome: &LeaderOutcome) -> Vec<usize> {
     let refused: Vec<usize> = outcome.refused.iter().map(|(id, _)| reports::number(id)).collect();
-    reports::of_set(set).filter(|n| !refused.contains(n)).collect()
+    reports::of_set(content.set).filter(|n| !refused.contains(n)).collect()
 }
 
 /// Gives the job up as well as it can, and perhaps sends its reports again.
-async fn abandon(world: &Rc<World>, plan: JobPlan, content: JobContent, body: Bytes) {
+async fn abandon(world: &Rc<World>, plan: JobPlan, given_up: SentJob) {
     world.count(Event::Abandonment);
-    world.leader.abandoned.borrow_mut().push((job_id(plan.id), body, content));
-    world.network.http(HttpRequest::DeleteJob(job_id(plan.id))).await;
+    let (job, _, content) = given_up;
+    world.leader.abandoned.borrow_mut().push(given_up);
+    // Where the helper names jobs, who heard nothing of a job may not know where it is.
+    let nameless =
+        !world.scenario.version.leader_names_jobs() && world.choices.borrow_mut().one_in(2);
+    if !nameless {
+        world.network.http(HttpRequest::DeleteJob(job)).await;
+    }
     let again = world.choices.borrow_mut().below(3);
     if again == 2 {
         return;
     }
-    world.count(Event::Resubmission);
     let batch = if again == 1 { (plan.batch + 1) % reports::BUCKETS as u8 } else { plan.batch };
-    let plan = JobPlan { id: plan.id + RESUBMITTED, batch, ..plan };
+    let mut plan = JobPlan { id: plan.id + RESUBMITTED, batch, ..plan };
+    if !world.scenario.version.leader_names_jobs() {
+        // The same bytes would be the same job, which was given up.
+        plan.reversed = content.set.count_ones() > 1;
+        if plan.content(&world.scenario) == content {
+            return;
+        }
+    }
+    world.count(Event::Resubmission);
     let next: Pin<Box<dyn Future<Output = ()>>> = Box::pin(run_job(world, plan, None));
     next.await;
 }
@@ -231,10 +264,10 @@ pub fn view(world: &World, range: BucketRange, ahead: bool) -> View {
     let mut view = View {
         report_count: 0,
         checksum: Checksum::default(),
-        share: share::zero(vdaf.agg_share_len(&fixture().agg_param)),
+        share: share::zero(vdaf.agg_share_len(&fixture(world.scenario.version).agg_param)),
         times: Times::default(),
     };
-    let mut add = |outcome: &LeaderOutcome, accepted: &[usize], (_, batch): JobContent| {
+    let mut add = |outcome: &LeaderOutcome, accepted: &[usize], content: JobContent| {
         for (_, slice) in outcome.accepted.iter().filter(|(b, _)| range.contains(b)) {
             view.report_count += slice.report_count;
             view.checksum.merge(&slice.checksum);
@@ -244,7 +277,8 @@ pub fn view(world: &World, range: BucketRange, ahead: bool) -> View {
             }
         }
         for n in accepted {
-            let bucket = reports::bucket(world.scenario.mode, batch.unwrap_or_default(), *n);
+            let batch = content.batch.unwrap_or_default();
+            let bucket = reports::bucket(&world.scenario, batch, *n);
             view.times[*n] += u64::from(range.contains(&bucket));
         }
     };
@@ -269,29 +303,38 @@ pub fn view(world: &World, range: BucketRange, ahead: bool) -> View {
 }
 
 /// The bytes of a request for this range.
-fn share_request(range: BucketRange, view: &View, kind: CollectionKind) -> Bytes {
+fn share_request(world: &World, range: BucketRange, view: &View, kind: CollectionKind) -> Bytes {
+    let wire = world.wire();
     let selector = match range {
         BucketRange::Windows(interval) => {
-            let late = Duration::from_seconds(u64::from(kind == CollectionKind::BadInterval));
-            let start: Time = interval.start().saturating_add(late);
-            BatchSelector::TimeInterval { start, duration: interval.duration() }
+            let (start, duration) = (interval.start(), interval.duration());
+            match (kind, world.scenario.version.has_configuration()) {
+                (CollectionKind::BadInterval, false) => {
+                    let start = start.saturating_add(Duration::from_seconds(1));
+                    BatchSelector::TimeInterval { start, duration }
+                }
+                // An interval of whole units cannot begin between them; one without a unit can be written.
+                (CollectionKind::BadInterval, true) => {
+                    BatchSelector::TimeInterval { start, duration: Duration::from_seconds(0) }
+                }
+                _ => BatchSelector::TimeInterval { start, duration },
+            }
         }
         BucketRange::Batch(id) => BatchSelector::LeaderSelected(id),
     };
     let mut checksum = *view.checksum.as_bytes();
     checksum[0] ^= u8::from(kind == CollectionKind::WrongChecksum);
     // Unwrap safety: these messages are a few dozen bytes.
-    let encoded = v09::BatchSelector::from(selector).encode().unwrap();
-    v09::AggregateShareReq::from(AggregateShareRequest {
+    let binding = wire.share_binding(&[], &selector).unwrap();
+    let request = AggregateShareRequest {
         batch_selector: selector,
-        batch_selector_encoded: &encoded,
+        collected: selector,
         agg_param: &[],
         report_count: view.report_count + u64::from(kind == CollectionKind::WrongCount),
         checksum,
-    })
-    .encode()
-    .unwrap()
-    .into()
+        share_binding: (&binding).into(),
+    };
+    wire.encode_aggregate_share_request(&request).unwrap().into()
 }
 
 /// Has the leader ask for a collection.
@@ -300,7 +343,7 @@ pub fn collect(world: &Rc<World>, plan: CollectionPlan) {
     running.set(running.get() + 1);
     let w = world.clone();
     world.executor.spawn(Host::Leader, None, async move {
-        let range = reports::range(w.scenario.mode, plan.first, plan.count);
+        let range = reports::range(&w.scenario, plan.first, plan.count);
         ask_until_final(&w, plan.kind, range).await;
         w.leader.collections_running.set(w.leader.collections_running.get() - 1);
         w.leader.changed.notify();
@@ -340,7 +383,7 @@ async fn ask_until_final(world: &Rc<World>, kind: CollectionKind, range: BucketR
         if careful && view.report_count == 0 {
             return;
         }
-        let body = share_request(range, &view, kind);
+        let body = share_request(world, range, &view, kind);
         if sent.replace(body.clone()).is_some_and(|before| before == body) {
             world.count(Event::CollectionRepeat);
         }
@@ -386,9 +429,17 @@ pub fn finish_what_was_given_up(world: &Rc<World>) {
     }
 }
 
-/// Sends the requests of all finished jobs and all decided collections once more.
+/// Sends the requests of all finished jobs and all decided collections once more, and fetches the shares that are kept.
 pub fn repeat_everything(world: &Rc<World>) {
-    for request in world.oracle.answered() {
+    let mut requests = world.oracle.answered();
+    if !world.scenario.version.leader_names_jobs() {
+        for request in requests.clone() {
+            if let HttpRequest::PostShare(body) = request {
+                requests.push(HttpRequest::GetShare(body));
+            }
+        }
+    }
+    for request in requests {
         let w = world.clone();
         world.executor.spawn(Host::Leader, None, async move {
             for _ in 0..TRIES_MAX {

@@ -31,12 +31,14 @@ pub type Bytes = Rc<[u8]>;
 /// What the leader sends to a Worker.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HttpRequest {
-    /// `PUT` of an aggregation job.
+    /// Creation of an aggregation job, under this id where the leader names jobs.
     PutJob(AggregationJobId, Bytes),
     /// `DELETE` of an aggregation job.
     DeleteJob(AggregationJobId),
     /// `POST` of an aggregate-share request.
     PostShare(Bytes),
+    /// `GET` of the aggregate share that was created with this request.
+    GetShare(Bytes),
 }
 
 /// What a Worker answers.

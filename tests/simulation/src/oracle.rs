@@ -8,14 +8,11 @@ use std::{
 
 use daphne_core::{
     batch::{BucketRange, Checksum},
-    collect::collector,
+    collect::collector::{self, CollectorTask},
     error::{AbortKind, ReportError},
     hpke::Role,
     ids::AggregationJobId,
-    message::{
-        AggregateShareRequest, AggregationJobInit, HpkeCiphertext, PartialBatchSelector,
-        VerifyResp, VerifyRespResult,
-    },
+    message::{HpkeCiphertext, PartialBatchSelector, VerifyResp, VerifyRespResult},
     metrics::Totals,
     store::{
         Objects as _,
@@ -23,7 +20,6 @@ use daphne_core::{
         message::{LedgerRequest, LedgerResponse},
     },
     vdaf::AggregateResult,
-    wire::v09,
 };
 
 use crate::{
@@ -147,7 +143,7 @@ fn open(
     };
     let result = collector::unshard(
         &world.task.vdaf,
-        &fixture().agg_param,
+        &fixture(world.scenario.version).agg_param,
         &view.share,
         &helper_share,
         view.report_count,
@@ -160,16 +156,18 @@ fn open(
 }
 
 fn open_share(world: &World, body: &[u8], answer: &Bytes) -> Result<Vec<u8>, String> {
-    let request = v09::AggregateShareReq::decode(body).map_err(|e| e.to_string())?;
-    let share = collector::open_share_v09(
-        world.task.id(),
-        &fixture().collector,
-        Role::Helper,
-        &[],
-        request.batch_selector_encoded,
-        HpkeCiphertext::decode(answer).map_err(|e| e.to_string())?,
-    )
-    .map_err(|e| e.to_string())?;
+    let request = world.wire().aggregate_share_request(body).map_err(|e| e.detail)?;
+    let parameters = &world.task.parameters;
+    let task = CollectorTask {
+        task_id: world.task.id(),
+        version: parameters.version,
+        task_configuration: &parameters.task_configuration,
+    };
+    let sealed = HpkeCiphertext::decode(answer).map_err(|e| e.to_string())?;
+    let keys = &fixture(parameters.version).collector;
+    let share = task
+        .open_share(keys, Role::Helper, &request.share_binding, sealed)
+        .map_err(|e| e.to_string())?;
     world.oracle.opened.borrow_mut().insert(answer.clone(), share.clone());
     Ok(share)
 }
@@ -206,6 +204,9 @@ pub fn before(world: &World, request: &HttpRequest) -> Before {
             Before { held: None, answered: oracle.answer_to(*job, body).is_some() }
         }
         HttpRequest::DeleteJob(_) => Before { held: None, answered: false },
+        HttpRequest::GetShare(body) => {
+            Before { held: None, answered: oracle.shares.borrow().contains_key(body) }
+        }
         HttpRequest::PostShare(body) => {
             let range = share_request(world, body).and_then(|(range, _)| range);
             let held = range.map(|range| (range, world.held_facts(range)));
@@ -216,7 +217,7 @@ pub fn before(world: &World, request: &HttpRequest) -> Before {
 
 /// A request's range, if it is one, and its count and checksum.
 fn share_request(world: &World, body: &[u8]) -> Option<(Option<BucketRange>, (u64, Checksum))> {
-    let request: AggregateShareRequest<'_> = v09::AggregateShareReq::decode(body).ok()?.into();
+    let request = world.wire().aggregate_share_request(body).ok()?;
     let range = BucketRange::from_selector(
         &request.batch_selector,
         world.scenario.mode,
@@ -276,6 +277,17 @@ pub fn after(world: &World, request: &HttpRequest, answer: &HttpAnswer, before: 
                 oracle.violation("a share was given out without a decision".to_owned());
             }
         }
+        (HttpRequest::GetShare(body), HttpAnswer::Ok(answer)) => {
+            world.count(Event::ShareFetched);
+            if oracle.shares.borrow().get(body) != Some(answer) {
+                oracle.violation("a share is another one where it is kept".to_owned());
+            }
+        }
+        (HttpRequest::GetShare(body), HttpAnswer::Refused(kind)) => {
+            if *kind != AbortKind::NotFound || oracle.shares.borrow().contains_key(body) {
+                oracle.violation(format!("a share is not given out where it is kept: {kind:?}"));
+            }
+        }
         (HttpRequest::PostShare(body), HttpAnswer::Refused(kind)) => {
             if oracle.shares.borrow().contains_key(body) {
                 oracle
@@ -291,21 +303,20 @@ fn after_forgetting(world: &World, request: &HttpRequest, answer: &HttpAnswer) {
     let oracle = &world.oracle;
     match (request, answer) {
         (HttpRequest::PutJob(job, _), HttpAnswer::Ok(answer)) => {
-            let Ok(answer) = v09::AggregationJobResp::decode(answer) else {
+            let Ok(answer) = world.wire().aggregation_job_resp(answer) else {
                 return oracle.violation(format!("the answer to {job:?} does not decode"));
             };
-            let answer: Vec<VerifyResp> = answer.into();
             if answer.iter().any(|r| matches!(r.result, VerifyRespResult::Continue(_))) {
                 oracle.violation(format!("{job:?} is accepted a month later"));
             }
         }
-        (HttpRequest::PostShare(body), HttpAnswer::Ok(answer))
+        (HttpRequest::PostShare(body) | HttpRequest::GetShare(body), HttpAnswer::Ok(answer))
             if oracle.shares.borrow().get(body) != Some(answer) =>
         {
             oracle.violation("a collection is answered differently a month later".to_owned());
         }
         (_, HttpAnswer::Broken(why)) => oracle.violation(format!("500: {why}")),
-        (HttpRequest::PostShare(_), HttpAnswer::Refused(kind)) => {
+        (HttpRequest::PostShare(_) | HttpRequest::GetShare(_), HttpAnswer::Refused(kind)) => {
             oracle.violation(format!("a collection is refused a month later: {kind:?}"));
         }
         _ => {}
@@ -319,7 +330,9 @@ fn check_refusal(world: &World, body: &[u8], kind: AbortKind, before: &Before) {
     let right = match (&before.held, kind) {
         (None, kind) => kind == AbortKind::BatchInvalid,
         (Some((range, _)), AbortKind::BatchOverlap) => {
-            world.decided(range).iter().any(|c| c.range != *range)
+            // A batch that is collected once is not collected again, however it is asked for.
+            let once = world.scenario.version.aggregates_once();
+            world.decided(range).iter().any(|c| once || c.range != *range)
         }
         (Some((_, (held, _))), AbortKind::InvalidBatchSize) => {
             // Of what is held, a collection keeps what the leader asks for.
@@ -338,7 +351,7 @@ fn check_refusal(world: &World, body: &[u8], kind: AbortKind, before: &Before) {
                 // Or two jobs that hold one report are counted, as a cheat would have it.
                 || world.scenario.cheats
                 // Or it was collected otherwise meanwhile.
-                || world.decided(range).iter().any(|c| {
+                || !world.scenario.version.aggregates_once() && world.decided(range).iter().any(|c| {
                     c.range == *range && (c.report_count, c.checksum) != asked
                 })
         }
@@ -362,17 +375,16 @@ fn check_refusal(world: &World, body: &[u8], kind: AbortKind, before: &Before) {
 /// Every report of a job was refused for a reason, or might be accepted.
 fn check_verdicts(world: &World, job: AggregationJobId, body: &[u8], answer: &[u8]) {
     let oracle = &world.oracle;
+    let wire = world.wire();
     let (Ok(init), Ok(answer)) =
-        (v09::AggregationJobInitReq::decode(body), v09::AggregationJobResp::decode(answer))
+        (wire.aggregation_job_init(body), wire.aggregation_job_resp(answer))
     else {
         return oracle.violation(format!("the answer to {job:?} does not decode"));
     };
-    let init: AggregationJobInit<'_> = init.into();
     let batch = match init.batch {
         PartialBatchSelector::LeaderSelected(id) => id.as_bytes()[0],
         PartialBatchSelector::TimeInterval => 0,
     };
-    let answer: Vec<VerifyResp> = answer.into();
     for VerifyResp { report_id, result } in answer {
         let report = reports::number(&report_id);
         let special = ALL[report].special;
@@ -388,9 +400,9 @@ fn check_verdicts(world: &World, job: AggregationJobId, body: &[u8], answer: &[u
                 world.count(event_of(error));
                 match error {
                     ReportError::BatchCollected => {
-                        let bucket = reports::bucket(world.scenario.mode, batch, report);
+                        let bucket = reports::bucket(&world.scenario, batch, report);
                         world
-                            .decided(&reports::whole(world.scenario.mode, batch))
+                            .decided(&reports::whole(&world.scenario, batch))
                             .iter()
                             .any(|c| c.range.contains(&bucket))
                     }
@@ -435,10 +447,9 @@ const fn event_of(error: ReportError) -> Event {
 
 /// All ranges with one decision each; every bucket that has none.
 pub fn ranges_to_collect(world: &World) -> BTreeSet<BucketRange> {
-    let mode = world.scenario.mode;
     let mut ranges = BTreeSet::new();
     for bucket in 0..reports::BUCKETS as u8 {
-        let range = reports::range(mode, bucket, 1);
+        let range = reports::range(&world.scenario, bucket, 1);
         match world.decided(&range).first() {
             Some(decided) => ranges.insert(decided.range),
             None => ranges.insert(range),
@@ -512,8 +523,8 @@ pub fn counters(world: &Rc<World>) {
 fn compare_counters(world: &World, totals: &Totals) {
     let (mut accepted, mut refused) = (0u64, BTreeMap::<ReportError, u64>::new());
     for (_, answer) in world.oracle.jobs.borrow().values() {
-        let Ok(answer) = v09::AggregationJobResp::decode(answer) else { continue };
-        for VerifyResp { result, .. } in Vec::<VerifyResp>::from(answer) {
+        let Ok(answer) = world.wire().aggregation_job_resp(answer) else { continue };
+        for VerifyResp { result, .. } in answer {
             match result {
                 VerifyRespResult::Reject(error) => *refused.entry(error).or_default() += 1,
                 VerifyRespResult::Continue(_) | VerifyRespResult::Finish => accepted += 1,

@@ -12,6 +12,7 @@ use daphne_core::{
         leader::{LeaderJob, LeaderOutcome, LeaderTask},
     },
     batch::{BatchBucket, BatchMode, BucketRange},
+    configuration::{self, Agreement},
     hpke::{HpkeKem, HpkeKeypair},
     ids::{BatchId, HpkeConfigId, ReportId, TaskId},
     message::{PartialBatchSelector, Report, VerifyInit},
@@ -19,10 +20,9 @@ use daphne_core::{
     store::placement::ShardKey,
     task::{Task, TaskRole, TaskSpec},
     time::{Duration, Interval, Time},
-    upload::client::{ClientTask, ReportRandomness},
-    vdaf::{AggregationParam, Measurement, VdafConfig},
+    upload::client::{ClientTask, ReportExtensions, ReportRandomness},
+    vdaf::{AggregationParam, Measurement, Vdaf, VdafConfig},
     version::DapVersion,
-    wire::v09,
 };
 
 use crate::{network::Bytes, scenario::Scenario};
@@ -31,7 +31,6 @@ use crate::{network::Bytes, scenario::Scenario};
 pub const BEGIN_S: u64 = 1_000_000_000;
 /// How far a clock steps: a report that was early is not any more, another is too old, a ledger's lock has expired.
 pub const STEP_S: u64 = 130;
-const PRECISION_S: u64 = 1_000;
 const EXPIRY_S: u64 = 2_100;
 const SKEW_S: u64 = 300;
 
@@ -60,33 +59,53 @@ pub enum Special {
 /// A report.
 #[derive(Clone, Copy, Debug)]
 pub struct ReportPlan {
-    /// The bucket of its time.
+    /// The bucket of its time, unless that is said by the clock.
     pub bucket: usize,
-    offset_s: i64,
+    made: Made,
     /// What is special about it.
     pub special: Option<Special>,
 }
 
-const fn plan(bucket: usize, offset_s: i64, special: Option<Special>) -> ReportPlan {
-    ReportPlan { bucket, offset_s, special }
+/// When a report is made, in seconds.
+#[derive(Clone, Copy, Debug)]
+enum Made {
+    /// So long after its bucket's beginning.
+    In(u64),
+    /// So long after [`BEGIN_S`].
+    At(i64),
+}
+use Made::{At, In};
+
+const fn plan(bucket: usize, made: Made, special: Option<Special>) -> ReportPlan {
+    ReportPlan { bucket, made, special }
 }
 
-/// All reports, times relative to [`BEGIN_S`].
+/// All reports.
 pub const ALL: [ReportPlan; 13] = [
-    plan(0, 10, None),
-    plan(0, 20, None),
-    plan(0, 30, None),
-    plan(1, -500, None),
-    plan(1, -400, None),
-    plan(0, 400, Some(Special::Early)),
-    plan(2, -1_995, Some(Special::Expiring)),
-    plan(2, -1_200, None),
-    plan(0, 550, Some(Special::AfterEnd)),
-    plan(0, 40, Some(Special::OtherTask)),
-    plan(0, 50, Some(Special::Extension)),
-    plan(1, -300, Some(Special::NewKey)),
-    plan(0, SKEW_S as i64 + 86_400 + 100, Some(Special::FarAhead)),
+    plan(0, In(10), None),
+    plan(0, In(20), None),
+    plan(0, In(30), None),
+    plan(1, In(500), None),
+    plan(1, In(600), None),
+    plan(0, At(400), Some(Special::Early)),
+    plan(2, At(-1_995), Some(Special::Expiring)),
+    plan(2, In(800), None),
+    plan(0, At(550), Some(Special::AfterEnd)),
+    plan(0, In(40), Some(Special::OtherTask)),
+    plan(0, In(50), Some(Special::Extension)),
+    plan(1, In(700), Some(Special::NewKey)),
+    plan(0, At(SKEW_S as i64 + 86_400 + 100), Some(Special::FarAhead)),
 ];
+
+/// Length of a bucket in seconds. Where times are told in buckets, these are short, so that the clock steps over them.
+fn precision_s(version: DapVersion) -> u64 {
+    if tells_seconds(version) { 1_000 } else { 100 }
+}
+
+/// Whether a report's time can be any second: DAP-09 §4.1. In DAP-18 §4.1 it counts time precisions.
+fn tells_seconds(version: DapVersion) -> bool {
+    !version.has_configuration()
+}
 
 /// How often each report is counted.
 pub type Times = [u64; ALL.len()];
@@ -112,12 +131,13 @@ pub fn batch_id(batch: u8) -> BatchId {
 }
 
 /// The range of `count` buckets, or of the batch.
-pub fn range(mode: BatchMode, first: u8, count: u8) -> BucketRange {
-    match mode {
+pub fn range(scenario: &Scenario, first: u8, count: u8) -> BucketRange {
+    match scenario.mode {
         BatchMode::LeaderSelected => BucketRange::Batch(batch_id(first)),
         BatchMode::TimeInterval => {
-            let start = BEGIN_S - PRECISION_S * (u64::from(first + count) - 1);
-            let length = Duration::from_seconds(PRECISION_S * u64::from(count));
+            let precision = precision_s(scenario.version);
+            let start = BEGIN_S - precision * (u64::from(first + count) - 1);
+            let length = Duration::from_seconds(precision * u64::from(count));
             // Unwrap safety: the times are small.
             BucketRange::Windows(Interval::new(Time::from_seconds(start), length).unwrap())
         }
@@ -125,25 +145,31 @@ pub fn range(mode: BatchMode, first: u8, count: u8) -> BucketRange {
 }
 
 /// All buckets, or the batch.
-pub fn whole(mode: BatchMode, batch: u8) -> BucketRange {
-    match mode {
-        BatchMode::LeaderSelected => range(mode, batch, 1),
-        BatchMode::TimeInterval => range(mode, 0, BUCKETS as u8),
+pub fn whole(scenario: &Scenario, batch: u8) -> BucketRange {
+    match scenario.mode {
+        BatchMode::LeaderSelected => range(scenario, batch, 1),
+        BatchMode::TimeInterval => range(scenario, 0, BUCKETS as u8),
     }
 }
 
 /// Where a report goes in a job of this batch.
-pub fn bucket(mode: BatchMode, batch: u8, report: usize) -> BatchBucket {
-    match mode {
+pub fn bucket(scenario: &Scenario, batch: u8, report: usize) -> BatchBucket {
+    match scenario.mode {
         BatchMode::LeaderSelected => BatchBucket::Batch(batch_id(batch)),
         BatchMode::TimeInterval => {
-            BatchBucket::Window(time(report).round_down(Duration::from_seconds(PRECISION_S)))
+            let precision = Duration::from_seconds(precision_s(scenario.version));
+            BatchBucket::Window(time(scenario.version, report).round_down(precision))
         }
     }
 }
 
-fn time(report: usize) -> Time {
-    Time::from_seconds(BEGIN_S.saturating_add_signed(ALL[report].offset_s))
+fn time(version: DapVersion, report: usize) -> Time {
+    let ReportPlan { bucket, made, .. } = ALL[report];
+    let precision = precision_s(version);
+    Time::from_seconds(match made {
+        In(offset) => BEGIN_S - precision * bucket as u64 + offset % precision,
+        At(offset) => BEGIN_S.saturating_add_signed(offset),
+    })
 }
 
 /// Keys, the task, and the reports' bytes.
@@ -161,34 +187,39 @@ pub struct Fixture {
     encoded: Vec<Vec<u8>>,
 }
 
-/// The one fixture of this process.
-pub fn fixture() -> &'static Fixture {
-    static FIXTURE: OnceLock<Fixture> = OnceLock::new();
-    FIXTURE.get_or_init(Fixture::new)
+/// The one fixture of a version in this process.
+pub fn fixture(version: DapVersion) -> &'static Fixture {
+    static FIXTURES: [OnceLock<Fixture>; DapVersion::ALL.len()] = [const { OnceLock::new() }; _];
+    // Unwrap safety: each version is one of all.
+    let place = DapVersion::ALL.iter().position(|v| *v == version).unwrap();
+    FIXTURES[place].get_or_init(|| Fixture::new(version))
 }
 
 impl Fixture {
-    fn new() -> Self {
+    fn new(version: DapVersion) -> Self {
         let key = |id| {
             // Unwrap safety: 32 bytes are enough.
             HpkeKeypair::derive(HpkeConfigId(id), HpkeKem::X25519HkdfSha256, &[id; 32]).unwrap()
         };
         let (collector, leader_keys) = (key(1), key(2));
         let helper_keys = [key(3), key(4)];
-        let spec = TaskSpec {
+        let vdaf = VdafConfig::Prio3Histogram { length: ALL.len() as u32, chunk_length: 4 };
+        // Unwrap safety: the parameters are good.
+        let verify_key_len = Vdaf::new(version.vdaf_draft(), vdaf).unwrap().verify_key_len();
+        let mut spec = TaskSpec {
             task_id: None,
-            version: DapVersion::V09,
+            version,
             role: TaskRole::Helper,
             task_configuration: Vec::new(),
             batch_mode: BatchMode::TimeInterval,
             max_batch_size: None,
-            vdaf: VdafConfig::Prio3Histogram { length: ALL.len() as u32, chunk_length: 4 },
-            verify_key: vec![1; 16],
+            vdaf,
+            verify_key: vec![1; verify_key_len],
             leader_token: None,
             leader_token_hash: Some(TokenHash::of("token")),
             collector_hpke_config: collector.config().clone(),
             min_batch_size: 2,
-            time_precision: Duration::from_seconds(PRECISION_S),
+            time_precision: Duration::from_seconds(precision_s(version)),
             max_batch_query_count: 1,
             task_expiration: Some(Time::from_seconds(BEGIN_S + 500)),
             report_expiry_age: Duration::from_seconds(EXPIRY_S),
@@ -196,12 +227,27 @@ impl Fixture {
             shards: 1,
             buckets_per_group: Some(0),
         };
+        if version.has_configuration() {
+            // The same end is in the configuration.
+            spec.task_expiration = None;
+            let agreement = Agreement {
+                task_info: b"simulation",
+                leader_url: "https://leader.example/",
+                helper_url: "https://helper.example/",
+                task_interval: Interval::new(
+                    Time::from_seconds(BEGIN_S - 1_000_000),
+                    Duration::from_seconds(1_000_500),
+                ),
+            };
+            // Unwrap safety: the parameters are good.
+            spec.task_configuration = configuration::encode(&spec, &agreement).unwrap();
+        }
         // Unwrap safety: the parameters are good.
         let task = spec.check(1).unwrap();
         let agg_param = task.vdaf.decode_agg_param(&[]).unwrap();
         let leader = LeaderTask {
-            version: DapVersion::V09,
-            task_configuration: Vec::new(),
+            version,
+            task_configuration: task.parameters.task_configuration.clone(),
             task_id: *task.id(),
             vdaf: task.vdaf.clone(),
             verify_key: task.verify_key.clone(),
@@ -230,22 +276,28 @@ impl Fixture {
         }
         let other = self.make(report, TaskId::new([9; 32]));
         // Unwrap safety: a client made them just now.
-        let mut mixed: Report<'_> = v09::Report::decode(&bytes).unwrap().into();
-        let other: Report<'_> = v09::Report::decode(&other).unwrap().into();
-        mixed.helper_encrypted_input_share = other.helper_encrypted_input_share;
-        v09::Report::from(mixed).encode().unwrap()
+        let wire = self.task.parameters.wire();
+        let mut mixed = wire.report(&bytes).unwrap();
+        mixed.helper_encrypted_input_share =
+            wire.report(&other).unwrap().helper_encrypted_input_share;
+        wire.encode_report(mixed).unwrap()
     }
 
     fn make(&self, report: usize, task_id: TaskId) -> Vec<u8> {
         let special = ALL[report].special;
         let key = &self.helper_keys[usize::from(special == Some(Special::NewKey))];
+        let parameters = &self.task.parameters;
+        let version = parameters.version;
         let client = ClientTask {
-            version: DapVersion::V09,
-            task_configuration: Vec::new(),
+            version,
+            task_configuration: parameters.task_configuration.clone(),
             task_id,
             vdaf: self.task.vdaf.clone(),
-            // Unrounded, so that reports lie on both sides of what the clock allows.
-            time_precision: Duration::from_seconds(1),
+            // Unrounded where it can be, so that reports lie on both sides of what the clock allows.
+            time_precision: match tells_seconds(version) {
+                true => Duration::from_seconds(1),
+                false => parameters.time_precision,
+            },
             leader_hpke_config: self.leader_keys.config().clone(),
             helper_hpke_config: key.config().clone(),
         };
@@ -255,13 +307,15 @@ impl Fixture {
             leader_seed: seed,
             helper_seed: seed.map(|b| !b),
         };
-        let extensions: &[(u16, &[u8])] = match special {
+        let private: &[(u16, &[u8])] = match special {
             Some(Special::Extension) => &[(0xff00, &[])],
             _ => &[],
         };
+        let extensions = ReportExtensions { public: &[], private };
         let measurement = Measurement::Histogram(report);
         // Unwrap safety: the measurement is one of the task's.
-        client.report_with_extensions(&measurement, time(report), extensions, &random).unwrap()
+        let time = time(version, report);
+        client.report_with_extensions(&measurement, time, extensions, &random).unwrap()
     }
 
     /// The task of a scenario. What is sealed to one of them opens in all.
@@ -281,8 +335,18 @@ impl Fixture {
     }
 }
 
-/// Which job, as far as its bytes say: its reports, and its batch if the leader selects batches.
-pub type JobContent = (u16, Option<u8>);
+/// Which job, as far as its bytes say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct JobContent {
+    /// The version that it is written in.
+    pub version: DapVersion,
+    /// Its reports.
+    pub set: u16,
+    /// Its batch, if the leader selects batches.
+    pub batch: Option<u8>,
+    /// Whether its reports come in the opposite order.
+    pub reversed: bool,
+}
 
 thread_local! {
     static VERDICTS: RefCell<HashMap<Vec<u8>, BytesVerdict>> = RefCell::default();
@@ -305,7 +369,8 @@ impl Verifier for Remembering {
     ) -> BytesVerdict {
         let share = &report.report_share;
         let sealed = share.encrypted_input_share;
-        let mut key = vec![keys.published().count() as u8, sealed.config_id.0];
+        let version = task.parameters.version as u8;
+        let mut key = vec![version, keys.published().count() as u8, sealed.config_id.0];
         for part in
             [share.metadata.encoded, share.public_share, sealed.enc, sealed.payload, report.payload]
         {
@@ -327,15 +392,19 @@ pub fn leader_job(content: JobContent) -> Rc<LeaderJob> {
     })
 }
 
-fn begin_job((set, batch): JobContent) -> LeaderJob {
-    let fixture = fixture();
-    let batch = match batch {
+fn begin_job(content: JobContent) -> LeaderJob {
+    let fixture = fixture(content.version);
+    let batch = match content.batch {
         Some(batch) => PartialBatchSelector::LeaderSelected(batch_id(batch)),
         None => PartialBatchSelector::TimeInterval,
     };
     // Unwrap safety: a client made the reports, and there is at least one.
-    let reports: Vec<Report<'_>> =
-        of_set(set).map(|n| v09::Report::decode(&fixture.encoded[n]).unwrap().into()).collect();
+    let wire = fixture.task.parameters.wire();
+    let mut reports: Vec<Report<'_>> =
+        of_set(content.set).map(|n| wire.report(&fixture.encoded[n]).unwrap()).collect();
+    if content.reversed {
+        reports.reverse();
+    }
     let (job, refused) = fixture
         .leader
         .begin_job(&fixture.leader_keys, &fixture.agg_param, batch, &reports)
@@ -351,7 +420,8 @@ pub fn outcome(content: JobContent, answer: &Bytes) -> Result<Rc<LeaderOutcome>,
         return Ok(outcome);
     }
     let job = LeaderJob::clone(&leader_job(content));
-    let outcome = Rc::new(fixture().leader.finish_job(job, answer).map_err(|e| e.to_string())?);
+    let leader = &fixture(content.version).leader;
+    let outcome = Rc::new(leader.finish_job(job, answer).map_err(|e| e.to_string())?);
     OUTCOMES.with_borrow_mut(|o| o.insert((content, answer.clone()), outcome.clone()));
     Ok(outcome)
 }

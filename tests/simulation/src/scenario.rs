@@ -1,14 +1,20 @@
 //! What a schedule is about: the task, the leader's jobs and collections, and how much may go wrong. Drawn from a seed,
 //! written as JSON in reproductions.
 
-use daphne_core::batch::BatchMode;
+use daphne_core::{batch::BatchMode, version::DapVersion};
 use serde::{Deserialize, Serialize};
 
-use crate::{choices::Choices, reports};
+use crate::{
+    choices::Choices,
+    reports::{self, JobContent},
+};
 
 /// A schedule's task, leader and budget of faults.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scenario {
+    /// The task's version of DAP.
+    #[serde(default = "oldest", skip_serializing_if = "is_oldest")]
+    pub version: DapVersion,
     /// The task's batch mode.
     pub mode: BatchMode,
     /// Its shards.
@@ -35,6 +41,15 @@ pub struct Scenario {
     pub pressed: bool,
 }
 
+const fn oldest() -> DapVersion {
+    DapVersion::V09
+}
+
+/// Reproductions of the oldest version do not name it.
+fn is_oldest(version: &DapVersion) -> bool {
+    *version == oldest()
+}
+
 /// A job that the leader sends until it is answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobPlan {
@@ -46,6 +61,18 @@ pub struct JobPlan {
     pub batch: u8,
     /// When it is sent.
     pub start: Start,
+    /// Its reports come in the opposite order, which makes it another job where content names jobs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reversed: bool,
+}
+
+impl JobPlan {
+    /// What its bytes depend on.
+    pub fn content(&self, scenario: &Scenario) -> JobContent {
+        let batch = (scenario.mode == BatchMode::LeaderSelected).then_some(self.batch);
+        let (set, reversed) = (self.reports, self.reversed);
+        JobContent { version: scenario.version, set, batch, reversed }
+    }
 }
 
 /// When a job is sent.
@@ -86,8 +113,10 @@ pub enum CollectionKind {
 }
 
 impl Scenario {
-    /// The scenario that a seed names.
-    pub fn draw(seed: u64) -> Self {
+    /// The scenario that a seed names, in a version, or in the one that the seed names as well: they alternate.
+    pub fn draw(version: Option<DapVersion>, seed: u64) -> Self {
+        let version = version
+            .unwrap_or_else(|| DapVersion::ALL[(seed % DapVersion::ALL.len() as u64) as usize]);
         // Apart from the decisions of the schedule itself.
         let mut c = Choices::seeded(!seed);
         let mode = [BatchMode::TimeInterval, BatchMode::LeaderSelected][c.below(2)];
@@ -98,6 +127,7 @@ impl Scenario {
         // What is merged can no longer be left out, so nothing may be abandoned.
         let pressed = patience.is_none() && c.one_in(4);
         let mut scenario = Self {
+            version,
             mode,
             shards: 1 + c.below(3) as u16,
             buckets_per_group: match mode {
@@ -151,6 +181,7 @@ impl Scenario {
                     0 => Start::First,
                     _ => [Start::First, Start::First, Start::Racing, Start::Late][c.below(4)],
                 },
+                reversed: false,
             };
             if self.tidies {
                 // A leader that deletes what is finished may not have one report in two jobs.
@@ -162,11 +193,17 @@ impl Scenario {
         if c.one_in(4) {
             let mut other = JobPlan { start: Start::First, ..self.jobs[0].clone() };
             other.reports = draw_reports(c, buckets);
-            if self.tidies {
-                other.reports &= !taken;
-            }
-            if other.reports != self.jobs[0].reports {
+            if !self.version.leader_names_jobs() {
+                // There are no two bodies under one id, but one body from two who do not know of each other.
+                other = JobPlan { id: jobs, ..self.jobs[0].clone() };
                 self.jobs.push(other);
+            } else {
+                if self.tidies {
+                    other.reports &= !taken;
+                }
+                if other.reports != self.jobs[0].reports {
+                    self.jobs.push(other);
+                }
             }
         }
         self.jobs.retain(|plan| plan.reports != 0);
@@ -215,6 +252,7 @@ impl Scenario {
                 s.jobs.remove(n);
             });
         }
+        with(&|s| s.version = oldest());
         with(&|s| s.faults = 0);
         with(&|s| s.faults /= 2);
         with(&|s| s.shards = 1);

@@ -9,6 +9,7 @@ use std::{
 use daphne_core::{
     store::message::{AggregateStoreResponse, StoreAction},
     testing::faulty::Crash,
+    version::DapVersion,
 };
 
 use crate::{
@@ -29,6 +30,8 @@ const STEPS_MAX: u64 = 20_000;
 /// What a schedule came to.
 #[derive(Debug)]
 pub struct Report {
+    /// The version of its task.
+    pub version: DapVersion,
     /// Messages delivered, and faults.
     pub steps: u64,
     /// What happened.
@@ -41,9 +44,14 @@ pub struct Report {
     pub trace: Vec<String>,
 }
 
-/// Runs the schedule that a seed names.
-pub fn run_seed(seed: u64, sabotage: Option<Sabotage>, trace: bool) -> Report {
-    run(&Scenario::draw(seed), Choices::seeded(seed), sabotage, trace)
+/// Runs the schedule that a seed names, in this version or in the one that the seed names as well.
+pub fn run_seed(
+    version: Option<DapVersion>,
+    seed: u64,
+    sabotage: Option<Sabotage>,
+    trace: bool,
+) -> Report {
+    run(&Scenario::draw(version, seed), Choices::seeded(seed), sabotage, trace)
 }
 
 /// Runs a schedule. Panics in it are violations.
@@ -74,6 +82,7 @@ pub fn run(
     // Futures hold the world that holds them. After a panic they may be borrowed; then they are leaked.
     catch_unwind(AssertUnwindSafe(|| world.executor.clear())).ok();
     Report {
+        version: scenario.version,
         steps,
         coverage: world.coverage.borrow().clone(),
         violation: world.oracle.found(),

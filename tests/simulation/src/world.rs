@@ -28,6 +28,7 @@ use daphne_core::{
     },
     time::Time,
     vdaf::share,
+    wire::Wire,
 };
 
 use crate::{
@@ -109,7 +110,7 @@ impl World {
         trace: bool,
     ) -> Rc<Self> {
         Rc::new(Self {
-            task: reports::fixture().task(&scenario),
+            task: reports::fixture(scenario.version).task(&scenario),
             scenario,
             network: Network::default(),
             executor: Executor::default(),
@@ -131,6 +132,11 @@ impl World {
             ledger: RefCell::default(),
             job_stores: RefCell::default(),
         })
+    }
+
+    /// How messages are written.
+    pub fn wire(&self) -> Wire {
+        self.task.parameters.wire()
     }
 
     /// Counts what happens.
@@ -176,13 +182,13 @@ impl World {
     pub fn deliver(self: &Rc<Self>, (id, message): (CallId, Message), crash: Option<Crash>) {
         match message {
             Message::Answer(answer) => {
-                self.trace(|| format!("  {id} <- {}", describe::answer(&answer)));
+                self.trace(|| format!("  {id} <- {}", describe::answer(self.wire(), &answer)));
                 self.network.deliver(id, answer);
             }
             Message::Request(request) => {
                 self.trace(|| {
                     let crash = crash.map_or(String::new(), |c| format!(", which dies {c:?}"));
-                    format!("{id} -> {}{crash}", describe::request(&request))
+                    format!("{id} -> {}{crash}", describe::request(self.wire(), &request))
                 });
                 self.carry_out(id, request, crash);
             }

@@ -62,3 +62,11 @@ fn an_attempt_outlives_the_ledgers_memory() {
         r#"{"scenario":{"mode":"leader-selected","shards":3,"buckets_per_group":0,"min_batch_size":1,"jobs":[{"id":0,"reports":128,"batch":2,"start":"First"}],"collections":[{"kind":"Right","first":2,"count":1}],"tidies":false,"patience":null,"cheats":false,"faults":3,"generation_rows":1,"pressed":false},"choices":[[11,7],[12,1],[55,2],[56,6]]}"#,
     );
 }
+
+/// Two who ask for the same, the lock of the first has expired, and it decides while the second rolls it back.
+#[test]
+fn who_asks_for_the_same_a_moment_later_gets_the_same_where_a_batch_is_collected_once() {
+    holds(
+        r#"{"scenario":{"version":"dap-18","mode":"leader-selected","shards":1,"buckets_per_group":0,"min_batch_size":1,"jobs":[{"id":0,"reports":32,"batch":0,"start":"First"},{"id":1,"reports":16,"batch":1,"start":"First"}],"collections":[{"kind":"Right","first":1,"count":1},{"kind":"Right","first":1,"count":1},{"kind":"WrongCount","first":1,"count":1}],"tidies":true,"patience":null,"cheats":false,"faults":14,"generation_rows":2,"pressed":false},"choices":[[2,2],[71,7],[99,2],[100,6],[103,2],[122,2],[123,1],[130,2],[131,16],[132,2],[133,2],[138,2],[139,16],[140,2],[141,15],[144,1],[145,2],[147,2],[154,1],[155,7],[177,1],[179,11],[192,2],[193,7],[194,2],[198,1],[214,2],[215,16],[220,11],[223,1],[224,2],[225,1],[227,2],[229,1],[233,1],[239,1],[241,1],[243,1]]}"#,
+    );
+}

@@ -25,14 +25,16 @@ pub(super) fn run(cli: &Cli, args: &DriveArgs) -> Result<(), Failure> {
         delete_jobs: args.delete_jobs,
         allow_refused: args.allow_refused,
         search: args.threshold.map(|threshold| Search { threshold, stride: args.stride }),
+        prefixes: args.prefixes.clone(),
         auth_header: args.auth_header,
         retry: Retry::times(args.retries),
+        patience: std::time::Duration::from_secs(args.patience),
     };
-    let vdaf = file.spec.vdaf;
+    let format = file.report_format();
     // A file with a mistake must not end half aggregated.
-    let in_files = reports::count(vdaf, &args.reports)?;
+    let in_files = reports::count(format, &args.reports)?;
     let mut all: Box<dyn Iterator<Item = Result<KnownReport, Failure>>> =
-        Box::new(reports::read_files(vdaf, &args.reports));
+        Box::new(reports::read_files(format, &args.reports));
     if let Some(count) = args.generate {
         let configs = super::report::helper_configs(&file, args.retries)?;
         let time = reports::now().saturating_sub(Duration::from_seconds(args.time_span));

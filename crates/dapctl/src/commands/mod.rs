@@ -1,5 +1,6 @@
 //! What the commands do.
 
+mod configuration;
 mod deploy;
 mod doctor;
 mod drive;
@@ -99,12 +100,14 @@ fn url(cli: &Cli) -> Result<&str, Failure> {
 
 /// The URL of a deployment, below which `admin/` is, and not that of its DAP.
 fn deployment_url(url: &str) -> Result<&str, Failure> {
-    let prefix = DapVersion::V09.path_prefix();
     let last = url.trim_end_matches('/').rsplit('/').next();
-    if last == Some(prefix) {
-        return Err(Failure::Usage(format!("give the deployment's URL, without /{prefix}/")));
+    let mut prefixes = DapVersion::ALL.iter().map(|version| version.path_prefix());
+    match prefixes.find(|prefix| last == Some(prefix)) {
+        Some(prefix) => {
+            Err(Failure::Usage(format!("give the deployment's URL, without /{prefix}/")))
+        }
+        None => Ok(url),
     }
-    Ok(url)
 }
 
 /// Why a secret of the environment does not belong to the deployment at `url`: `DAPCTL_URL` says that it is another's.

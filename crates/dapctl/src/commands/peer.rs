@@ -4,6 +4,7 @@ use daphne_core::{
     b64,
     seal::TokenHash,
     taskprov::{PeerChange, PeerPolicy, PeerSpec, PeerView, VerifyKeyInit},
+    version::DapVersion,
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -106,7 +107,11 @@ fn add(cli: &Cli, args: &PeerAddArgs) -> Result<(), Failure> {
             leader_token_hashes: hash.into_iter().collect(),
             policy: args.policy.over(PeerPolicy::default()),
         },
-        helper_url: helper_url(super::url(cli)?, args.policy.helper_url.as_deref())?,
+        helper_url: helper_url(
+            super::url(cli)?,
+            args.policy.helper_url.as_deref(),
+            DapVersion::V09,
+        )?,
         collector_hpke_keypair,
     };
     // As the helper will.

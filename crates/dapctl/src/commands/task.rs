@@ -13,6 +13,7 @@ use daphne_core::{
 };
 use serde_json::{Map, Value, json};
 
+use super::configuration;
 use crate::{
     Failure,
     admin::AdminClient,
@@ -38,8 +39,16 @@ pub(super) fn run(cli: &Cli, command: &TaskCommand) -> Result<(), Failure> {
             let status = admin.task_status(&arg.task_id)?.ok_or_else(unknown)?;
             let mut json = json!(task);
             let end = super::status::end(task.task_expiration);
-            let text = format!("{json:#}\n{end}\n{}", super::status::lines(&status));
+            let mut text = format!("{json:#}\n{end}\n{}", super::status::lines(&status));
             json["status"] = json!(status);
+            if let Some(shown) = configuration::shown(&task.task_configuration) {
+                text = format!(
+                    "{}\n{}",
+                    text.trim_end(),
+                    configuration::lines(&task.task_configuration)
+                );
+                json["configuration"] = json!(shown);
+            }
             output::print(cli.output, &text, &json)
         }
         TaskCommand::Expire(args) => expire(cli, args),
@@ -88,7 +97,7 @@ fn add_with_taskprov(
 ) -> Result<(), Failure> {
     let peer = PeerFile::read(peer)?;
     let policy = &peer.peer.policy;
-    let mut fields = from_options(&args.spec)?;
+    let mut fields = from_options(&args.spec, false)?;
     // What the helper would not opt in to is no default.
     if let (None, Some(least)) = (args.spec.min_batch_size, policy.min_batch_size_min) {
         fields.insert("min_batch_size".into(), json!(least));
@@ -96,7 +105,7 @@ fn add_with_taskprov(
     let lifetime = policy.lifetime_max.map_or(LIFETIME, |longest| longest.min(LIFETIME));
     let expiration = reports::now().saturating_add(lifetime);
     fields.entry("task_expiration").or_insert_with(|| json!(expiration));
-    let task_info = match &args.task_info {
+    let task_info = match &args.agreement.task_info {
         Some(text) => text.clone().into_bytes(),
         None => task_file::random::<16>()?.to_vec(),
     };
@@ -123,8 +132,12 @@ fn add(cli: &Cli, args: &TaskAddArgs) -> Result<(), Failure> {
     let admin = super::admin(cli)?;
     let mut fields = match &args.file {
         Some(path) => read_spec(path)?,
-        None => from_options(&args.spec)?,
+        None => from_options(&args.spec, args.agreement.task_configuration.is_some())?,
     };
+    if let Some(given) = &args.agreement.task_configuration {
+        fields.insert("task_configuration".into(), json!(given));
+    }
+    configuration::fill_in(&mut fields)?;
     let verify_key_len = verify_key_len(&fields)?;
     let generated = task_file::generate_missing(&mut fields, verify_key_len)?;
     if generated.secrets && args.save.is_none() {
@@ -133,6 +146,10 @@ fn add(cli: &Cli, args: &TaskAddArgs) -> Result<(), Failure> {
         ));
     }
     let mut spec = task_file::spec_from_value(Value::Object(fields))?;
+    let helper_url = helper_url(super::url(cli)?, args.helper_url.as_deref(), spec.version)?;
+    // As it was given, as its bytes count.
+    let agreed = args.helper_url.as_deref().unwrap_or(&helper_url);
+    configuration::complete(&mut spec, &args.agreement, agreed)?;
     // With its id in the file, the task can be found again whatever becomes of the request.
     spec.task_id = Some(*task_file::check(&spec)?.id());
 
@@ -141,7 +158,7 @@ fn add(cli: &Cli, args: &TaskAddArgs) -> Result<(), Failure> {
         Some(path) => {
             let file = TaskFile {
                 spec: spec.clone(),
-                helper_url: helper_url(super::url(cli)?, args.helper_url.as_deref())?,
+                helper_url,
                 leader_hpke_keypair: task_file::new_keypair()?,
                 collector_hpke_keypair: generated.collector,
                 taskprov: None,
@@ -160,6 +177,10 @@ fn add(cli: &Cli, args: &TaskAddArgs) -> Result<(), Failure> {
     let mut text = format!("{verb} {}", line(&created.task));
     if let Some(path) = &args.save {
         text += &format!("\nkept in {}", path.display());
+    }
+    let configuration = configuration::lines(&created.task.task_configuration);
+    if !configuration.is_empty() {
+        text += &format!("\n{configuration}");
     }
     output::print(cli.output, &text, &json)
 }
@@ -199,11 +220,15 @@ pub(super) fn describe(error: ClientError) -> Failure {
     }
 }
 
-pub(super) fn helper_url(url: &str, given: Option<&str>) -> Result<String, Failure> {
+pub(super) fn helper_url(
+    url: &str,
+    given: Option<&str>,
+    version: DapVersion,
+) -> Result<String, Failure> {
     let base = Http::new(given.unwrap_or(url), Credential::None)?.base().to_string();
     Ok(match given {
         Some(_) => base,
-        None => format!("{base}{}/", DapVersion::V09.path_prefix()),
+        None => format!("{base}{}/", version.path_prefix()),
     })
 }
 
@@ -225,26 +250,29 @@ fn read_spec(path: &Path) -> Result<Map<String, Value>, Failure> {
     })
 }
 
-fn from_options(args: &SpecArgs) -> Result<Map<String, Value>, Failure> {
+/// The task that the options describe; `configured` if its configuration says what is most important.
+fn from_options(args: &SpecArgs, configured: bool) -> Result<Map<String, Value>, Failure> {
     let mode = match args.batch_mode.unwrap_or(BatchModeName::TimeInterval) {
         BatchModeName::TimeInterval => "time-interval",
         BatchModeName::LeaderSelected => "leader-selected",
     };
     let collector = args.collector_config.as_deref().map(decode_config).transpose()?;
-    let vdaf = args.vdaf_config()?;
+    let version = args.version.unwrap_or(DapVersion::V09);
+    let vdaf = if configured { None } else { Some(args.vdaf_config()?) };
     let query_count = args.max_batch_query_count.or(match vdaf {
         // A search that asks one bit at a time asks as often.
-        VdafConfig::Poplar1 { bits } => Some(bits.into()),
+        Some(VdafConfig::Poplar1 { bits }) if !version.aggregates_once() => Some(bits.into()),
         _ => None,
     });
+    let unless_configured = |value: Value| if configured { Value::Null } else { value };
     // An absent field takes the default of the helper; null would not everywhere.
     let fields = [
-        ("version", json!(DapVersion::V09)),
+        ("version", json!(version)),
         ("role", json!("helper")),
         ("vdaf", json!(vdaf)),
-        ("batch_mode", json!(mode)),
-        ("time_precision", json!(args.time_precision.unwrap_or(3600))),
-        ("min_batch_size", json!(args.min_batch_size.unwrap_or(10))),
+        ("batch_mode", unless_configured(json!(mode))),
+        ("time_precision", unless_configured(json!(args.time_precision.unwrap_or(3600)))),
+        ("min_batch_size", unless_configured(json!(args.min_batch_size.unwrap_or(10)))),
         ("max_batch_size", json!(args.max_batch_size)),
         ("max_batch_query_count", json!(query_count)),
         ("task_expiration", json!(args.task_expiration)),
@@ -277,7 +305,14 @@ fn verify_key_len(fields: &Map<String, Value>) -> Result<usize, Failure> {
     let config = fields.get("vdaf").cloned().unwrap_or(Value::Null);
     let config: VdafConfig =
         serde_json::from_value(config).map_err(|e| usage(format!("vdaf: {e}")))?;
-    let vdaf = Vdaf::new(DapVersion::V09.vdaf_draft(), config).map_err(|e| usage(e.to_string()))?;
+    // That a file lacks it is told with whatever else it lacks.
+    let version: Option<DapVersion> = fields
+        .get("version")
+        .map(|version| serde_json::from_value(version.clone()))
+        .transpose()
+        .map_err(|e| usage(format!("version: {e}")))?;
+    let version = version.unwrap_or(DapVersion::V09);
+    let vdaf = Vdaf::new(version.vdaf_draft(), config).map_err(|e| usage(e.to_string()))?;
     Ok(vdaf.verify_key_len())
 }
 

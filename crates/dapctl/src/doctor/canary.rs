@@ -1,10 +1,13 @@
 //! One batch of reports end to end, on a task that exists for this only.
 
+use std::fmt::Display;
+
 use daphne_core::{
     batch::BatchMode,
+    configuration::{self, Agreement},
     ids::AggregationJobId,
     task::{TaskRole, TaskSpec},
-    vdaf::VdafConfig,
+    vdaf::{Vdaf, VdafConfig},
     version::DapVersion,
 };
 use serde_json::json;
@@ -26,53 +29,89 @@ const REPORTS: u64 = 2;
 const RETRIES: usize = 3;
 
 impl Patient<'_> {
-    /// Makes a task, aggregates and collects reports as its leader, sends everything twice, presents a wrong token, and
-    /// deletes the task with all that it stored.
+    /// For each version of DAP: makes a task, aggregates and collects reports as its leader, sends everything twice, presents a
+    /// wrong token, and deletes the task with all that it stored.
     pub(super) fn canary(&mut self, admin: &AdminClient) {
-        let file = match canary_task(self.http.base().as_str()) {
-            Ok(file) => file,
-            Err(e) => return self.note("canary", Verdict::Failed, e.to_string()),
-        };
-        let Ok(id) = file.task_id() else { return };
-        let created = admin.create_task(&file.spec);
-        // Whatever became of its creation, and of what follows, the task must go.
-        let driven = match created {
-            Ok(_) => {
-                let driven = aggregate_and_collect(&file);
-                self.check("leaders_wrong_token", wrong_token(&file));
-                driven
-            }
-            Err(e) => Err(format!("the task was not created: {e}")),
-        };
-        self.check("canary", driven);
-        let deleted = admin.delete_task(&id, Some(0));
-        self.check(
-            "canary_deleted",
-            match deleted {
-                Ok(_) => Ok(format!("task {id} and what it stored are gone")),
-                Err(e) => {
-                    Err(format!("task {id} is left: {e}; `dapctl task rm {id} --purge-after 0`"))
-                }
-            },
-        );
+        let base = self.http.base().to_string();
+        let (mut driven, mut refused, mut deleted) = (Vec::new(), Vec::new(), Vec::new());
+        for version in DapVersion::ALL {
+            let file = match canary_task(&base, version) {
+                Ok(file) => file,
+                Err(e) => return self.note("canary", Verdict::Failed, e.to_string()),
+            };
+            let Ok(id) = file.task_id() else { return };
+            let created = admin.create_task(&file.spec);
+            // Whatever became of its creation, and of what follows, the task must go.
+            driven.push((
+                version,
+                match created {
+                    Ok(_) => {
+                        let driven = aggregate_and_collect(&file);
+                        refused.push((version, wrong_token(&file)));
+                        driven
+                    }
+                    Err(e) => Err(format!("the task was not created: {e}")),
+                },
+            ));
+            let gone = admin.delete_task(&id, Some(0));
+            deleted.push((
+                version,
+                match gone {
+                    Ok(_) => Ok(format!("task {id} and what it stored are gone")),
+                    Err(e) => Err(format!(
+                        "task {id} is left: {e}; `dapctl task rm {id} --purge-after 0`"
+                    )),
+                },
+            ));
+        }
+        if !refused.is_empty() {
+            self.check("leaders_wrong_token", of_all(refused));
+        }
+        self.check("canary", of_all(driven));
+        self.check("canary_deleted", of_all(deleted));
     }
 }
 
+/// One result of those of all versions: what is wrong, or else what is well.
+fn of_all(results: Vec<(DapVersion, Result<String, String>)>) -> Result<String, String> {
+    let (mut well, mut wrong) = (Vec::new(), Vec::new());
+    for (version, result) in results {
+        match result {
+            Ok(text) => well.push(format!("{}: {text}", version.tag())),
+            Err(text) => wrong.push(format!("{}: {text}", version.tag())),
+        }
+    }
+    if wrong.is_empty() { Ok(well.join("; ")) } else { Err(wrong.join("; ")) }
+}
+
 /// A task whose reports count in one batch that is open to them only.
-fn canary_task(base: &str) -> Result<TaskFile, Failure> {
+fn canary_task(base: &str, version: DapVersion) -> Result<TaskFile, Failure> {
+    let helper_url = format!("{base}{}/", version.path_prefix());
     let mut fields = json!({
-        "version": DapVersion::V09, "role": TaskRole::Helper, "batch_mode": BatchMode::LeaderSelected,
+        "version": version, "role": TaskRole::Helper, "batch_mode": BatchMode::LeaderSelected,
         "vdaf": VdafConfig::Prio3Count, "min_batch_size": REPORTS, "time_precision": 60,
     });
     let fields = fields
         .as_object_mut()
         .ok_or_else(|| Failure::Wrong("the canary task has no JSON".into()))?;
-    let generated = task_file::generate_missing(fields, 16)?;
+    let wrong = |e: &dyn Display| Failure::Wrong(e.to_string());
+    let vdaf = Vdaf::new(version.vdaf_draft(), VdafConfig::Prio3Count).map_err(|e| wrong(&e))?;
+    let generated = task_file::generate_missing(fields, vdaf.verify_key_len())?;
     let mut spec: TaskSpec = task_file::spec_from_value(serde_json::Value::Object(fields.clone()))?;
+    if version.has_configuration() {
+        let agreement = Agreement {
+            task_info: b"dapctl doctor",
+            leader_url: "https://leader.invalid/",
+            helper_url: &helper_url,
+            task_interval: None,
+        };
+        spec.task_configuration =
+            configuration::encode(&spec, &agreement).map_err(|e| wrong(&e))?;
+    }
     spec.task_id = Some(*task_file::check(&spec)?.id());
     Ok(TaskFile {
         spec,
-        helper_url: format!("{base}{}/", DapVersion::V09.path_prefix()),
+        helper_url,
         leader_hpke_keypair: task_file::new_keypair()?,
         collector_hpke_keypair: generated.collector,
         taskprov: None,
@@ -105,11 +144,11 @@ fn wrong_token(file: &TaskFile) -> Result<String, String> {
     let ask = || -> Result<Result<(), ClientError>, Failure> {
         let token = daphne_core::b64::encode(&random::<24>()?);
         let id = file.task_id()?;
-        let url = &file.helper_url;
-        let helper =
-            HelperClient::new(url, id, Some(&token), AuthHeader::Bearer, Retry::times(RETRIES))?;
+        let (url, version) = (&file.helper_url, file.spec.version);
+        let (header, retry) = (AuthHeader::Bearer, Retry::times(RETRIES));
+        let helper = HelperClient::new(url, version, id, Some(&token), header, retry)?;
         let job = AggregationJobId::new(random()?);
-        Ok(helper.put_aggregation_job(&job, b"").map(|_| ()))
+        Ok(helper.create_job(&job, b"").map(|_| ()))
     };
     match ask().map_err(|e| e.to_string())? {
         Err(ClientError::Problem(problem)) if problem.status == 403 => {

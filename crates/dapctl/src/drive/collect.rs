@@ -7,7 +7,7 @@ use daphne_core::{
     message::{self, AggregateShareRequest},
     time::{Duration, Time},
     vdaf::{AggregateResult, FieldKind},
-    wire::{Wire, aggregate_share_aad, common::AggregateShare},
+    wire::{aggregate_share_aad, common::AggregateShare},
 };
 
 use super::{
@@ -105,7 +105,7 @@ fn collect(
     let wrong = |what: &str| ClientError::Protocol(what.to_owned());
     let batch_selector = selector(name);
     let agg_param = leader.agg_param.encode();
-    let wire = Wire::new(leader.task.version, leader.task.time_precision);
+    let wire = leader.wire();
     let binding = wire
         .share_binding(&agg_param, &batch_selector)
         .map_err(|_| wrong("the batch cannot be encoded"))?;
@@ -126,10 +126,8 @@ fn collect(
         version: leader.task.version,
         task_configuration: &leader.task.task_configuration,
     };
-    let mut ask = || {
-        let answer = leader.helper.post_aggregate_share(&request)?;
-        total.outcome.retries += answer.retries as u64;
-        let share = AggregateShare::decode(&answer.body)
+    let open = |body: &[u8]| {
+        let share = AggregateShare::decode(body)
             .map_err(|e| wrong(&format!("the helper's aggregate share is malformed: {e}")))?
             .encrypted_aggregate_share;
         if share.config_id != keys.config().id {
@@ -139,9 +137,22 @@ fn collect(
             .open_share(keys, Role::Helper, &binding, share)
             .map_err(|e| wrong(&e.to_string()))
     };
-    let helper_share = ask()?;
-    if leader.options.replay && ask()? != helper_share {
-        return Err(wrong("the helper's aggregate share is another one when asked again"));
+    let created = leader.helper.create_share(&request)?;
+    total.outcome.retries += created.success.retries as u64;
+    let helper_share = open(&created.success.body)?;
+    if leader.options.replay {
+        let again = leader.helper.create_share(&request)?;
+        if again.at != created.at || open(&again.success.body)? != helper_share {
+            return Err(wrong("the helper's aggregate share is another one when asked again"));
+        }
+        if let Some(at) = &created.at
+            && leader.helper.share(at)?.body != created.success.body
+        {
+            return Err(wrong("the helper's aggregate share is another one where it is kept"));
+        }
+    }
+    if let (true, Some(at)) = (leader.options.delete_jobs, &created.at) {
+        leader.helper.delete_share(at)?;
     }
 
     // The leader's share takes the way to the collector as well, so that both ends of it are tried.

@@ -13,14 +13,20 @@ use daphne_core::{
     ids::{AggregationJobId, ReportId},
     message::{PartialBatchSelector, Report, VerifyResp, VerifyRespResult},
     vdaf::{AggregateResult, AggregationParam, FieldKind, Measurement, share},
-    wire::v09,
+    wire::Wire,
 };
 
 use super::{Options, count};
 use crate::{
-    Failure, helper_client::HelperClient, http::ClientError, reports::KnownReport,
+    Failure,
+    helper_client::{HelperClient, Resource},
+    http::ClientError,
+    reports::KnownReport,
     task_file::random,
 };
+
+/// The step of the only continuation that a VDAF needs.
+const CONTINUATION: u16 = 1;
 
 /// What is needed to run jobs.
 pub(super) struct Leader<'a> {
@@ -77,30 +83,41 @@ impl Leader<'_> {
     /// # Errors
     /// [`Failure::Unreachable`] if the helper does not answer; otherwise a report or the system is unusable.
     pub(super) fn run_job(&self, job: Job) -> Result<JobEnd, Failure> {
-        let id = AggregationJobId::new(random()?);
+        let name = AggregationJobId::new(random()?);
+        // Where it is, as soon as that is known.
+        let mut at = self.helper.job_named(&name);
         let mut end = JobEnd {
             outcome: JobOutcome::default(),
             latencies: Vec::new(),
             problems: Vec::new(),
             abandoned: false,
         };
-        match self.try_job(&id, &job, &mut end) {
+        match self.try_job(&name, &job, &mut at, &mut end) {
             Ok(()) => Ok(end),
             Err(JobError::Failure(failure)) => Err(failure),
             Err(JobError::Abandon(why)) => {
                 // Best effort: the job is over for us either way.
-                let _ = self.helper.delete_aggregation_job(&id);
+                if let Some(at) = &at {
+                    let _ = self.helper.delete_job(at);
+                }
                 end.abandoned = true;
+                let id = at.as_ref().map_or("without a place", Resource::id);
                 end.problems.push(format!("aggregation job {id} was abandoned: {why}"));
                 Ok(end)
             }
         }
     }
 
-    fn try_job(&self, id: &AggregationJobId, job: &Job, end: &mut JobEnd) -> Result<(), JobError> {
+    fn try_job(
+        &self,
+        name: &AggregationJobId,
+        job: &Job,
+        at: &mut Option<Resource>,
+        end: &mut JobEnd,
+    ) -> Result<(), JobError> {
         let outcome = &mut end.outcome;
         outcome.reports_read = job.reports.len() as u64;
-        let reports = decode(&job.reports)?;
+        let reports = self.decode(&job.reports)?;
         let (begun, refused) = self
             .task
             .begin_job(self.keys, &self.agg_param, job.batch, &reports)
@@ -112,21 +129,22 @@ impl Leader<'_> {
         outcome.reports_sent = begun.report_count() as u64;
 
         let request = begun.request().to_vec();
-        let answer = self.helper.put_aggregation_job(id, &request)?;
+        let created = self.helper.create_job(name, &request)?;
+        let (id, answer) = (&*at.insert(created.at), created.success);
         outcome.retries += answer.retries as u64;
         end.latencies.push(answer.latency);
 
         let broken = |e: AnswerError| JobError::Abandon(e.to_string());
-        let mut verdicts = verdicts(&answer.body)?;
+        let mut verdicts = self.verdicts(&answer.body)?;
         let mut continued = None;
         let finished = match self.task.proceed(begun, &answer.body).map_err(broken)? {
             LeaderStep::Finished(outcome) => outcome,
             LeaderStep::Continued(continuation) => {
                 let request = continuation.request().to_vec();
-                let answer = self.helper.post_aggregation_job(id, &request)?;
+                let answer = self.helper.continue_job(id, CONTINUATION, &request)?;
                 outcome.retries += answer.retries as u64;
                 end.latencies.push(answer.latency);
-                verdicts.extend(self::verdicts(&answer.body)?);
+                verdicts.extend(self.verdicts(&answer.body)?);
                 let finished = self.task.finish_continued(continuation, &answer.body);
                 continued = Some((request, answer.body));
                 finished.map_err(broken)?
@@ -155,12 +173,12 @@ impl Leader<'_> {
                 self.repeat_continuation(id, &request, &answer, end)?;
             }
             None if self.options.replay => {
-                self.replay(id, &request, &answer.body, &verdicts, end)?;
+                self.replay((name, id), &request, &answer.body, &verdicts, end)?;
             }
             Some(_) | None => {}
         }
         if self.options.delete_jobs {
-            self.helper.delete_aggregation_job(id)?;
+            self.helper.delete_job(id)?;
             end.outcome.jobs_deleted += 1;
         }
         Ok(())
@@ -201,23 +219,29 @@ impl Leader<'_> {
             .collect()
     }
 
-    /// Sends the same request again: under its id the answer must be the same, and under a new id every report must
-    /// be refused, those accepted before as replayed.
+    /// Sends the same request again: it is the same job, and its answer must be the same. In another job every report must be
+    /// refused, those accepted before as replayed.
     fn replay(
         &self,
-        id: &AggregationJobId,
+        (name, id): (&AggregationJobId, &Resource),
         request: &[u8],
         answer: &[u8],
         first: &Verdicts,
         end: &mut JobEnd,
     ) -> Result<(), JobError> {
-        let repeated = self.helper.put_aggregation_job(id, request)?;
-        if repeated.body != answer {
-            end.problems.push(format!("aggregation job {id}, sent again, got another answer"));
+        let shown = id.id();
+        let repeated = self.helper.create_job(name, request)?;
+        if repeated.at.id() != id.id() {
+            end.problems.push(format!("aggregation job {shown}, sent again, became another job"));
         }
-        let other = AggregationJobId::new(random()?);
-        let replayed = self.helper.put_aggregation_job(&other, request)?;
-        let second = verdicts(&replayed.body)?;
+        if repeated.success.body != answer {
+            end.problems.push(format!("aggregation job {shown}, sent again, got another answer"));
+        }
+        end.outcome.retries += repeated.success.retries as u64;
+        end.outcome.jobs_replayed += 1;
+        let Some(other) = self.other_request(request)? else { return Ok(()) };
+        let replayed = self.helper.create_job(&AggregationJobId::new(random()?), &other)?;
+        let second = self.verdicts(&replayed.success.body)?;
         let wrong = first
             .iter()
             .filter(|(id, before)| match (before, second.get(*id)) {
@@ -228,12 +252,26 @@ impl Leader<'_> {
             .count();
         if wrong > 0 || second.len() != first.len() {
             end.problems.push(format!(
-                "{wrong} reports of aggregation job {id}, sent again in another job, were not refused as replayed"
+                "{wrong} reports of aggregation job {shown}, sent again in another job, were not refused as replayed"
             ));
         }
-        end.outcome.retries += (repeated.retries + replayed.retries) as u64;
-        end.outcome.jobs_replayed += 1;
+        end.outcome.retries += replayed.success.retries as u64;
         Ok(())
+    }
+
+    /// A request that begins another job with the same reports. Where the content of a job is all that tells it from others
+    /// its reports come in another order, of which a single one has none.
+    fn other_request(&self, request: &[u8]) -> Result<Option<Vec<u8>>, JobError> {
+        if self.task.version.leader_names_jobs() {
+            return Ok(Some(request.to_vec()));
+        }
+        let unusable = |_| Failure::Usage("a job is too large to be sent again".into());
+        let mut init = self.wire().aggregation_job_init(request).map_err(|e| {
+            JobError::Abandon(format!("its own request is malformed: {}", e.detail))
+        })?;
+        init.verify_inits.reverse();
+        let other = self.wire().encode_aggregation_job_init(&init).map_err(unusable)?;
+        Ok((other != request).then_some(other))
     }
 }
 
@@ -246,13 +284,14 @@ impl Leader<'_> {
     /// Sends the same continuation again: the answer must be the same.
     fn repeat_continuation(
         &self,
-        id: &AggregationJobId,
+        id: &Resource,
         request: &[u8],
         answer: &[u8],
         end: &mut JobEnd,
     ) -> Result<(), JobError> {
-        let repeated = self.helper.post_aggregation_job(id, request)?;
+        let repeated = self.helper.continue_job(id, CONTINUATION, request)?;
         if repeated.body != answer {
+            let id = id.id();
             end.problems.push(format!("aggregation job {id}, continued again, got another answer"));
         }
         end.outcome.retries += repeated.retries as u64;
@@ -287,25 +326,28 @@ impl From<ClientError> for JobError {
 /// The helper's answer by report: why it was refused, or `None` if the helper accepted it.
 type Verdicts = HashMap<ReportId, Option<ReportError>>;
 
-fn verdicts(answer: &[u8]) -> Result<Verdicts, JobError> {
-    let answer: Vec<VerifyResp> = v09::AggregationJobResp::decode(answer)
-        .map_err(|e| JobError::Abandon(format!("the helper's answer is malformed: {e}")))?
-        .into();
-    let verdict = |resp: VerifyResp| match resp.result {
-        VerifyRespResult::Continue(_) | VerifyRespResult::Finish => (resp.report_id, None),
-        VerifyRespResult::Reject(error) => (resp.report_id, Some(error)),
-    };
-    Ok(answer.into_iter().map(verdict).collect())
-}
+impl Leader<'_> {
+    /// How the task's messages are written.
+    pub(super) fn wire(&self) -> Wire {
+        Wire::new(self.task.version, self.task.time_precision)
+    }
 
-fn decode(lines: &[KnownReport]) -> Result<Vec<Report<'_>>, Failure> {
-    lines
-        .iter()
-        .map(|line| match v09::Report::decode(&line.report) {
-            Ok(report) => Ok(report.into()),
-            Err(e) => Err(Failure::Usage(format!("a report is malformed: {e}"))),
-        })
-        .collect()
+    fn verdicts(&self, answer: &[u8]) -> Result<Verdicts, JobError> {
+        let answer = self
+            .wire()
+            .aggregation_job_resp(answer)
+            .map_err(|e| JobError::Abandon(format!("the helper's answer is malformed: {e}")))?;
+        let verdict = |resp: VerifyResp| match resp.result {
+            VerifyRespResult::Continue(_) | VerifyRespResult::Finish => (resp.report_id, None),
+            VerifyRespResult::Reject(error) => (resp.report_id, Some(error)),
+        };
+        Ok(answer.into_iter().map(verdict).collect())
+    }
+
+    fn decode<'r>(&self, lines: &'r [KnownReport]) -> Result<Vec<Report<'r>>, Failure> {
+        let malformed = |e| Failure::Usage(format!("a report is malformed: {e}"));
+        lines.iter().map(|line| self.wire().report(&line.report).map_err(malformed)).collect()
+    }
 }
 
 impl JobOutcome {

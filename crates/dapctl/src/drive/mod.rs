@@ -12,12 +12,17 @@ use std::{
     collections::BTreeMap,
     num::NonZeroU64,
     sync::{Arc, Mutex, mpsc},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use daphne_core::{
-    aggregate::leader::LeaderTask, batch::BatchMode, collect::heavy_hitters::HeavyHitters,
-    ids::BatchId, message::PartialBatchSelector, task::Task, vdaf::VdafConfig,
+    aggregate::leader::LeaderTask,
+    batch::BatchMode,
+    collect::heavy_hitters::HeavyHitters,
+    ids::BatchId,
+    message::PartialBatchSelector,
+    task::Task,
+    vdaf::{AggregationParam, BitString, VdafConfig},
 };
 
 pub use summary::{BatchName, BatchSummary, Latency, Summary};
@@ -25,7 +30,7 @@ pub use summary::{BatchName, BatchSummary, Latency, Summary};
 use self::jobs::{Job, JobEnd, JobOutcome, Leader};
 use crate::{
     Failure,
-    helper_client::{AuthHeader, HelperClient},
+    helper_client::{AuthHeader, HelperClient, PATIENCE},
     http::Retry,
     output::Progress,
     reports::KnownReport,
@@ -53,10 +58,14 @@ pub struct Options {
     pub allow_refused: bool,
     /// Poplar1 tasks: what to search for.
     pub search: Option<Search>,
+    /// Poplar1 tasks: the prefixes to count, if nothing is searched for.
+    pub prefixes: Vec<BitString>,
     /// Where the token goes.
     pub auth_header: AuthHeader,
     /// When to repeat requests.
     pub retry: Retry,
+    /// How long to wait for an answer that the helper defers.
+    pub patience: Duration,
 }
 
 /// A search for heavy hitters.
@@ -80,8 +89,10 @@ impl Default for Options {
             delete_jobs: false,
             allow_refused: false,
             search: None,
+            prefixes: Vec::new(),
             auth_header: AuthHeader::default(),
             retry: Retry::default(),
+            patience: PATIENCE,
         }
     }
 }
@@ -96,7 +107,8 @@ pub fn helper_client(
     retry: Retry,
 ) -> Result<HelperClient, Failure> {
     let token = task.spec.leader_token.as_deref();
-    let helper = HelperClient::new(&task.helper_url, task.task_id()?, token, auth_header, retry)?;
+    let (url, version, id) = (&task.helper_url, task.spec.version, task.task_id()?);
+    let helper = HelperClient::new(url, version, id, token, auth_header, retry)?;
     task.taskprov.iter().try_fold(helper, |helper, config| helper.advertising(config))
 }
 
@@ -126,25 +138,8 @@ pub fn run(
         ));
     }
     let task = file.task()?;
-    let helper = helper_client(file, options.auth_header, options.retry)?;
-    let has_prefixes = matches!(task.vdaf.config(), VdafConfig::Poplar1 { .. });
-    let search = match (has_prefixes, options.search) {
-        (true, None) => {
-            return Err(Failure::Usage("a Poplar1 task needs a threshold to search with".into()));
-        }
-        (false, Some(_)) => {
-            return Err(Failure::Usage("only a Poplar1 task has heavy hitters".into()));
-        }
-        (true, Some(search)) => Some(
-            HeavyHitters::new(&task.vdaf, search.threshold, search.stride)
-                .map_err(|e| Failure::Usage(e.to_string()))?,
-        ),
-        (false, None) => None,
-    };
-    let agg_param = match &search {
-        Some(search) => search.question().clone(),
-        None => task.vdaf.decode_agg_param(&[]).map_err(|e| Failure::Usage(e.to_string()))?,
-    };
+    let helper = helper_client(file, options.auth_header, options.retry)?.waiting(options.patience);
+    let (agg_param, search) = question(&task, options)?;
     let leader = Leader {
         agg_param,
         task: LeaderTask {
@@ -173,7 +168,55 @@ pub fn run(
     {
         batches = collect::collect_all(&leader, keys, task.parameters.batch_mode, &mut total)?;
     }
-    Ok(Summary::new(*task.id(), total, batches, seconds, options))
+    let mut summary = Summary::new(*task.id(), total, batches, seconds, options);
+    let prefixes = leader.agg_param.prefixes();
+    if !prefixes.is_empty() {
+        summary.prefixes = Some(prefixes.iter().map(ToString::to_string).collect());
+    }
+    Ok(summary)
+}
+
+/// What is asked of the reports, and the search that it begins, if it does.
+fn question(
+    task: &Task,
+    options: &Options,
+) -> Result<(AggregationParam, Option<HeavyHitters>), Failure> {
+    let usage = |why: String| Err(Failure::Usage(why));
+    let (vdaf, version) = (&task.vdaf, task.parameters.version);
+    let has_prefixes = matches!(vdaf.config(), VdafConfig::Poplar1 { .. });
+    match (has_prefixes, options.search, options.prefixes.as_slice()) {
+        (false, None, []) => match vdaf.decode_agg_param(&[]) {
+            Ok(agg_param) => Ok((agg_param, None)),
+            Err(e) => usage(e.to_string()),
+        },
+        (false, _, _) => usage("only a Poplar1 task has heavy hitters, and prefixes".into()),
+        (true, None, []) => {
+            usage("a Poplar1 task needs a threshold to search with, or prefixes to count".into())
+        }
+        (true, Some(_), [_, ..]) => {
+            usage("either a threshold to search with or prefixes to count".into())
+        }
+        (true, Some(_), []) if version.aggregates_once() => usage(format!(
+            "a report of a {} task is aggregated once, and a batch collected once, so that no search can ask the same \
+             reports again: count given prefixes (--prefixes)",
+            version.tag()
+        )),
+        (true, Some(search), []) => {
+            match HeavyHitters::new(vdaf, search.threshold, search.stride) {
+                Ok(search) => Ok((search.question().clone(), Some(search))),
+                Err(e) => usage(e.to_string()),
+            }
+        }
+        (true, None, prefixes) => {
+            let mut prefixes = prefixes.to_vec();
+            prefixes.sort();
+            prefixes.dedup();
+            match vdaf.prefixes(&prefixes) {
+                Ok(agg_param) => Ok((agg_param, None)),
+                Err(e) => usage(e.to_string()),
+            }
+        }
+    }
 }
 
 /// What is known after some jobs.
@@ -183,7 +226,7 @@ struct Total {
     jobs: u64,
     jobs_abandoned: u64,
     problems: Vec<String>,
-    latencies: Vec<std::time::Duration>,
+    latencies: Vec<Duration>,
 }
 
 /// Runs all jobs, `concurrency` at a time.

@@ -49,6 +49,9 @@ pub struct Summary {
     /// and jobs, and the batch, are those of the last time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub questions: Option<u64>,
+    /// Poplar1: the prefixes that were counted, in the order of an aggregate's elements, unless they were searched for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefixes: Option<Vec<String>>,
     /// Poplar1: the strings that reach the threshold, in order, unless the search failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub heavy_hitters: Option<Vec<Found>>,
@@ -157,6 +160,7 @@ impl Summary {
             matches: (!compared.is_empty()).then(|| compared.iter().all(|m| *m)),
             batches,
             questions: None,
+            prefixes: None,
             heavy_hitters: None,
             aggregation_seconds: seconds,
             reports_per_second: outcome.reports_sent as f64 / seconds.max(1e-9),
@@ -230,6 +234,9 @@ impl fmt::Display for Summary {
                 "result    {}, {} reports: {aggregate}{verdict}",
                 batch.batch, batch.report_count
             )?;
+        }
+        if let Some(prefixes) = &self.prefixes {
+            writeln!(f, "prefixes  {}", prefixes.join(" "))?;
         }
         if let (Some(found), Some(questions)) = (&self.heavy_hitters, self.questions) {
             writeln!(f, "found     {} heavy hitters with {questions} questions", found.len())?;

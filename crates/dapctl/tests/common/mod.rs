@@ -66,7 +66,8 @@ pub struct Server {
     pub requests: mpsc::Receiver<String>,
 }
 
-/// Each answer is a status line, a media type and a body, in which `{url}` stands for the server's.
+/// Each answer is a status line, with more headers after it if there are some, a media type and a body; in all `{url}` stands
+/// for the server's.
 pub fn serve(answers: &[(&str, &str, &str)]) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -74,7 +75,7 @@ pub fn serve(answers: &[(&str, &str, &str)]) -> Server {
     let answers: Vec<_> = answers
         .iter()
         .map(|(status, media_type, body)| {
-            let body = body.replace("{url}", &url);
+            let (status, body) = (status.replace("{url}", &url), body.replace("{url}", &url));
             format!(
                 "HTTP/1.1 {status}\r\ncontent-type: {media_type}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
                 body.len()
@@ -97,7 +98,7 @@ pub fn serve(answers: &[(&str, &str, &str)]) -> Server {
                 .unwrap_or(0);
             let mut body = vec![0; length];
             reader.read_exact(&mut body).unwrap();
-            sender.send(head + &String::from_utf8(body).unwrap()).unwrap();
+            sender.send(head + &String::from_utf8_lossy(&body)).unwrap();
             stream.write_all(answer.as_bytes()).unwrap();
         }
     });
@@ -116,4 +117,21 @@ pub fn nowhere() -> String {
 
 pub fn path(folder: &TempDir, name: &str) -> String {
     folder.path().join(name).to_str().unwrap().to_owned()
+}
+
+/// What the admin API says of a task to which nothing happened.
+pub fn idle_status() -> String {
+    let counters = daphne_core::store::message::LedgerStatus::default().counters();
+    serde_json::json!(daphne_core::metrics::TaskStatus {
+        counters,
+        collecting: false,
+        complete: true,
+        last_job: None,
+        last_error: None,
+        reasons: vec![],
+        oldest_uncollected_s: None,
+        batches: vec![],
+        more_batches: 0,
+    })
+    .to_string()
 }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use clap::Parser;
+use daphne_core::version::DapVersion;
 use simulation::{
     coverage::Coverage,
     sabotage::Sabotage,
@@ -37,6 +38,9 @@ struct Args {
     /// Run this seed only.
     #[arg(long, value_name = "S", conflicts_with_all = ["seeds", "from"])]
     seed: Option<u64>,
+    /// The version of every schedule's task: dap-09 or dap-18. Default: they alternate.
+    #[arg(long, value_name = "VERSION", value_parser = version)]
+    version: Option<DapVersion>,
     /// Print what the schedule delivers.
     #[arg(long, requires = "seed")]
     trace: bool,
@@ -51,9 +55,15 @@ struct Args {
     threads: Option<usize>,
 }
 
+fn version(text: &str) -> Result<DapVersion, String> {
+    let known = DapVersion::ALL.into_iter().find(|version| version.tag() == text);
+    known.ok_or_else(|| DapVersion::ALL.map(DapVersion::tag).join(" or "))
+}
+
 #[derive(Default)]
 struct Totals {
     steps: AtomicU64,
+    of_version: [AtomicU64; DapVersion::ALL.len()],
     done: AtomicU64,
     coverage: Mutex<Coverage>,
     failures: Mutex<Vec<(u64, Report)>>,
@@ -71,14 +81,15 @@ fn main() -> ExitCode {
 }
 
 fn run_one(seed: u64, args: &Args) -> ExitCode {
-    let report = schedule::run_seed(seed, args.sabotage, args.trace);
-    println!("{:#?}", Scenario::draw(seed));
+    let report = schedule::run_seed(args.version, seed, args.sabotage, args.trace);
+    println!("{:#?}", Scenario::draw(args.version, seed));
     report.trace.iter().for_each(|line| println!("{line}"));
     if report.violation.is_some() {
-        tell(seed, &report, args.sabotage);
+        tell(seed, &report, args);
         return ExitCode::FAILURE;
     }
-    println!("SIMULATION OK: seed {seed}, {} steps, 0 violations", report.steps);
+    let (version, steps) = (report.version.tag(), report.steps);
+    println!("SIMULATION OK: seed {seed} ({version}), {steps} steps, 0 violations");
     ExitCode::SUCCESS
 }
 
@@ -96,7 +107,7 @@ fn run_to_first_failure(args: &Args) -> ExitCode {
                     if seed >= end.min(best.load(Ordering::Relaxed)) {
                         break;
                     }
-                    let report = schedule::run_seed(seed, args.sabotage, false);
+                    let report = schedule::run_seed(args.version, seed, args.sabotage, false);
                     if let (Some(text), Ok(mut first)) = (report.violation, first.lock())
                         && first.as_ref().is_none_or(|(other, _)| seed < *other)
                     {
@@ -131,23 +142,24 @@ fn run_many(args: &Args) -> ExitCode {
     let (totals, next) = (Totals::default(), AtomicU64::new(args.from));
     let (begun, finished) = (Instant::now(), AtomicBool::new(false));
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads)
-            .map(|_| scope.spawn(|| run_some(&next, end, args.sabotage, &totals)))
-            .collect();
+        let workers: Vec<_> =
+            (0..threads).map(|_| scope.spawn(|| run_some(&next, end, args, &totals))).collect();
         scope.spawn(|| show_progress(args.seeds, begun, &finished, &totals));
         workers.into_iter().for_each(|w| drop(w.join()));
         finished.store(true, Ordering::Relaxed);
     });
     let (done, steps) = (totals.done.into_inner(), totals.steps.into_inner());
+    let of_version = DapVersion::ALL.iter().zip(totals.of_version);
+    let of_version = of_version
+        .map(|(version, n)| format!("{} of {}", n.into_inner(), version.tag()))
+        .collect::<Vec<_>>()
+        .join(", ");
     if let Ok(coverage) = totals.coverage.lock() {
         println!("{coverage}");
     }
     let mut failures = totals.failures.into_inner().unwrap_or_default();
     failures.sort_by_key(|(seed, _)| *seed);
-    failures
-        .iter()
-        .take(FAILURES_SHOWN)
-        .for_each(|(seed, report)| tell(*seed, report, args.sabotage));
+    failures.iter().take(FAILURES_SHOWN).for_each(|(seed, report)| tell(*seed, report, args));
     for (seed, report) in failures.iter().skip(FAILURES_SHOWN).take(FAILURES_NAMED) {
         println!("seed {seed}: {}", report.violation.as_deref().unwrap_or_default());
     }
@@ -159,22 +171,25 @@ fn run_many(args: &Args) -> ExitCode {
     let all_done = done == args.seeds;
     let (verdict, n) = (failures.is_empty() && all_done, failures.len());
     println!(
-        "SIMULATION {}: {done} schedules, {steps} steps, {n} violations",
+        "SIMULATION {}: {done} schedules ({of_version}), {steps} steps, {n} violations",
         if verdict { "OK" } else { "FAILED" }
     );
     if verdict { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn run_some(next: &AtomicU64, end: u64, sabotage: Option<Sabotage>, totals: &Totals) {
+fn run_some(next: &AtomicU64, end: u64, args: &Args, totals: &Totals) {
     let (mut coverage, mut failures) = (Coverage::default(), Vec::new());
     loop {
         let seed = next.fetch_add(1, Ordering::Relaxed);
         if seed >= end {
             break;
         }
-        let report = schedule::run_seed(seed, sabotage, false);
+        let report = schedule::run_seed(args.version, seed, args.sabotage, false);
         totals.steps.fetch_add(report.steps, Ordering::Relaxed);
         totals.done.fetch_add(1, Ordering::Relaxed);
+        for (version, n) in DapVersion::ALL.iter().zip(&totals.of_version) {
+            n.fetch_add(u64::from(*version == report.version), Ordering::Relaxed);
+        }
         coverage.merge(&report.coverage);
         if report.violation.is_some() {
             failures.push((seed, report));
@@ -204,10 +219,12 @@ fn show_progress(seeds: u64, begun: Instant, finished: &AtomicBool, totals: &Tot
 }
 
 /// Shows a failure, made small.
-fn tell(seed: u64, report: &Report, sabotage: Option<Sabotage>) {
+fn tell(seed: u64, report: &Report, args: &Args) {
+    let sabotage = args.sabotage;
     let violation = report.violation.clone().unwrap_or_default();
-    println!("seed {seed}: {violation}");
-    let small = shrink(Reproduction::new(&Scenario::draw(seed), &report.choices), sabotage);
+    println!("seed {seed}, {}: {violation}", report.version.tag());
+    let scenario = Scenario::draw(args.version, seed);
+    let small = shrink(Reproduction::new(&scenario, &report.choices), sabotage);
     let again = small.run(sabotage, true);
     println!("  made small ({} decisions), it delivers:", small.len());
     again.trace.iter().for_each(|line| println!("    {line}"));

@@ -263,6 +263,10 @@ fn check_earlier(
     let earlier = tables.collections_meeting(&request.range)?;
     let refuse = |kind, why: &str| Ok(Some(LedgerResponse::Refused(Abort::new(kind, why))));
     if request.once && !earlier.is_empty() {
+        // The same request may have been decided since it was looked for: its lock expired, and another had it.
+        if let Some(answer) = tables.answer(&request.digest)? {
+            return Ok(Some(LedgerResponse::Share(answer)));
+        }
         return refuse(
             AbortKind::BatchOverlap,
             "a part of this batch, or all of it, was collected",
