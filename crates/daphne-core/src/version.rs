@@ -131,6 +131,24 @@ impl DapVersion {
         }
     }
 
+    /// Whether a request may be answered later. DAP-09 has no way to say so; DAP-18 §3.1.
+    pub const fn may_defer(self) -> bool {
+        match self {
+            Self::V09 => false,
+            Self::V18 => true,
+        }
+    }
+
+    /// Whether a job's first request, repeated after a continuation, is answered with the job's current state. In DAP-09
+    /// §4.5.1.2 an initialization comes first or not at all; by DAP-18 §4.5.3.2 it "MUST return the existing job's
+    /// location and current state".
+    pub const fn repeats_after_continuation(self) -> bool {
+        match self {
+            Self::V09 => false,
+            Self::V18 => true,
+        }
+    }
+
     /// Token under `urn:ietf:params:ppm:dap:error:`, or `None`: then no DAP URN may be sent.
     /// DAP-09 §3.2, DAP-18 §3.6.
     pub const fn problem_token(self, a: AbortKind) -> Option<&'static str> {
