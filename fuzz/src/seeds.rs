@@ -19,8 +19,8 @@ use daphne_core::{
             tokens::{TokenChange, TokenRequest},
         },
         message::{
-            AggregateStoreRequest, AggregateStoreResponse, Commit, JobStoreRequest,
-            JobStoreResponse, LedgerRequest, LedgerResponse, LedgerStatus, Slice, StoreAction,
+            AggregateStoreRequest, AggregateStoreResponse, Asked, Commit, DeferredRequest,
+            JobStoreRequest, JobStoreResponse, LedgerRequest, LedgerResponse, LedgerStatus, Slice, StoreAction,
             encode,
         },
         placement::{Group, StoreId},
@@ -294,6 +294,7 @@ pub fn store_messages() -> Vec<Vec<u8>> {
             LedgerRequest::Open { placement, field, store },
             LedgerRequest::Settle { placement, field, store, attempt: 1 },
             LedgerRequest::Release { placement, job },
+            LedgerRequest::ReleasePieces { placement, pieces: vec![job, job_id(9)] },
             LedgerRequest::Released(vec![job, job_id(2)]),
             LedgerRequest::Expired {
                 placement,
@@ -338,6 +339,26 @@ pub fn store_messages() -> Vec<Vec<u8>> {
             JobStoreRequest::Forget(job),
             JobStoreRequest::Knows(job),
             JobStoreRequest::Begun { job: job_id(9), digest },
+            JobStoreRequest::Deferred(DeferredRequest::Begin {
+                placement,
+                job: job_id(10),
+                digest,
+                has_rounds: true,
+                piece_len: 2,
+                pieces: 3,
+                body: vec![7, 8],
+            }),
+            JobStoreRequest::Deferred(DeferredRequest::Poll {
+                job: job_id(10),
+                asked: Asked::Body(digest),
+            }),
+            JobStoreRequest::Deferred(DeferredRequest::Continue {
+                job: job_id(10),
+                step: 1,
+                digest,
+                reports: vec![report_id(0)],
+                body: vec![9],
+            }),
             JobStoreRequest::Purge,
         ] {
             add(4, bytes(&request));

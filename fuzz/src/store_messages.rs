@@ -8,8 +8,8 @@ use daphne_core::{
         Objects as _, StoreError, StoreResult,
         config_store::{self, ConfigRequest, ConfigResponse, Sealer, keys::SealedKeypair},
         message::{
-            AggregateStoreRequest, AggregateStoreResponse, JobStoreRequest, JobStoreResponse,
-            LedgerRequest, LedgerResponse, StoreAction, decode, encode,
+            AggregateStoreRequest, AggregateStoreResponse, DeferredRequest, JobStoreRequest,
+            JobStoreResponse, LedgerRequest, LedgerResponse, StoreAction, decode, encode,
         },
         placement::{Group, Placement, StoreId},
     },
@@ -134,6 +134,7 @@ fn ledger(world: &World, ours: Option<Placement>, mut request: LedgerRequest) {
                 (*placement, *field) = (ours, our_field);
             }
             LedgerRequest::Release { placement, .. }
+            | LedgerRequest::ReleasePieces { placement, .. }
             | LedgerRequest::Note { placement, .. }
             | LedgerRequest::Expired { placement, .. } => {
                 *placement = ours;
@@ -153,7 +154,9 @@ fn ledger(world: &World, ours: Option<Placement>, mut request: LedgerRequest) {
 fn job_store(world: &World, ours: Option<Placement>, mut request: JobStoreRequest) {
     if let Some(ours) = ours {
         match &mut request {
-            JobStoreRequest::Claim { placement, .. } | JobStoreRequest::Begin { placement, .. } => {
+            JobStoreRequest::Claim { placement, .. }
+            | JobStoreRequest::Begin { placement, .. }
+            | JobStoreRequest::Deferred(DeferredRequest::Begin { placement, .. }) => {
                 *placement = ours;
             }
             JobStoreRequest::BeginStep { .. }
@@ -161,6 +164,9 @@ fn job_store(world: &World, ours: Option<Placement>, mut request: JobStoreReques
             | JobStoreRequest::Forget(_)
             | JobStoreRequest::Knows(_)
             | JobStoreRequest::Begun { .. }
+            | JobStoreRequest::Deferred(
+                DeferredRequest::Poll { .. } | DeferredRequest::Continue { .. },
+            )
             | JobStoreRequest::Purge => {}
         }
     }

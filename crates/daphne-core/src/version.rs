@@ -131,7 +131,7 @@ impl DapVersion {
         }
     }
 
-    /// Whether a request may be answered later. DAP-09 has no way to say so; DAP-18 §3.2.
+    /// Whether a request may be answered later. DAP-09 has no way to say so; DAP-18 §3.1.
     pub const fn may_defer(self) -> bool {
         match self {
             Self::V09 => false,
@@ -145,6 +145,16 @@ impl DapVersion {
         match self {
             Self::V09 => true,
             Self::V18 => false,
+        }
+    }
+
+    /// Whether a job's first request, repeated after a continuation, is answered with the job's current state. In DAP-09
+    /// §4.5.1.2 an initialization comes first or not at all; by DAP-18 §4.5.3.2 it "MUST return the existing job's
+    /// location and current state".
+    pub const fn repeats_after_continuation(self) -> bool {
+        match self {
+            Self::V09 => false,
+            Self::V18 => true,
         }
     }
 

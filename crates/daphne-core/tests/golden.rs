@@ -4,7 +4,7 @@
 use daphne_core::{
     aggregate::rounds::{WaitingJob, WaitingReport},
     batch::{BatchBucket, BatchMode, BucketRange, Checksum},
-    error::{AbortKind, ReportError},
+    error::{Abort, AbortKind, ReportError},
     hpke::{HpkeKem, HpkeKeypair},
     ids::{AggregationJobId, BatchId, HpkeConfigId, ReportId, TaskId},
     metrics::{Failure, Refusal, Resource, Tally, Totals},
@@ -12,7 +12,9 @@ use daphne_core::{
     store::{
         SteppedJob,
         aggregate_store::{Epoch, FrozenRange, Generation, SealedRange, SliceHead, StoreMeta},
+        job_store::deferred::{DeferredJob, DeferredStatus, PieceAnswer},
         ledger::{CollectionRow, LedgerMeta, Pending},
+        message::DeferredFailure,
         placement::{Group, Placement, StoreId},
         replay::Runs,
     },
@@ -160,6 +162,44 @@ fn rows_of_a_job_store() {
     golden(
         &stepped,
         &format!("{} 01 01 {} 01 10 {} 01", "66".repeat(32), "77".repeat(32), "55".repeat(16)),
+    );
+}
+
+#[test]
+fn jobs_that_are_answered_later() {
+    let deferred = DeferredJob {
+        placement: placement(),
+        epoch: 1_417,
+        digest: [0x66; 32],
+        has_rounds: true,
+        piece_len: 300,
+        pieces: 5,
+        begun: 4,
+        step: 1,
+        continuation: Some([0x77; 32]),
+        done: 3,
+        status: DeferredStatus::Pending,
+        tries: 2,
+        due: Some(Time::from_seconds(600)),
+    };
+    let (began, continued) = ("66".repeat(32), "77".repeat(32));
+    let head = format!("{PLACEMENT} 890b {began} 01 ac02 05 04 01 01 {continued} 03");
+    golden(&deferred, &format!("{head} 00 02 01 d804"));
+    let abort = Abort::new(AbortKind::UnrecognizedTask, "why");
+    for (status, encoded) in [
+        (DeferredStatus::Ready, "01"),
+        (DeferredStatus::Failed(DeferredFailure::Abort(abort)), "0200 01 03776879"),
+        (DeferredStatus::Failed(DeferredFailure::Unavailable), "0201"),
+        (DeferredStatus::Failed(DeferredFailure::Broken), "0202"),
+        (DeferredStatus::Deleted, "03"),
+    ] {
+        let job = DeferredJob { status, due: None, ..deferred.clone() };
+        golden(&job, &format!("{head} {encoded} 02 00"));
+    }
+    let waiting = vec![ReportId::new([0x55; 16])];
+    golden(
+        &PieceAnswer { answer: vec![0xaa, 0xbb], waiting },
+        "02aabb 01 10 55555555555555555555555555555555",
     );
 }
 

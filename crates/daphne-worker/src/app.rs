@@ -3,6 +3,7 @@
 use std::{cell::RefCell, panic::AssertUnwindSafe, rc::Rc};
 
 use daphne_core::{
+    aggregate::{deferred::Budget, helper::WORK_MAX},
     error::{Abort, AbortKind, Error, Internal},
     hpke::signature::ListSigner,
     ids::TaskId,
@@ -34,6 +35,8 @@ pub const HPKE_CONFIG_SIGNING_KEY: &str = "HPKE_CONFIG_SIGNING_KEY";
 pub const AGGREGATOR_API_TOKENS: &str = "AGGREGATOR_API_TOKENS";
 /// Variable, optional: where DAP is, for control planes, if not at the origin that they ask.
 pub const PUBLIC_DAP_URL: &str = "PUBLIC_DAP_URL";
+/// Variable with how much of a job is done within one request, in units of work; optional.
+pub const REQUEST_WORK_MAX: &str = "REQUEST_WORK_MAX";
 const TOKEN_LEN_MIN: usize = 16;
 
 /// What an isolate keeps between requests.
@@ -48,6 +51,7 @@ struct Secrets {
     metrics_tokens: Vec<TokenHash>,
     signer: Option<CachingSigner>,
     api: aggregator_api::Settings,
+    budget: Budget,
     /// What is wrong with optional secrets. The rest works without them.
     complaint: Option<String>,
 }
@@ -66,6 +70,8 @@ pub struct RequestContext<'a> {
     pub signer: Option<&'a CachingSigner>,
     /// How the aggregator API is set up.
     pub api: &'a aggregator_api::Settings,
+    /// How much of a job is done within one request.
+    pub budget: Budget,
     /// The clock, read once per request.
     pub now: Time,
 }
@@ -119,12 +125,20 @@ impl Secrets {
                 .map_err(|e| complain(format!("{PUBLIC_DAP_URL}: {e}; it is ignored")))
                 .ok()
         });
+        let budget = env.var(REQUEST_WORK_MAX).ok().and_then(|text| {
+            let budget = text.to_string().trim().parse().ok().and_then(Budget::new);
+            if budget.is_none() {
+                complain(format!("{REQUEST_WORK_MAX} must be 1 to {WORK_MAX}; it is ignored"));
+            }
+            budget
+        });
         Ok(Self {
             config: Config::new(root_keys),
             admin_tokens,
             metrics_tokens: metrics_tokens.unwrap_or_default(),
             signer,
             api: aggregator_api::Settings { tokens: api_tokens.unwrap_or_default(), dap_url },
+            budget: budget.unwrap_or(Budget::DEFAULT),
             complaint: (!complaints.is_empty()).then(|| complaints.join("; ")),
         })
     }
@@ -239,6 +253,7 @@ async fn dispatch(
         metrics_tokens: &secrets.metrics_tokens,
         signer: secrets.signer.as_ref(),
         api: &secrets.api,
+        budget: secrets.budget,
         now: Time::from_seconds(Date::now().as_millis() / 1_000),
     };
     match (found.route, request.method()) {

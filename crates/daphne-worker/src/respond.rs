@@ -14,6 +14,8 @@ use worker::{Headers, Request, Response, console_error};
 
 /// When to come again if something did not answer or was held for a moment, in seconds.
 const RETRY_AFTER_S: u64 = 1;
+/// When to ask for an answer that is worked on, in seconds: a piece of it takes some two.
+const DEFERRED_RETRY_AFTER_S: u64 = 2;
 /// When to come again if something is overloaded, or whoever asks has asked too often, in seconds: at random, so that
 /// leaders who were sent away together do not come back together.
 const OVERLOADED_RETRY_AFTER_S: RangeInclusive<u64> = 5..=30;
@@ -56,6 +58,19 @@ pub fn message(version: DapVersion, kind: Message, body: Vec<u8>) -> Result<Resp
 /// Ours.
 pub fn at(mut response: Response, location: &str) -> Result<Response, Error> {
     response.headers_mut().set("Location", location).map_err(platform)?;
+    Ok(response)
+}
+
+/// That an answer is not there yet, and where and when to ask for it. DAP-18 §3.1.
+///
+/// # Errors
+/// Ours.
+pub fn later(location: &str) -> Result<Response, Error> {
+    let mut response = at(empty(200)?, location)?;
+    response
+        .headers_mut()
+        .set("Retry-After", &DEFERRED_RETRY_AFTER_S.to_string())
+        .map_err(platform)?;
     Ok(response)
 }
 

@@ -5,8 +5,8 @@
 use daphne_core::store::{
     config_store::{ConfigRequest, ConfigResponse, keys::KeyRequest, peers::PeerRequest},
     message::{
-        AggregateStoreRequest, AggregateStoreResponse, JobStoreRequest, JobStoreResponse,
-        LedgerRequest, LedgerResponse, StoreAction,
+        AggregateStoreRequest, AggregateStoreResponse, DeferredRequest, JobStoreRequest,
+        JobStoreResponse, LedgerRequest, LedgerResponse, StoreAction,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -55,6 +55,8 @@ impl ObjectRequest for LedgerRequest {
             Self::Settle { .. } => Idempotence::Idempotent,
             // The first deletion of a job is the one that is kept.
             Self::Release { .. } => Idempotence::Idempotent,
+            // As for one of them.
+            Self::ReleasePieces { .. } => Idempotence::Idempotent,
             // They only read.
             Self::Released(_) | Self::Status { .. } | Self::Answer(_) => Idempotence::Idempotent,
             // What is forgotten stays forgotten.
@@ -88,6 +90,13 @@ impl ObjectRequest for JobStoreRequest {
             Self::Forget(_) => Idempotence::Idempotent,
             // They only read.
             Self::Knows(_) | Self::Begun { .. } => Idempotence::Idempotent,
+            // The first to begin a job is the one that is kept, and a step is given to one body. A poll may have what failed
+            // be tried again, which can be tried as often as one likes.
+            Self::Deferred(
+                DeferredRequest::Poll { .. }
+                | DeferredRequest::Begin { .. }
+                | DeferredRequest::Continue { .. },
+            ) => Idempotence::Idempotent,
             // What is forgotten stays forgotten.
             Self::Purge => Idempotence::Idempotent,
         }

@@ -61,6 +61,9 @@ pub fn request(wire: Wire, request: &Request) -> String {
         Request::JobStore(shard, JobStoreRequest::Forget(id)) => {
             format!("job store {shard}: forget {}", job(*id))
         }
+        Request::JobStore(shard, JobStoreRequest::Deferred(request)) => {
+            format!("job store {shard}: {request:?}")
+        }
         Request::JobStore(shard, JobStoreRequest::Purge) => format!("job store {shard}: purge"),
     }
 }
@@ -168,6 +171,7 @@ fn ledger_request(request: &LedgerRequest) -> String {
             format!("settle {attempt}, met in {}", store(id))
         }
         LedgerRequest::Release { job: id, .. } => format!("release {}", job(*id)),
+        LedgerRequest::ReleasePieces { pieces, .. } => format!("release {} pieces", pieces.len()),
         LedgerRequest::Released(jobs) => {
             format!("released {:?}?", jobs.iter().map(|j| job(*j)).collect::<Vec<_>>())
         }

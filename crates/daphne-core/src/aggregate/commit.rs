@@ -171,6 +171,45 @@ pub(super) async fn finish(
     committer.commit_all(work, Binding::JobStore).await
 }
 
+/// Binds the id of a job that is answered later, where a job that is answered at once would be bound, so that the two
+/// never meet. Returns whether it is; not if the job was answered at once.
+///
+/// # Errors
+/// As [`run`].
+pub(super) async fn bind_to_later(
+    objects: &impl Objects,
+    identity: &JobIdentity,
+    job: &HelperJob<'_>,
+) -> Result<bool, Error> {
+    let (task, placement) = (job.task(), job.task().parameters.placement());
+    if task.vdaf.rounds() > 1 || placement.has_time_groups() {
+        // The job store does it when it takes the job.
+        return Ok(true);
+    }
+    let shard = placement.home(&identity.shard_key, &identity.job);
+    let home = StoreId { group: Group::Whole, shard };
+    let digest =
+        Sha256::new().chain_update(b"dap deferred").chain_update(identity.digest).finalize();
+    let commit = Commit {
+        job: identity.job,
+        digest: digest.into(),
+        param: job.encoded_param().to_vec(),
+        slices: Vec::new(),
+        refused: Vec::new(),
+        unrecorded: Vec::new(),
+        open: Some(Vec::new()),
+        readmit: Vec::new(),
+        once: task.parameters.version.aggregates_once(),
+    };
+    let (field, action) = (task.vdaf.field(), StoreAction::Commit(commit));
+    let request = AggregateStoreRequest { placement, store: home, field, action };
+    match objects.store(&home, request).await.map_err(unavailable)? {
+        AggregateStoreResponse::Committed(_) => Ok(true),
+        AggregateStoreResponse::Conflict => Ok(false),
+        _ => Err(out_of_turn()),
+    }
+}
+
 /// Who binds the job's id to its body.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Binding {

@@ -210,12 +210,35 @@ impl<'a> HelperJob<'a> {
     ///
     /// # Errors
     /// The leader's fault: a parameter that the VDAF does not have, another batch mode than the task's, or a report
-    /// id that appears twice.
+    /// id that appears twice; or more reports, or more work, than one request may have.
     pub fn new(
         task: &'a Task,
         keys: &'a HpkeKeyring,
         now: Time,
         init: &'a AggregationJobInit<'a>,
+    ) -> Result<Self, Abort> {
+        Self::checked(task, keys, now, init, check_size)
+    }
+
+    /// As [`Self::new`], however large the job is: [`deferred::create`](super::deferred::create) looks at that.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn of_any_size(
+        task: &'a Task,
+        keys: &'a HpkeKeyring,
+        now: Time,
+        init: &'a AggregationJobInit<'a>,
+    ) -> Result<Self, Abort> {
+        Self::checked(task, keys, now, init, |_, _, _| Ok(()))
+    }
+
+    fn checked(
+        task: &'a Task,
+        keys: &'a HpkeKeyring,
+        now: Time,
+        init: &'a AggregationJobInit<'a>,
+        check_size: impl FnOnce(&Task, &AggregationParam, usize) -> Result<(), Abort>,
     ) -> Result<Self, Abort> {
         let agg_param = agg_param(task, init.agg_param)?;
         match (init.batch, task.parameters.batch_mode) {
@@ -223,10 +246,7 @@ impl<'a> HelperJob<'a> {
             | (PartialBatchSelector::LeaderSelected(_), BatchMode::LeaderSelected) => {}
             _ => return Err(Abort::invalid_message("the batch mode is not the task's")),
         }
-        if init.verify_inits.len() > REPORTS_MAX {
-            return Err(Abort::invalid_message(format!("a job may have {REPORTS_MAX} reports")));
-        }
-        check_work(task, &agg_param, init.verify_inits.len())?;
+        check_size(task, &agg_param, init.verify_inits.len())?;
         let mut ids: Vec<_> =
             init.verify_inits.iter().map(|v| v.report_share.metadata.report_id).collect();
         ids.sort_unstable();
@@ -349,9 +369,12 @@ pub(super) fn bucket(task: &Task, batch: PartialBatchSelector, time: Time) -> Ba
     }
 }
 
-/// Bounds what the aggregation parameter makes of a job: the work for each report and prefix, what reports wait with,
-/// and what they are answered.
-fn check_work(task: &Task, agg_param: &AggregationParam, reports: usize) -> Result<(), Abort> {
+/// Bounds a job's number of reports, and what the aggregation parameter makes of them: the work for each report and
+/// prefix, what reports wait with, and what they are answered.
+fn check_size(task: &Task, agg_param: &AggregationParam, reports: usize) -> Result<(), Abort> {
+    if reports > REPORTS_MAX {
+        return Err(Abort::invalid_message(format!("a job may have {REPORTS_MAX} reports")));
+    }
     let too_much = || {
         Abort::invalid_message(
             "that many reports are too much for an aggregation parameter of that many prefixes",

@@ -22,7 +22,7 @@ use crate::{
     metrics::{Failure, Tally},
     store::{
         Objects,
-        message::{JobStoreRequest, JobStoreResponse, RequestDigest},
+        message::{Asked, DeferredRequest, JobStoreRequest, JobStoreResponse, RequestDigest},
         placement::ShardKey,
     },
     task::Task,
@@ -76,6 +76,13 @@ pub(super) async fn begin(
     let begun = JobStoreRequest::Begun { job: identity.job, digest: identity.digest };
     match ask(begun).await? {
         JobStoreResponse::Unknown => {}
+        JobStoreResponse::Continued
+            if job.task().parameters.version.repeats_after_continuation() =>
+        {
+            let asked = Asked::Body(identity.digest);
+            let poll = DeferredRequest::Poll { job: identity.job, asked };
+            return answer(job.task(), &ask(JobStoreRequest::Deferred(poll)).await?);
+        }
         known => {
             // Whoever answered first may have died before it was counted. What lay behind the refusals is not looked at again.
             let answers = answer(job.task(), &known)?;
@@ -105,11 +112,13 @@ fn answer(task: &Task, begun: &JobStoreResponse) -> Result<Vec<VerifyResp>, Erro
         JobStoreResponse::Continued => {
             Err(Abort::new(AbortKind::Conflict, "the aggregation job was continued").into())
         }
-        JobStoreResponse::Deleted => {
-            Err(Abort::new(AbortKind::Conflict, "the aggregation job was deleted").into())
-        }
+        JobStoreResponse::Deleted => Err(deleted()),
         _ => Err(out_of_turn()),
     }
+}
+
+pub(super) fn deleted() -> Error {
+    Abort::new(AbortKind::Conflict, "the aggregation job was deleted").into()
 }
 
 /// The outcome of a first round.
@@ -211,6 +220,14 @@ pub async fn continue_job(
     objects: &impl Objects,
     continuation: &Continuation<'_>,
 ) -> Result<Vec<VerifyResp>, Error> {
+    continue_at_once(objects, continuation).await?.ok_or_else(out_of_turn)
+}
+
+/// As [`continue_job`]; `None` if the job is one that is answered later.
+pub(super) async fn continue_at_once(
+    objects: &impl Objects,
+    continuation: &Continuation<'_>,
+) -> Result<Option<Vec<VerifyResp>>, Error> {
     let Continuation { task, job, shard_key, request, digest, now } = *continuation;
     if task.vdaf.rounds() == 1 {
         return Err(no_further_round(objects, continuation).await);
@@ -226,10 +243,9 @@ pub async fn continue_job(
     let (began_with, state) =
         match objects.job_store(&placement, shard, begin).await.map_err(unavailable)? {
             JobStoreResponse::Step { digest, state } => (digest, state),
-            JobStoreResponse::Answered(answer) => return decode(task, &answer),
-            // Whether there is such a job is said first.
-            JobStoreResponse::StepMismatch if request.step == 0 => return Err(step_0()),
-            refused => return Err(refusal(&refused)),
+            JobStoreResponse::Answered(answer) => return decode(task, &answer).map(Some),
+            JobStoreResponse::IsDeferred => return Ok(None),
+            refused => return Err(refusal(&refused, request.step)),
         };
     let continued = ContinuedJob::new(task, now, &state, request)?;
     let identity = JobIdentity {
@@ -244,15 +260,11 @@ pub async fn continue_job(
         shard_key,
     };
     let answers = commit::finish(objects, &identity, &continued).await?;
-    let end = JobStoreRequest::EndStep {
-        job,
-        step: request.step,
-        digest,
-        answer: encode(task, &answers)?,
-    };
+    let (step, answer) = (request.step, encode(task, &answers)?);
+    let end = JobStoreRequest::EndStep { job, step, digest, answer };
     match objects.job_store(&placement, shard, end).await.map_err(unavailable)? {
-        JobStoreResponse::Answered(answer) => decode(task, &answer),
-        refused => Err(refusal(&refused)),
+        JobStoreResponse::Answered(answer) => decode(task, &answer).map(Some),
+        refused => Err(refusal(&refused, step)),
     }
 }
 
@@ -296,8 +308,11 @@ fn step_0() -> Error {
     Abort::invalid_message("step 0 is the initialization").into()
 }
 
-fn refusal(response: &JobStoreResponse) -> Error {
+/// Why a continuation of this step is refused.
+pub(super) fn refusal(response: &JobStoreResponse, step: u16) -> Error {
     match response {
+        // Whether there is such a job is said first.
+        JobStoreResponse::StepMismatch if step == 0 => step_0(),
         JobStoreResponse::Unknown => Abort::new(AbortKind::UnrecognizedAggregationJob, "").into(),
         JobStoreResponse::StepMismatch => Abort::new(
             AbortKind::StepMismatch,
@@ -312,12 +327,12 @@ fn refusal(response: &JobStoreResponse) -> Error {
     }
 }
 
-fn encode(task: &Task, answers: &[VerifyResp]) -> Result<Vec<u8>, Internal> {
+pub(super) fn encode(task: &Task, answers: &[VerifyResp]) -> Result<Vec<u8>, Internal> {
     let wire = task.parameters.wire();
     wire.encode_aggregation_job_resp(answers).map_err(|e| Internal::Broken(e.to_string()))
 }
 
-fn decode(task: &Task, answer: &[u8]) -> Result<Vec<VerifyResp>, Error> {
+pub(super) fn decode(task: &Task, answer: &[u8]) -> Result<Vec<VerifyResp>, Error> {
     match task.parameters.wire().aggregation_job_resp(answer) {
         Ok(answers) => Ok(answers),
         Err(e) => Err(Internal::Broken(format!("a stored answer: {e}")).into()),

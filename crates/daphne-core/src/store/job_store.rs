@@ -5,16 +5,19 @@
 //! A claim also says which reports were refused without asking their owners, being far off in time: later, when they
 //! are less so, a repeat of the job is to be answered alike.
 //!
-//! It also keeps the jobs of VDAFs of several rounds between these (`steps.rs`).
+//! It also keeps the jobs of VDAFs of several rounds between these (`steps.rs`), and those that are answered later
+//! (`deferred.rs`).
 
+pub mod deferred;
 mod steps;
 
+use self::deferred::{Done, Ended, Work};
 use super::{
     Claim, Database, JobTables, StoreResult,
     message::{JobStoreRequest, JobStoreResponse},
     placement::Placement,
 };
-use crate::{ids::AggregationJobId, time::Time};
+use crate::{error::Error, ids::AggregationJobId, time::Time};
 
 /// The outcome of a request, for the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,14 +40,25 @@ where
 {
     let answer = |response| Ok(Handled { response, wake: None, erase: false });
     match request {
-        JobStoreRequest::Knows(job) => {
-            db.transaction(|tables| answer(JobStoreResponse::Known(find(tables, &job)?.is_some())))
-        }
+        JobStoreRequest::Knows(job) => db.transaction(|tables| {
+            let known = find(tables, &job)?.is_some() || tables.deferred(&job)?.is_some();
+            answer(JobStoreResponse::Known(known))
+        }),
         JobStoreRequest::Begun { job, digest } => db.transaction(|tables| {
+            if tables.deferred(&job)?.is_some() {
+                return answer(JobStoreResponse::Conflict);
+            }
             answer(steps::begun(tables, &job, &digest)?.unwrap_or(JobStoreResponse::Unknown))
         }),
         JobStoreRequest::Begin { placement, job, digest, waiting, state, answer } => db
             .transaction(|tables| {
+                if tables.deferred(&job)?.is_some() {
+                    return Ok(Handled {
+                        response: JobStoreResponse::Conflict,
+                        wake: None,
+                        erase: false,
+                    });
+                }
                 if let Some(response) = steps::begun(tables, &job, &digest)? {
                     return Ok(Handled { response, wake: None, erase: false });
                 }
@@ -52,13 +66,23 @@ where
                 let response = steps::begin(tables, epoch, &job, digest, waiting, &state, answer)?;
                 Ok(Handled { response, wake: Some(wake), erase: false })
             }),
-        JobStoreRequest::BeginStep { job, step, digest, reports } => db
-            .transaction(|tables| answer(steps::begin_step(tables, &job, step, digest, &reports)?)),
+        JobStoreRequest::BeginStep { job, step, digest, reports } => db.transaction(|tables| {
+            if tables.deferred(&job)?.is_some() {
+                return answer(JobStoreResponse::IsDeferred);
+            }
+            answer(steps::begin_step(tables, &job, step, digest, &reports)?)
+        }),
         JobStoreRequest::EndStep { job, step, digest, answer: given } => {
             db.transaction(|tables| answer(steps::end_step(tables, &job, step, digest, given)?))
         }
         JobStoreRequest::Forget(job) => {
-            db.transaction(|tables| answer(steps::forget(tables, &job)?))
+            db.transaction(|tables| match deferred::forget(tables, &job, now)? {
+                Some(handled) => Ok(handled),
+                None => answer(steps::forget(tables, &job)?),
+            })
+        }
+        JobStoreRequest::Deferred(request) => {
+            db.transaction(|tables| deferred::handle(tables, request, now))
         }
         JobStoreRequest::Claim { placement, job, digest, unasked } => db.transaction(|tables| {
             match find(tables, &job)? {
@@ -66,6 +90,9 @@ where
                     return answer(JobStoreResponse::Claimed(bound.unasked));
                 }
                 Some(_) => return answer(JobStoreResponse::Conflict),
+                None if tables.deferred(&job)?.is_some() => {
+                    return answer(JobStoreResponse::Conflict);
+                }
                 None => {}
             }
             let (epoch, wake) = current_epoch(tables, &placement, now)?;
@@ -98,7 +125,8 @@ fn current_epoch(
     Ok((epoch, oldest.unwrap_or(forget_at)))
 }
 
-/// Forgets the jobs of epochs whose reports are all too old. Returns when to call again.
+/// Forgets the jobs of epochs whose reports are all too old. Returns when to call again, which may be at once: then
+/// [`take`] has something to do.
 ///
 /// # Errors
 /// The database's; call it again.
@@ -109,12 +137,41 @@ where
     db.transaction(|tables| {
         for (epoch, forget_at) in tables.epochs()? {
             if forget_at > now {
-                return Ok(Some(forget_at));
+                let due = tables.next_deferred()?.map(|(_, due)| due);
+                return Ok(Some(due.map_or(forget_at, |due| due.min(forget_at))));
             }
             tables.drop_epoch(epoch)?;
         }
         Ok(None)
     })
+}
+
+/// Takes something to do for a job that is answered later, if there is anything to do now. Whoever takes it says with
+/// [`end`] how it ended, and takes nothing else before; if it dies, the same comes again, later.
+///
+/// # Errors
+/// The database's; nothing was taken.
+pub fn take<D: Database>(db: &D, now: Time) -> StoreResult<Option<Work>>
+where
+    D::Tables: JobTables,
+{
+    db.transaction(|tables| deferred::take(tables, now))
+}
+
+/// Takes note of how work ended, unless its job was deleted meanwhile. Returns the job's step if it has come to its end.
+///
+/// # Errors
+/// The database's; the work comes again.
+pub fn end<D: Database>(
+    db: &D,
+    work: &Work,
+    outcome: Result<Done, Error>,
+    now: Time,
+) -> StoreResult<Option<Ended>>
+where
+    D::Tables: JobTables,
+{
+    db.transaction(|tables| deferred::end(tables, work, outcome, now))
 }
 
 fn find(tables: &mut impl JobTables, job: &AggregationJobId) -> StoreResult<Option<Claim>> {

@@ -4,12 +4,16 @@
 //! sender gave up; each is therefore idempotent, and says so. A deploy runs old and new code side by side for
 //! minutes: the envelope carries [`MESSAGE_VERSION`], and a receiver refuses a version that it does not know.
 
+mod deferred;
 mod totals;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
-pub use self::totals::{BatchTotals, LedgerStatus, STATUS_BATCHES_MAX, StoreTotals};
+pub use self::{
+    deferred::{Asked, DeferredFailure, DeferredRequest, DeferredState, EncodedAnswer},
+    totals::{BatchTotals, LedgerStatus, STATUS_BATCHES_MAX, StoreTotals},
+};
 use super::placement::{Group, Placement, StoreId};
 use crate::{
     batch::{BatchBucket, BucketRange, Checksum},
@@ -346,6 +350,8 @@ pub enum JobStoreRequest {
         /// SHA-256 of its request.
         digest: RequestDigest,
     },
+    /// About a job that is answered later, or might be.
+    Deferred(DeferredRequest),
 }
 
 /// What a `JobStore` answers.
@@ -379,6 +385,15 @@ pub enum JobStoreResponse {
     Known(bool),
     /// Done.
     Done,
+    /// The job is one that is answered later, and is continued so, too.
+    IsDeferred,
+    /// How far a job is that is answered later.
+    Deferred(DeferredState),
+    /// A job that is answered later is forgotten.
+    Forgotten {
+        /// How many of its pieces were ever begun.
+        pieces: u32,
+    },
 }
 
 /// A request to a task's ledger.
@@ -411,6 +426,13 @@ pub enum LedgerRequest {
         placement: Placement,
         /// The job.
         job: AggregationJobId,
+    },
+    /// The leader deleted a job that was answered later: these are its pieces. As [`LedgerRequest::Release`] of each.
+    ReleasePieces {
+        /// The task's frozen numbers.
+        placement: Placement,
+        /// The pieces.
+        pieces: Vec<AggregationJobId>,
     },
     /// Which of these jobs did the leader delete? Reads only.
     Released(Vec<AggregationJobId>),

@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use self::{
     aggregate_store::{JobHead, JobRow, SealedRange, StoreMeta},
+    job_store::deferred::DeferredJob,
     ledger::{CollectionRow, LedgerMeta, Pending},
     message::{
         AggregateStoreRequest, AggregateStoreResponse, Content, JobStoreRequest, JobStoreResponse,
@@ -404,6 +405,15 @@ pub struct SteppedJobBody<'a> {
     pub answer: &'a [u8],
 }
 
+/// What is large about a job that is answered later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DeferredPart {
+    /// The request of its current step, until that has come to its end.
+    Request,
+    /// A piece's packed [`PieceAnswer`](job_store::deferred::PieceAnswer), pieces counted from 0.
+    Piece(u32),
+}
+
 /// Tables of one `JobStore`, some per epoch.
 pub trait JobTables {
     /// The epochs that have a table, oldest first, each with the time at which it is forgotten.
@@ -416,7 +426,7 @@ pub trait JobTables {
     /// # Errors
     /// The database's.
     fn create_epoch(&mut self, epoch: u32, forget_at: Time) -> StoreResult<()>;
-    /// Drops them (and 1 row).
+    /// Drops them (and 1 row), and what there is of jobs of this epoch that are answered later (all their rows).
     ///
     /// # Errors
     /// The database's.
@@ -457,6 +467,37 @@ pub trait JobTables {
         stepped: &SteppedJob,
         body: Option<SteppedJobBody<'_>>,
     ) -> StoreResult<()>;
+    /// A job that is answered later, of any epoch.
+    ///
+    /// # Errors
+    /// The database's.
+    fn deferred(&mut self, job: &AggregationJobId) -> StoreResult<Option<DeferredJob>>;
+    /// Writes it (1 row, and 1 of an index while it is due).
+    ///
+    /// # Errors
+    /// The database's.
+    fn put_deferred(&mut self, job: &AggregationJobId, deferred: &DeferredJob) -> StoreResult<()>;
+    /// One of its parts; empty if there is none.
+    ///
+    /// # Errors
+    /// The database's.
+    fn deferred_part(&mut self, job: &AggregationJobId, part: DeferredPart)
+    -> StoreResult<Vec<u8>>;
+    /// Replaces a part (1 row, and more for large ones), or removes it if it is empty.
+    ///
+    /// # Errors
+    /// The database's.
+    fn put_deferred_part(
+        &mut self,
+        job: &AggregationJobId,
+        part: DeferredPart,
+        bytes: &[u8],
+    ) -> StoreResult<()>;
+    /// The job that is due first, and when.
+    ///
+    /// # Errors
+    /// The database's.
+    fn next_deferred(&mut self) -> StoreResult<Option<(AggregationJobId, Time)>>;
 }
 
 /// A call to an object has no known outcome: it may or may not have been carried out.

@@ -5,10 +5,11 @@
 
 mod collections;
 mod counting;
+mod deferred;
 mod rounds;
 mod stores;
 
-use self::{collections::*, counting::*, rounds::*, stores::*};
+use self::{collections::*, counting::*, deferred::*, rounds::*, stores::*};
 use crate::{
     batch::{BatchBucket, BatchMode, BucketRange, Checksum},
     error::{AbortKind, ReportError},
@@ -332,6 +333,10 @@ cases!(
     a_step_is_taken_by_one_body,
     a_deleted_job_of_several_rounds_takes_no_step,
     large_states_are_kept_whole,
+    a_job_that_is_answered_later_is_begun_once,
+    an_id_is_answered_at_once_or_later,
+    a_deleted_job_that_is_answered_later_is_gone,
+    the_ledger_knows_the_pieces_of_deleted_jobs,
     large_shares_are_kept_whole,
     a_job_is_counted_once,
     what_no_store_was_asked_about_is_counted_once,

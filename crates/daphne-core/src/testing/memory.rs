@@ -11,11 +11,12 @@ pub use super::tables::{
     PackedEpoch,
 };
 use crate::{
+    aggregate::deferred::Worker,
     ids::TaskId,
     store::{
         CallError, Database as _, Objects, StoreError, StoreResult,
         aggregate_store::{AggregateStore, Limits},
-        job_store,
+        job_store::{self, deferred::Ended},
         ledger::{Ledger, LedgerHost},
         message::{
             AggregateStoreRequest, AggregateStoreResponse, JobStoreRequest, JobStoreResponse,
@@ -41,6 +42,8 @@ type StoreDatabase = Rc<MemoryDatabase<MemoryAggregateTables>>;
 
 type StoreObject = AggregateStore<StoreDatabase>;
 
+type JobDatabase = Rc<MemoryDatabase<MemoryJobTables>>;
+
 type LedgerDatabase = Rc<MemoryDatabase<MemoryLedgerTables>>;
 
 /// One task's ledger: its tables, and the object over them until it is reset.
@@ -58,7 +61,7 @@ pub struct MemoryCluster {
     limits: Limits,
     stores: RefCell<BTreeMap<(TaskId, StoreId), Rc<StoreObject>>>,
     ledgers: RefCell<BTreeMap<TaskId, LedgerCell>>,
-    jobs: RefCell<HashMap<(TaskId, u16), MemoryDatabase<MemoryJobTables>>>,
+    jobs: RefCell<BTreeMap<(TaskId, u16), JobDatabase>>,
     calls: Cell<u64>,
     fates: RefCell<HashMap<u64, Fate>>,
     hooks: RefCell<HashMap<u64, Hook>>,
@@ -191,10 +194,31 @@ impl MemoryCluster {
         }
         for ((of, _), database) in &*self.jobs.borrow() {
             if of == task {
-                job_store::alarm(database, self.now())?;
+                job_store::alarm(&**database, self.now())?;
             }
         }
         Ok(())
+    }
+
+    /// Works on what is due in a task's job stores, a piece in each, as their alarms would. Returns the steps of jobs that
+    /// came to their end, and whether there was anything to do.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn run_job_store_work(&self, worker: &Worker<'_>) -> StoreResult<(Vec<Ended>, bool)> {
+        let of_task = |(key, database): (&(TaskId, u16), &JobDatabase)| {
+            (key.0 == *worker.task.id()).then(|| database.clone())
+        };
+        let databases: Vec<JobDatabase> = self.jobs.borrow().iter().filter_map(of_task).collect();
+        let (mut all, mut is_busy) = (Vec::new(), false);
+        for database in databases {
+            if let Some(work) = job_store::take(&*database, self.now())? {
+                is_busy = true;
+                let outcome = worker.work(self, &work).await;
+                all.extend(job_store::end(&*database, &work, outcome, self.now())?);
+            }
+        }
+        Ok((all, is_busy))
     }
 
     fn ledger_object(&self, task: &TaskId) -> Rc<Ledger<LedgerDatabase>> {
@@ -284,7 +308,7 @@ impl Objects for MemoryCluster {
         self.call(|| {
             let mut jobs = self.jobs.borrow_mut();
             let key = (placement.task_id, shard);
-            let handled = job_store::handle(&*jobs.entry(key).or_default(), request, self.now())
+            let handled = job_store::handle(&**jobs.entry(key).or_default(), request, self.now())
                 .map_err(failed)?;
             if handled.erase {
                 jobs.remove(&key);

@@ -13,14 +13,15 @@ use crate::{
     ids::{AggregationJobId, TaskId},
     metrics::Totals,
     store::{
-        AggregateTables, Claim, Database, JobTables, LedgerTables, RecordedJob, SteppedJob,
-        SteppedJobBody, StoreError, StoreResult, VisitJob, VisitJobIds, VisitMerged,
+        AggregateTables, Claim, Database, DeferredPart, JobTables, LedgerTables, RecordedJob,
+        SteppedJob, SteppedJobBody, StoreError, StoreResult, VisitJob, VisitJobIds, VisitMerged,
         aggregate_store::{JobHead, JobRow, SealedRange, StoreMeta},
         config_store::{
             ConfigTables, Purge, TaskEntry,
             keys::{KeySettings, StoredHpkeKey},
             peers::PeerTables,
         },
+        job_store::deferred::DeferredJob,
         ledger::{CollectionRow, LedgerMeta, Pending},
         message::{Content, RequestDigest},
         placement::{Group, StoreId},
@@ -446,7 +447,11 @@ impl LedgerTables for MemoryLedgerTables {
 
 /// Tables of one `JobStore`.
 #[derive(Clone, Debug, Default)]
-pub struct MemoryJobTables(BTreeMap<u32, MemoryJobEpoch>);
+pub struct MemoryJobTables {
+    epochs: BTreeMap<u32, MemoryJobEpoch>,
+    deferred: BTreeMap<AggregationJobId, DeferredJob>,
+    deferred_parts: BTreeMap<(AggregationJobId, DeferredPart), Vec<u8>>,
+}
 
 #[derive(Clone, Debug)]
 struct MemoryJobEpoch {
@@ -458,39 +463,44 @@ struct MemoryJobEpoch {
 
 impl JobTables for MemoryJobTables {
     fn epochs(&mut self) -> StoreResult<Vec<(u32, Time)>> {
-        Ok(self.0.iter().map(|(number, epoch)| (*number, epoch.forget_at)).collect())
+        Ok(self.epochs.iter().map(|(number, epoch)| (*number, epoch.forget_at)).collect())
     }
 
     fn create_epoch(&mut self, epoch: u32, forget_at: Time) -> StoreResult<()> {
         let (claims, stepped) = Default::default();
-        self.0.insert(epoch, MemoryJobEpoch { forget_at, claims, stepped });
+        self.epochs.insert(epoch, MemoryJobEpoch { forget_at, claims, stepped });
         Ok(())
     }
 
     fn drop_epoch(&mut self, epoch: u32) -> StoreResult<()> {
-        no_table(self.0.remove(&epoch)).map(|_| ())
+        self.deferred.retain(|_, deferred| deferred.epoch != epoch);
+        self.deferred_parts.retain(|(job, _), _| self.deferred.contains_key(job));
+        no_table(self.epochs.remove(&epoch)).map(|_| ())
     }
 
     fn claim(&mut self, epoch: u32, job: &AggregationJobId) -> StoreResult<Option<Claim>> {
-        Ok(no_table(self.0.get(&epoch))?.claims.get(job).cloned())
+        Ok(no_table(self.epochs.get(&epoch))?.claims.get(job).cloned())
     }
 
     fn put_claim(&mut self, epoch: u32, job: &AggregationJobId, claim: &Claim) -> StoreResult<()> {
-        no_table(self.0.get_mut(&epoch))?.claims.insert(*job, claim.clone());
+        no_table(self.epochs.get_mut(&epoch))?.claims.insert(*job, claim.clone());
         Ok(())
     }
 
     fn stepped(&mut self, epoch: u32, job: &AggregationJobId) -> StoreResult<Option<SteppedJob>> {
-        Ok(no_table(self.0.get(&epoch))?.stepped.get(job).map(|(stepped, _, _)| stepped.clone()))
+        Ok(no_table(self.epochs.get(&epoch))?
+            .stepped
+            .get(job)
+            .map(|(stepped, _, _)| stepped.clone()))
     }
 
     fn stepped_state(&mut self, epoch: u32, job: &AggregationJobId) -> StoreResult<Vec<u8>> {
-        let found = no_table(self.0.get(&epoch))?.stepped.get(job);
+        let found = no_table(self.epochs.get(&epoch))?.stepped.get(job);
         found.map(|(_, state, _)| state.clone()).ok_or_else(|| StoreError("no such job".to_owned()))
     }
 
     fn stepped_answer(&mut self, epoch: u32, job: &AggregationJobId) -> StoreResult<Vec<u8>> {
-        let found = no_table(self.0.get(&epoch))?.stepped.get(job);
+        let found = no_table(self.epochs.get(&epoch))?.stepped.get(job);
         found
             .map(|(_, _, answer)| answer.clone())
             .ok_or_else(|| StoreError("no such job".to_owned()))
@@ -503,7 +513,7 @@ impl JobTables for MemoryJobTables {
         stepped: &SteppedJob,
         body: Option<SteppedJobBody<'_>>,
     ) -> StoreResult<()> {
-        let epoch = no_table(self.0.get_mut(&epoch))?;
+        let epoch = no_table(self.epochs.get_mut(&epoch))?;
         match (epoch.stepped.get_mut(job), body) {
             (Some(row), None) => row.0 = stepped.clone(),
             (None, None) => return Err(StoreError("no such job".to_owned())),
@@ -513,6 +523,42 @@ impl JobTables for MemoryJobTables {
             }
         }
         Ok(())
+    }
+
+    fn deferred(&mut self, job: &AggregationJobId) -> StoreResult<Option<DeferredJob>> {
+        Ok(self.deferred.get(job).cloned())
+    }
+
+    fn put_deferred(&mut self, job: &AggregationJobId, deferred: &DeferredJob) -> StoreResult<()> {
+        self.deferred.insert(*job, deferred.clone());
+        Ok(())
+    }
+
+    fn deferred_part(
+        &mut self,
+        job: &AggregationJobId,
+        part: DeferredPart,
+    ) -> StoreResult<Vec<u8>> {
+        Ok(self.deferred_parts.get(&(*job, part)).cloned().unwrap_or_default())
+    }
+
+    fn put_deferred_part(
+        &mut self,
+        job: &AggregationJobId,
+        part: DeferredPart,
+        bytes: &[u8],
+    ) -> StoreResult<()> {
+        if bytes.is_empty() {
+            self.deferred_parts.remove(&(*job, part));
+        } else {
+            self.deferred_parts.insert((*job, part), bytes.to_vec());
+        }
+        Ok(())
+    }
+
+    fn next_deferred(&mut self) -> StoreResult<Option<(AggregationJobId, Time)>> {
+        let due = self.deferred.iter().filter_map(|(job, deferred)| Some((*job, deferred.due?)));
+        Ok(due.min_by_key(|(job, due)| (*due, *job)))
     }
 }
 

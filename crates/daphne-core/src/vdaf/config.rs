@@ -120,6 +120,28 @@ impl VdafConfig {
         }
     }
 
+    /// Field elements of a measurement, once for each proof about them; `None` for Poplar1, which proves no circuit.
+    pub(super) fn proven_elements(&self, draft: VdafDraft) -> Option<u64> {
+        // What has no number of bits is refused by `check`.
+        let elements =
+            |length: u32, max: u64| u64::from(length) * u64::from(bits(draft, max).unwrap_or(64));
+        Some(match *self {
+            Self::Prio3Count => 1,
+            Self::Prio3Sum { max_measurement } => elements(1, max_measurement),
+            Self::Prio3SumVec { length, max_measurement, .. } => elements(length, max_measurement),
+            Self::Prio3Histogram { length, .. } | Self::Prio3MultihotCountVec { length, .. } => {
+                u64::from(length)
+            }
+            Self::Prio3SumVecField64MultiproofHmacSha256Aes128 {
+                length,
+                max_measurement,
+                proofs,
+                ..
+            } => elements(length, max_measurement) * u64::from(proofs),
+            Self::Poplar1 { .. } => return None,
+        })
+    }
+
     /// Refuses what is malformed, or so large that computing its exact sizes could overflow.
     pub(super) fn check(&self, draft: VdafDraft) -> Result<(), ConfigError> {
         let (length, bits, chunk_length, proofs) = match *self {

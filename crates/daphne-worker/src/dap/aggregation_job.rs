@@ -8,16 +8,13 @@ use std::rc::Rc;
 use daphne_core::{
     aggregate::{
         commit::{self, JobIdentity},
-        helper::HelperJob,
-        rounds::{self, Continuation},
+        deferred::{self, Reply},
+        helper::{HelperJob, HpkeKeyring},
+        rounds::Continuation,
     },
     error::{Abort, AbortKind, Error, Internal},
     ids::AggregationJobId,
-    message::VerifyResp,
-    store::{
-        Objects,
-        message::{LedgerRequest, LedgerResponse},
-    },
+    message::{AggregationJobInit, VerifyResp},
     task::Task,
     version::Message,
 };
@@ -41,14 +38,19 @@ pub async fn put(
 ) -> Result<Response, Error> {
     let (task, job) = leaders_job(context, request, found, outcome).await?;
     let (body, _memory) = read_job(context, request, Message::AggregationJobInit, &task).await?;
-    begin(context, &task, job, &body, outcome).await
+    let init = task.parameters.wire().aggregation_job_init(&body)?;
+    let keyring = keys_for(context, &init).await?;
+    let helper_job = HelperJob::new(&task, &keyring, context.now, &init)?;
+    let identity = identity(context, &task, job, &body)?;
+    let objects = ObjectCaller::new(context.env.clone());
+    answer(&task, &commit::run(&objects, &identity, &helper_job).await?, outcome)
 }
 
-/// Creates a job under an id that its content has, and goes on as [`put`]. The same content is the same job, of which its
-/// leader is told what there is to tell. DAP-18 §4.5.3.2.
+/// Creates a job under an id that its content has, and goes on as [`put`], within this request or later. The same content is
+/// the same job, of which its leader is told what there is to tell. DAP-18 §4.5.3.2.
 ///
 /// # Errors
-/// As [`put`].
+/// As [`HelperJob::of_any_size`] and [`deferred::create`].
 pub async fn create(
     context: &DapContext<'_>,
     request: &mut Request,
@@ -59,38 +61,48 @@ pub async fn create(
     let (body, _memory) = read_job(context, request, Message::AggregationJobInit, &task).await?;
     let job = commit::job_of_content(task.id(), &body);
     outcome.job(job);
+    let init = task.parameters.wire().aggregation_job_init(&body)?;
+    let keyring = keys_for(context, &init).await?;
+    let helper_job = HelperJob::of_any_size(&task, &keyring, context.now, &init)?;
+    let identity = identity(context, &task, job, &body)?;
+    let objects = ObjectCaller::new(context.env.clone());
+    let reply = deferred::create(&objects, context.budget, &identity, &helper_job, &body).await?;
     let location = format!("{}/{job}", request.path());
-    let response = begin(context, &task, job, &body, outcome).await?;
-    respond::at(response, &location)
+    let is_ready = matches!(reply, Reply::Ready(_));
+    let response = respond_with(&task, &reply, &location, outcome)?;
+    if is_ready { respond::at(response, &location) } else { Ok(response) }
 }
 
-async fn begin(
+/// Our keys, those of the request among them if we have them.
+async fn keys_for(
     context: &DapContext<'_>,
-    task: &Rc<Task>,
+    init: &AggregationJobInit<'_>,
+) -> Result<Rc<HpkeKeyring>, Internal> {
+    let keyring = context.config.keyring(context.env, context.now).await?;
+    if keyring.lacks_key_for(init) {
+        // A key that was made a moment ago may not have come here yet: "unknown" is a verdict for ever.
+        return context.config.keyring_beyond(keyring, context.env, context.now).await;
+    }
+    Ok(keyring)
+}
+
+fn identity(
+    context: &DapContext<'_>,
+    task: &Task,
     job: AggregationJobId,
     body: &[u8],
-    outcome: &mut Outcome,
-) -> Result<Response, Error> {
-    let init = task.parameters.wire().aggregation_job_init(body)?;
-    let mut keyring = context.config.keyring(context.env, context.now).await?;
-    if keyring.lacks_key_for(&init) {
-        // A key that was made a moment ago may not have come here yet: "unknown" is a verdict for ever.
-        keyring = context.config.keyring_beyond(keyring, context.env, context.now).await?;
-    }
-    let helper_job = HelperJob::new(task, &keyring, context.now, &init)?;
-    let identity = JobIdentity {
+) -> Result<JobIdentity, Internal> {
+    Ok(JobIdentity {
         job,
         digest: Sha256::digest(body).into(),
         shard_key: shard_key(context, task)?,
-    };
-    let objects = ObjectCaller::new(context.env.clone());
-    answer(task, &commit::run(&objects, &identity, &helper_job).await?, outcome)
+    })
 }
 
-/// Continues a job of several rounds, and answers for each report. A repeat is answered alike.
+/// Continues a job of several rounds, and answers for each report, or later. A repeat is answered alike.
 ///
 /// # Errors
-/// As [`rounds::continue_job`].
+/// As [`deferred::continue_job`].
 pub async fn post(
     context: &DapContext<'_>,
     request: &mut Request,
@@ -109,7 +121,21 @@ pub async fn post(
         digest: Sha256::digest(&body).into(),
     };
     let objects = ObjectCaller::new(context.env.clone());
-    answer(&task, &rounds::continue_job(&objects, &continuation).await?, outcome)
+    let reply = deferred::continue_job(&objects, &continuation, &body).await?;
+    respond_with(&task, &reply, &request.path(), outcome)
+}
+
+/// The answer to a job, or where it will be: an empty body says that it is not there yet. DAP-18 §3.1.
+fn respond_with(
+    task: &Task,
+    reply: &Reply,
+    location: &str,
+    outcome: &mut Outcome,
+) -> Result<Response, Error> {
+    match reply {
+        Reply::Ready(answers) => answer(task, answers, outcome),
+        Reply::Later { step } => respond::later(&format!("{location}?step={step}")),
+    }
 }
 
 fn answer(task: &Task, answers: &[VerifyResp], outcome: &mut Outcome) -> Result<Response, Error> {
@@ -122,24 +148,35 @@ fn answer(task: &Task, answers: &[VerifyResp], outcome: &mut Outcome) -> Result<
     respond::message(parameters.version, Message::AggregationJobResponse, answer)
 }
 
-/// What became of a job.
+/// The answer to a step of a job, if it is kept, or that it is not there yet. DAP-18 §3.1, §4.5.3.2.
 ///
 /// # Errors
-/// The leader's: there is no such job, or its answer was given at once and is not kept.
+/// As [`deferred::poll`]; and the leader's if the query names no step.
 pub async fn get(
     context: &DapContext<'_>,
     request: &Request,
     found: &Found,
     outcome: &mut Outcome,
 ) -> Result<Response, Error> {
-    let (_task, _job) = leaders_job(context, request, found, outcome).await?;
-    let why =
-        "the answer to a job that was answered at once is not kept; the same POST gives it again";
-    Err(Abort::new(AbortKind::UnrecognizedAggregationJob, why).into())
+    let (task, job) = leaders_job(context, request, found, outcome).await?;
+    let step = step_in_query(request)?;
+    let objects = ObjectCaller::new(context.env.clone());
+    let reply = deferred::poll(&objects, &task, &shard_key(context, &task)?, &job, step).await?;
+    respond_with(&task, &reply, &request.path(), outcome)
+}
+
+/// The step that a poll asks for: the helper is to know where its leader is. DAP-18 §4.5.3.2.
+fn step_in_query(request: &Request) -> Result<u16, Abort> {
+    let url = request.url().map_err(|_| Abort::new(AbortKind::BadRequest, "no URL"))?;
+    let mut steps = url.query_pairs().filter(|(name, _)| name == "step");
+    match (steps.next().map(|(_, step)| step.parse()), steps.next()) {
+        (Some(Ok(step)), None) => Ok(step),
+        _ => Err(Abort::invalid_message("the query must name one step, such as step=0")),
+    }
 }
 
 /// Records that the leader gave the job up, or tidies it away. What was committed is decided when its batch is
-/// collected. DAP-09 §4.5.2.2.
+/// collected. DAP-09 §4.5.2.2, DAP-18 §4.5.5.
 ///
 // SPEC: DAP-09 §4.5.2.2 has a DELETE let the helper clean up, and deployed helpers answer 410 to whatever comes for the
 // job afterwards. We keep its verdicts, and answer the same job again with them: a leader that merely repeats itself, with
@@ -153,15 +190,7 @@ pub async fn delete(
     outcome: &mut Outcome,
 ) -> Result<Response, Error> {
     let (task, job) = leaders_job(context, request, found, outcome).await?;
-    let release = LedgerRequest::Release { placement: task.parameters.placement(), job };
     let objects = ObjectCaller::new(context.env.clone());
-    match objects.ledger(task.id(), release).await {
-        Ok(LedgerResponse::Done) => {}
-        Ok(_) => {
-            return Err(Internal::Broken("a release was answered out of turn".to_owned()).into());
-        }
-        Err(e) => return Err(Internal::from(e).into()),
-    }
-    rounds::forget(&objects, &task, &shard_key(context, &task)?, &job).await?;
+    deferred::delete(&objects, &task, &shard_key(context, &task)?, &job).await?;
     respond::empty(204)
 }

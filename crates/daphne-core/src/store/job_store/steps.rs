@@ -8,7 +8,7 @@ use crate::{
     ids::{AggregationJobId, ReportId},
     store::{
         JobTables, SteppedJob, SteppedJobBody, StoreResult,
-        message::{JobStoreResponse as Response, RequestDigest},
+        message::{Asked, JobStoreResponse as Response, RequestDigest},
     },
 };
 
@@ -28,6 +28,27 @@ pub(super) fn begun(
     } else {
         Response::Answered(tables.stepped_answer(epoch, job)?)
     }))
+}
+
+/// The last answer of a job, or why there is none; `None` if there is no such job. DAP-18 §3.1, §4.5.3.2.
+pub(super) fn poll(
+    tables: &mut impl JobTables,
+    job: &AggregationJobId,
+    asked: Asked,
+) -> StoreResult<Option<Response>> {
+    let Some((epoch, stepped)) = find(tables, job)? else { return Ok(None) };
+    Ok(Some(match asked {
+        Asked::Body(digest) if digest != stepped.digest => Response::Conflict,
+        Asked::Body(_) if stepped.deleted => Response::Deleted,
+        Asked::Step(_) if stepped.deleted => Response::Unknown,
+        Asked::Step(step) if step != stepped.step => Response::StepMismatch,
+        Asked::Step(_) | Asked::Body(_) => Response::Answered(tables.stepped_answer(epoch, job)?),
+    }))
+}
+
+/// Whether there is such a job.
+pub(super) fn is_known(tables: &mut impl JobTables, job: &AggregationJobId) -> StoreResult<bool> {
+    Ok(find(tables, job)?.is_some())
 }
 
 /// Keeps a new job.
@@ -129,7 +150,7 @@ fn find(
 }
 
 /// Whether `some` are among `all`, in their order and each once. DAP-09 §4.5.2.2.
-fn is_subsequence(some: &[ReportId], all: &[ReportId]) -> bool {
+pub(super) fn is_subsequence(some: &[ReportId], all: &[ReportId]) -> bool {
     let mut rest = all.iter();
     some.iter().all(|id| rest.any(|other| other == id))
 }

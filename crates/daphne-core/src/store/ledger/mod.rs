@@ -169,6 +169,12 @@ where
                 self.db.transaction(|t| release(t, &placement, &job, host.now()))?;
                 Ok(LedgerResponse::Done)
             }
+            LedgerRequest::ReleasePieces { placement, pieces } => {
+                self.db.transaction(|t| {
+                    pieces.iter().try_for_each(|piece| release(t, &placement, piece, host.now()))
+                })?;
+                Ok(LedgerResponse::Done)
+            }
             LedgerRequest::Released(jobs) => {
                 self.db.transaction(|t| Ok(LedgerResponse::Released(released(t, &jobs)?)))
             }

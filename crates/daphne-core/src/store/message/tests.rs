@@ -171,6 +171,39 @@ fn every_message_survives_its_encoding() {
     survives(JobStoreResponse::Claimed(unasked.clone()));
     survives(JobStoreRequest::Claim { placement: placement(), job, digest: [14; 32], unasked });
     survives(JobStoreResponse::Known(true));
+    for request in [
+        DeferredRequest::Poll { job, asked: Asked::Step(1) },
+        DeferredRequest::Poll { job, asked: Asked::Body([24; 32]) },
+        DeferredRequest::Begin {
+            placement: placement(),
+            job,
+            digest: [24; 32],
+            has_rounds: true,
+            piece_len: 25,
+            pieces: 26,
+            body: vec![27; 28],
+        },
+        DeferredRequest::Continue {
+            job,
+            step: 1,
+            digest: [29; 32],
+            reports: ids.clone(),
+            body: vec![30; 31],
+        },
+    ] {
+        survives(JobStoreRequest::Deferred(request));
+    }
+    for state in [
+        DeferredState::Pending { step: 1 },
+        DeferredState::Ready { answers: vec![EncodedAnswer(vec![32; 33]), EncodedAnswer(vec![])] },
+        DeferredState::Failed(DeferredFailure::Abort(Abort::invalid_message("why"))),
+        DeferredState::Failed(DeferredFailure::Unavailable),
+        DeferredState::Failed(DeferredFailure::Broken),
+    ] {
+        survives(JobStoreResponse::Deferred(state));
+    }
+    survives(JobStoreResponse::IsDeferred);
+    survives(JobStoreResponse::Forgotten { pieces: 34 });
     let keys = HpkeKeypair::derive(HpkeConfigId(1), HpkeKem::P256HkdfSha256, &[1; 32]).unwrap();
     let collect = Collect {
         digest: [15; 32],
@@ -191,6 +224,7 @@ fn every_message_survives_its_encoding() {
     };
     survives(LedgerRequest::Collect(Box::new(collect)));
     survives(LedgerRequest::Release { placement: placement(), job });
+    survives(LedgerRequest::ReleasePieces { placement: placement(), pieces: vec![job, job] });
     let store = StoreId { group: Group::Whole, shard: 2 };
     survives(LedgerRequest::Expired {
         placement: placement(),
