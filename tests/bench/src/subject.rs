@@ -15,7 +15,6 @@ use daphne_core::{
 use e2e::{
     Answer, Books, Job, Server, World,
     server::random,
-    world::{share_request, verdicts},
 };
 use serde::{Deserialize, de::DeserializeOwned};
 
@@ -215,7 +214,7 @@ impl Subject {
         let answer = self.world.put(&job);
         let took = ms(begun);
         assert_eq!(answer.status, 200, "{}", answer.text());
-        assert!(verdicts(&answer.body).iter().all(|(_, refused)| refused.is_none()));
+        assert!(self.world.verdicts(&answer.body).iter().all(|(_, refused)| refused.is_none()));
         self.world.finish(job, &answer, &mut self.books);
         took
     }
@@ -229,7 +228,7 @@ impl Subject {
     /// Asks for the share of one report more than there is, which must be refused. In milliseconds.
     pub fn collect_wrongly_ms(&self) -> f64 {
         let (count, checksum) = self.claim();
-        let request = share_request(self.batch(), count + 1, checksum);
+        let request = self.world.share_request_of(self.batch(), count + 1, checksum);
         let begun = Instant::now();
         let answer = self.world.post_share(&request);
         let took = ms(begun);
@@ -240,7 +239,7 @@ impl Subject {
     /// Collects the batch, and compares the aggregate with the truth. In milliseconds.
     pub fn collect_ms(&mut self) -> f64 {
         let (count, checksum) = self.claim();
-        let request = share_request(self.batch(), count, checksum);
+        let request = self.world.share_request_of(self.batch(), count, checksum);
         let begun = Instant::now();
         let answer = self.world.post_share(&request);
         let took = ms(begun);
@@ -320,6 +319,7 @@ impl Maker {
             unrecorded: Vec::new(),
             open: Some(Vec::new()),
             readmit: Vec::new(),
+            once: false,
         };
         let request = AggregateStoreRequest {
             placement: self.placement,

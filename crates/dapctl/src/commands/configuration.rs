@@ -42,7 +42,10 @@ pub(super) fn shown(bytes: &[u8]) -> Option<Shown> {
         task_info: printable.map_or_else(|| b64::encode(decoded.task_info), str::to_owned),
         leader_url: decoded.leader_aggregator_endpoint.to_owned(),
         helper_url: decoded.helper_aggregator_endpoint.to_owned(),
-        task_interval: decoded.task_interval().ok()?.and_then(|i| i.checked(precision)),
+        task_interval: decoded.task_interval().ok()?.and_then(|interval| {
+            let (start, duration) = interval.seconds(precision);
+            Interval::new(start, duration)
+        }),
     })
 }
 
