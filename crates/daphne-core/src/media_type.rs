@@ -11,7 +11,8 @@ pub fn is(header: &str, expected: &str) -> bool {
     };
     let has = |parameter: &&str| {
         let Some((name, value)) = parameter.split_once('=') else { return false };
-        let named = |p: &&&str| p.split_once('=').is_some_and(|(n, _)| n.eq_ignore_ascii_case(name));
+        let named =
+            |p: &&&str| p.split_once('=').is_some_and(|(n, _)| n.eq_ignore_ascii_case(name));
         let mut values = said.iter().filter(named).filter_map(|p| p.split_once('='));
         // One that comes twice must not say two things.
         let says = |v: &str| unquoted(v).eq_ignore_ascii_case(value);
