@@ -23,6 +23,7 @@ mod agg_param;
 mod bits;
 mod config;
 mod erased;
+mod fast;
 mod measurement;
 mod message;
 mod prio_08;

@@ -4,7 +4,7 @@
 
 use prio08::{
     codec::{Encode, ParameterizedDecode},
-    field::{Field64, Field128, FieldElement},
+    field::{Field64, FieldElement},
     flp::{
         Type,
         gadgets::{Mul, ParallelSum},
@@ -28,10 +28,16 @@ use super::{
     agg_param::{AggregationParam, Kind},
     config::{INPUT_SHARE_BYTES_MAX, bits, too_long},
     erased::erased,
+    fast::{
+        field128::{self, Line08},
+        query_08::Fast,
+    },
     message::Message,
 };
 use crate::version::VdafDraft;
 
+/// `prio`'s field with arithmetic of our own.
+type Field128 = field128::Field128<Line08>;
 type Products<F> = ParallelSum<F, Mul<F>>;
 
 /// The XOF's usage for the joint randomness seed, VDAF-08 §7.2.
@@ -40,12 +46,12 @@ const JOINT_RAND_SEED: u16 = 6;
 /// The instances, by their ids in VDAF-08 §10 and the private `0xFFFF0000` and `0xFFFF1003`.
 #[derive(Clone, Debug)]
 pub(super) enum Scheme {
-    Count(Prio3<Count<Field64>, XofTurboShake128, 16>),
-    Sum(Prio3<Sum<Field128>, XofTurboShake128, 16>),
-    SumVec(Prio3<SumVec<Field128, Products<Field128>>, XofTurboShake128, 16>),
-    Histogram(Prio3<Histogram<Field128, Products<Field128>>, XofTurboShake128, 16>),
-    Multihot(Prio3<MultihotCountVec<Field128, Products<Field128>>, XofTurboShake128, 16>),
-    Multiproof(Prio3<SumVec<Field64, Products<Field64>>, XofHmacSha256Aes128, 32>),
+    Count(Prio3<Fast<Count<Field64>>, XofTurboShake128, 16>),
+    Sum(Prio3<Fast<Sum<Field128>>, XofTurboShake128, 16>),
+    SumVec(Prio3<Fast<SumVec<Field128, Products<Field128>>>, XofTurboShake128, 16>),
+    Histogram(Prio3<Fast<Histogram<Field128, Products<Field128>>>, XofTurboShake128, 16>),
+    Multihot(Prio3<Fast<MultihotCountVec<Field128, Products<Field128>>>, XofTurboShake128, 16>),
+    Multiproof(Prio3<Fast<SumVec<Field64, Products<Field64>>>, XofHmacSha256Aes128, 32>),
     Poplar1(Poplar1<XofTurboShake128, 16>),
 }
 
@@ -298,7 +304,7 @@ fn build<T: Type, P: Xof<S>, const S: usize>(
     id: u32,
     proofs: u8,
     circuit: Result<T, prio08::flp::FlpError>,
-) -> Result<Prio3<T, P, S>, ConfigError> {
+) -> Result<Prio3<Fast<T>, P, S>, ConfigError> {
     let refused = |e: &dyn std::fmt::Display| ConfigError(format!("the VDAF refuses this: {e}"));
     let circuit = circuit.map_err(|e| refused(&e))?;
     let elements = circuit.input_len() + circuit.proof_len() * usize::from(proofs);
@@ -306,7 +312,7 @@ fn build<T: Type, P: Xof<S>, const S: usize>(
     if elements * T::Field::ENCODED_SIZE + blind > INPUT_SHARE_BYTES_MAX {
         return Err(too_long("leader's input share", INPUT_SHARE_BYTES_MAX));
     }
-    Prio3::new(2, proofs, id, circuit).map_err(|e| refused(&e))
+    Prio3::new(2, proofs, id, Fast(circuit)).map_err(|e| refused(&e))
 }
 
 fn shard<V: Client<16>>(
