@@ -54,6 +54,7 @@ export const commit = (n, slices) => ({
   unrecorded: [],
   open: [],
   readmit: [],
+  once: false,
 });
 
 /** The answer to a commit of reports that jobs of an open fate hold: pairs of report and job. */
@@ -115,7 +116,7 @@ export class Task {
     const share = Uint8Array.fromBase64(content.share, { alphabet: "base64url" });
     const version = [...u64(content.report_count, false), ...content.checksum, ...share];
     const digest = [...(await sha256(new Uint8Array(version)))];
-    return this.store({ Freeze: { attempt, range, param: [], exclude: [], version: digest } });
+    return this.store({ Freeze: { attempt, range, counts: range, param: [], exclude: [], version: digest } });
   }
 
   ledger = (request) => ask("ledger", { task: this.placement.task_id, request });
@@ -130,6 +131,8 @@ export class Task {
         placement: this.placement,
         field: "F64",
         range,
+        counts: range,
+        once: false,
         param: [],
         report_count: reports.length,
         checksum: await checksum(reports),

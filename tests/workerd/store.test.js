@@ -97,10 +97,10 @@ describe("a full generation", () => {
     expect([all.report_count, all.share]).toEqual([2_048, share(2_048)]);
     // Half of it is collected: it stays as it is. All of it: it is packed.
     const exclude = [id(8)];
-    await task.store({ Seal: { attempt: 1, range: windows(0, 1), param: [], exclude } });
+    await task.store({ Seal: { attempt: 1, range: windows(0, 1), counts: windows(0, 1), param: [], exclude } });
     expect(await runDurableObjectAlarm(stub)).toBe(true);
     expect((await rows(stub)).job_0).toBe(2_048);
-    await task.store({ Seal: { attempt: 2, range: windows(1, 1), param: [], exclude } });
+    await task.store({ Seal: { attempt: 2, range: windows(1, 1), counts: windows(1, 1), param: [], exclude } });
     await evictDurableObject(stub);
     expect(await task.commit(await job(4_000))).toBe(json({ Collected: [id(4_000)] }));
     await runDurableObjectAlarm(stub);
@@ -172,7 +172,7 @@ describe.each([
     await forget(task);
     expect(await task.freeze(1, windows(0, 1))).toBe(json("Stale"));
     expect(await task.freeze(2, windows(0, 1))).toBe(json("Frozen"));
-    await task.store({ Seal: { attempt: 2, range: windows(0, 1), param: [], exclude: [] } });
+    await task.store({ Seal: { attempt: 2, range: windows(0, 1), counts: windows(0, 1), param: [], exclude: [] } });
     await forget(task);
     expect(await task.commit(late)).toBe(json({ Collected: [reportId(5)] }));
     expect(await rows(task.storeStub())).toEqual({ meta: 1, job_0: 1, sealed: 1 });

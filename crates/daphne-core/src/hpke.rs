@@ -291,6 +291,10 @@ impl HpkeKeypair {
         let (true, Some(kem)) = (config.is_supported(), config.kem.known()) else {
             return Err(KeypairError::Unsupported);
         };
+        // Anything longer would say of itself which public key it has.
+        if private_key.len() != provider::PRIVATE_KEY_LEN {
+            return Err(KeypairError::Mismatch);
+        }
         let public_key =
             Seeded::secret_to_public(kem, &private_key).map_err(|_| KeypairError::Mismatch)?;
         if public_key != config.public_key {
@@ -400,7 +404,8 @@ pub fn open(
     if ciphertext.enc.len() != keypair.config.public_key.len() {
         return Err(OpenError);
     }
-    let private_key = HpkePrivateKey::new(keypair.private_key.to_vec());
+    let private_key = provider::opening_key(&keypair.private_key, &keypair.config.public_key);
+    let private_key = HpkePrivateKey::new(private_key);
     keypair
         .config
         .hpke(Once::empty())

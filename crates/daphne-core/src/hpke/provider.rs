@@ -20,6 +20,9 @@ use zeroize::Zeroizing;
 #[derive(Debug)]
 pub(super) struct Seeded;
 
+/// Length of the private keys of both curves.
+pub(super) const PRIVATE_KEY_LEN: usize = 32;
+
 /// A generator that gives out 32 bytes, once. Sealing takes just so many, as the input of RFC 9180's
 /// `DeriveKeyPair`, so that no other generator stands between the caller's randomness and the ephemeral key.
 pub(super) struct Once(Option<Zeroizing<[u8; 32]>>);
@@ -91,6 +94,22 @@ pub(super) fn derive_private_key(kem: KemAlgorithm, ikm: &[u8]) -> Option<Zeroiz
     }
 }
 
+/// A private key for opening, which brings its public key along: to open, RFC 9180 §4.1 needs both, and `hpke-rs` computes the
+/// second from the first each time, which takes nearly as long as everything else.
+pub(super) fn opening_key(private_key: &[u8], public_key: &[u8]) -> Vec<u8> {
+    [private_key, public_key].concat()
+}
+
+/// The private key, without the public key that it may bring along; and that.
+fn parts(key: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match key.split_at_checked(PRIVATE_KEY_LEN) {
+        Some((private_key, public_key)) if !public_key.is_empty() => {
+            (private_key, Some(public_key))
+        }
+        _ => (key, None),
+    }
+}
+
 fn x25519_secret(bytes: &[u8]) -> Result<StaticSecret, Error> {
     let bytes =
         Zeroizing::new(<[u8; 32]>::try_from(bytes).map_err(|_| Error::KemInvalidSecretKey)?);
@@ -142,6 +161,7 @@ impl HpkeCrypto for Seeded {
 
     /// RFC 9180 §7.1.4 demands that the X25519 of all zeros is refused; a point that is not on P-256 has no key.
     fn dh(alg: KemAlgorithm, pk: &[u8], sk: &[u8]) -> Result<Vec<u8>, Error> {
+        let (sk, _) = parts(sk);
         match alg {
             KemAlgorithm::DhKem25519 => {
                 let pk = <[u8; 32]>::try_from(pk).map_err(|_| Error::KemInvalidPublicKey)?;
@@ -162,6 +182,10 @@ impl HpkeCrypto for Seeded {
     }
 
     fn secret_to_public(alg: KemAlgorithm, sk: &[u8]) -> Result<Vec<u8>, Error> {
+        let (sk, public_key) = parts(sk);
+        if let Some(public_key) = public_key {
+            return Ok(public_key.to_vec());
+        }
         match alg {
             KemAlgorithm::DhKem25519 => {
                 Ok(PublicKey::from(&x25519_secret(sk)?).to_bytes().to_vec())

@@ -189,6 +189,11 @@ fn key_pairs_are_checked_and_keep_their_secret() {
                 KeypairError::Mismatch
             );
         }
+        let with_public_key = [&*keypair.private_key, &keypair.config.public_key[..]].concat();
+        assert_eq!(
+            HpkeKeypair::from_parts(keypair.config.clone(), with_public_key.into()).unwrap_err(),
+            KeypairError::Mismatch
+        );
         let json = keypair.to_secret_json();
         let read = HpkeKeypair::from_secret_json(&json).unwrap();
         assert_eq!(read.config, keypair.config);
