@@ -113,6 +113,14 @@ impl DapVersion {
         }
     }
 
+    /// What a leader is told in place of an error, which this version may have no use for.
+    pub const fn sent_error(self, e: ReportError) -> ReportError {
+        match e {
+            ReportError::HpkeUnknownConfigId => self.unknown_key_error(),
+            other => other,
+        }
+    }
+
     /// What a kind of mistake is called here: DAP-09 has no word for some that DAP-18 §3.6 tells apart.
     pub const fn abort_kind(self, a: AbortKind) -> AbortKind {
         match self {

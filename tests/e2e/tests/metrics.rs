@@ -21,8 +21,9 @@ use daphne_core::{
     metrics::{STEP_FAILURES, TaskStatus},
     taskprov::PeerPolicy,
     testing::half_valid,
-    time::Time,
+    time::{Duration, Interval, Time},
     vdaf::{Measurement, VdafConfig},
+    version::DapVersion,
     wire::v09,
 };
 use e2e::{
@@ -32,6 +33,7 @@ use e2e::{
     forge::{Draft, Forged, TIMED, forge, forge_shares, job_body},
     now,
     server::{random, random_token},
+    world::configure,
 };
 
 fn server() -> &'static Server {
@@ -139,7 +141,7 @@ fn counts_once(world: &World, error: &str, step: Option<&str>, reason: &str, bad
 /// Sends a job twice. So many of its reports are refused.
 #[track_caller]
 fn sent_twice(world: &World, body: &[u8], refused: usize) {
-    let job = AggregationJobId::new(random());
+    let job = world.job_id(body);
     let answer = world.put_body(&job, body);
     let errors = world.verdicts(world.job_resp(&answer));
     assert_eq!(errors.iter().filter(|(_, error)| error.is_some()).count(), refused);
@@ -220,6 +222,77 @@ fn extensions() {
     ] {
         let (world, report) = drafted(|d| d.extensions = extensions.to_vec());
         counts_once(&world, outcome, Some(step), reason, report);
+    }
+}
+
+#[test]
+fn what_a_report_of_dap_18_alone_is_refused_for() {
+    let start = Time::from_seconds((now() / 3_600 - 240) * 3_600);
+    let changes: [(fn(&mut Draft), &str, &str, Option<&str>); 4] = [
+        (
+            |d| d.public_extensions = vec![0, 1, 0],
+            "invalid_message",
+            "its public extensions do not decode",
+            Some("public_extensions_decode_failure"),
+        ),
+        (
+            |d| d.extensions = vec![0x12, 0x35, 0, 0, 0x12, 0x34, 0, 0],
+            "invalid_message",
+            "its extensions are out of order",
+            Some("unordered_extensions"),
+        ),
+        (
+            |d| {
+                d.public_extensions = vec![0x12, 0x34, 0, 0];
+                d.extensions = vec![0x12, 0x34, 0, 0];
+            },
+            "duplicate_extension",
+            "repeated extension 0x1234",
+            Some("duplicate_extension"),
+        ),
+        // Control planes have no counter for it.
+        (|d| d.time -= 1, "report_too_early", "it was made before the task began", None),
+    ];
+    for (change, outcome, reason, step) in changes {
+        println!("{reason}");
+        let world = World::new_in(server(), DapVersion::V18, TimeInterval, |spec| {
+            let month = Duration::from_seconds(30 * 86_400);
+            configure(spec, Interval::new(start, month));
+        });
+        let report = forge(&world, 5, start, change);
+        let code = match outcome {
+            "duplicate_extension" => "invalid_message",
+            "report_too_early" => "task_not_started",
+            other => other,
+        };
+        counts_once(&world, outcome, step, &format!("{code}: {reason}"), report);
+    }
+}
+
+/// DAP-18 tells the leader the same of a key that is unknown as of a share that does not open. The operator is told which.
+#[test]
+fn a_key_that_is_unknown_is_named_whatever_the_leader_is_told() {
+    for rounds in [false, true] {
+        let mut world = World::new_in(server(), DapVersion::V18, TimeInterval, |spec| {
+            if rounds {
+                spec.vdaf = VdafConfig::Poplar1 { bits: 4 };
+            }
+        });
+        let reports: Vec<_> = if rounds {
+            world.ask_for(&["0", "1"]);
+            let string = || Measurement::Poplar1("0110".parse().expect("bits"));
+            (0..2).map(|_| world.report(string(), world.time(0))).collect()
+        } else {
+            world.sums(&[1, 2], world.time(0))
+        };
+        let job = world.timed_job(&reports);
+        let mut init = world.wire().aggregation_job_init(&job.body).expect("our own");
+        init.verify_inits[1].report_share.encrypted_input_share.config_id = HpkeConfigId(200);
+        let body = world.wire().encode_aggregation_job_init(&init).expect("small");
+        sent_twice(&world, &body, 1);
+        let told = status(&world).last_error.expect("an error");
+        let reason = "hpke_unknown_config_id: configuration 200";
+        assert_eq!((told.reason.as_str(), told.count), (reason, 1), "{rounds}");
     }
 }
 

@@ -9,6 +9,7 @@ use daphne_core::{
     message::PartialBatchSelector,
     taskprov::PeerPolicy,
     vdaf::{Measurement, VdafConfig},
+    version::DapVersion,
 };
 use e2e::{
     Books, Peer, Server, World,
@@ -118,6 +119,8 @@ fn lead(world: &World, heard: &mut Heard) -> Vec<Secret> {
         heard.add(&world.collect(world.interval(0, 1), &books));
     }
     heard.add(&world.delete(&id));
+    heard.add(&world.ask("GET", &world.job_path(&id), "", None));
+    heard.add(&world.ask("GET", &format!("{}/x", world.shares_path()), "", None));
     heard.add(&world.ask("POST", &world.job_path(&id), "", Some(b"?")));
     vec![
         Secret::text("the leader's token", &world.token),
@@ -151,7 +154,8 @@ fn nothing_that_is_said_holds_a_secret() {
     let mut brought = peer.task(&server, TimeInterval, |_| {});
     let init: serde_json::Value = json!(peer.spec.verify_key_init);
     secrets.push(Secret::text("the peer's secret", init.as_str().expect("base64url")));
-    for world in [&timed, &chosen] {
+    let newer = World::new_in(&server, DapVersion::V18, LeaderSelected, |_| {});
+    for world in [&timed, &chosen, &newer] {
         secrets.extend(lead(world, &mut heard));
     }
     let mut rounds = World::new(&server, TimeInterval, |spec| {

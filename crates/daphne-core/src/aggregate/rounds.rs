@@ -181,8 +181,9 @@ async fn note_refused(
     let mut tally = Tally::default();
     for VerifyResp { report_id, result } in answers {
         if let VerifyRespResult::Reject(error) = result {
-            // The first answer is the one that counts; its clock may have been another.
-            let failure = failures.get(report_id).filter(|f| f.report_error() == *error);
+            // The first answer is the one that counts; its clock may have been another. It is in the version's words.
+            let sent = |f: &&Failure| task.parameters.version.sent_error(f.report_error());
+            let failure = failures.get(report_id).filter(|f| sent(f) == *error);
             tally.refuse(failure.copied().unwrap_or(Failure::recorded(*error)));
         }
     }

@@ -282,10 +282,9 @@ impl<'a> From<&'a message::VerifyResp> for VerifyResp<'a> {
         let verify_resp_type = match &v.result {
             message::VerifyRespResult::Continue(payload) => VerifyRespType::Continue(payload),
             message::VerifyRespResult::Finish => VerifyRespType::Finish,
-            message::VerifyRespResult::Reject(ReportError::HpkeUnknownConfigId) => {
-                VerifyRespType::Reject(DapVersion::V18.unknown_key_error())
+            message::VerifyRespResult::Reject(e) => {
+                VerifyRespType::Reject(DapVersion::V18.sent_error(*e))
             }
-            message::VerifyRespResult::Reject(e) => VerifyRespType::Reject(*e),
         };
         Self { report_id: v.report_id, verify_resp_type }
     }
