@@ -1,5 +1,5 @@
-// Shows the whole system at work: the Worker in workerd, tasks of every VDAF in both batch modes,
-// reports of two independent clients, aggregation, collection, and the truth computed here from
+// Shows the whole system at work: the Worker in workerd, tasks of every VDAF in both batch modes and
+// both versions of DAP, reports of two independent clients, aggregation, collection, and the truth computed here from
 // the raw measurements and compared with what the collector got.
 //
 // Runs on Node 18, since it is what installs everything else.
@@ -18,9 +18,10 @@ const USAGE = `usage: scripts/demo [--quick] [--keep]
 
 Sets up and builds what is missing, starts the Worker on a free port of 127.0.0.1 with fresh secrets
 and a directory of its own, creates a task for each of Prio3Count, Prio3Sum, Prio3Histogram and
-Prio3SumVec in both batch modes, makes reports with @divviup/dap and with dapctl, aggregates them in
-jobs of up to 500, collects, and compares each aggregate with the sum of the raw measurements. Then
-it finds the frequent strings among others with Poplar1.
+Prio3SumVec in both batch modes of DAP-09 and, in the same deployment, one of each in DAP-18, makes
+reports with @divviup/dap (which speaks DAP-09) and with dapctl, aggregates them in jobs of up to 500,
+collects, and compares each aggregate with the sum of the raw measurements. Then it finds the
+frequent strings among others with Poplar1.
   --quick  fewer reports, for tests
   --keep   keep the directory with tasks, secrets, reports and the Worker's state, and print its name
 
@@ -32,6 +33,8 @@ const TIME_PRECISION = 3600;
 const BUCKETS = 2;
 const JOB_SIZE = 500;
 const MODES = ["time-interval", "leader-selected"];
+// In DAP-18 all parties of a task have these bytes; here nobody looks the URL up.
+const DAP18 = { version: "dap-18", "leader-url": "https://leader.example/v18/" };
 
 // How many reports of each client a task gets: fewer where one is dearer. One task fills jobs.
 const VDAFS = [
@@ -176,6 +179,11 @@ async function startServer() {
 const flags = (options) => Object.entries(options).flatMap(([name, value]) => [`--${name}`, value]);
 
 async function makeReports(task, dapctl, times, index) {
+  await dapctl([
+    ...["report", "make", "--task", task.file, "--random", "--seed", index],
+    ...flags({ ...times, count: task.own, out: task.reports[0] }),
+  ]);
+  if (task.npm === 0) return;
   // The npm package is given the HPKE lists, so that nothing of this project is between it and the draft.
   const hpke = ["report", "leader-config", "--task", task.file];
   const [leader, helper] = await Promise.all([dapctl(hpke), dapctl([...hpke, "--helper"])]);
@@ -190,13 +198,9 @@ async function makeReports(task, dapctl, times, index) {
       `--helper-hpke-config-list=${helper.hpke_config_list}`,
       ...flags(task.options),
       ...flags({ ...times, "time-precision": TIME_PRECISION, count: task.npm, seed: index }),
-      ...flags({ out: task.reports[0] }),
+      ...flags({ out: task.reports[1] }),
     ],
   );
-  await dapctl([
-    ...["report", "make", "--task", task.file, "--random", "--seed", index],
-    ...flags({ ...times, count: task.own, out: task.reports[1] }),
-  ]);
 }
 
 // --- The truth ------------------------------------------------------------------------------
@@ -218,15 +222,17 @@ function add(options, sum, measurement) {
 }
 
 /**
- * What must come out, from the report files alone: reports and their sum by batch. DAP-09 batches
- * of a time-interval task are found by the time in the report, its bytes 16 to 24.
+ * What must come out, from the report files alone: reports and their sum by batch. Batches of a
+ * time-interval task are found by the time in the report, its bytes 16 to 24: seconds in DAP-09,
+ * batches since the Unix epoch in DAP-18.
  */
 function truth(task) {
   const batches = new Map();
   for (const file of task.reports) {
     for (const line of readFileSync(file, "utf8").split("\n").filter(Boolean)) {
       const { report, measurement } = JSON.parse(line);
-      const time = Number(Buffer.from(report, "base64url").readBigUInt64BE(16));
+      const unit = task.version === DAP18.version ? TIME_PRECISION : 1;
+      const time = Number(Buffer.from(report, "base64url").readBigUInt64BE(16)) * unit;
       const batch = task.mode === "time-interval" ? time - (time % TIME_PRECISION) : "all";
       const { count, sum } = batches.get(batch) ?? { count: 0 };
       batches.set(batch, { count: count + 1, sum: add(task.options, sum, measurement) });
@@ -322,25 +328,31 @@ async function demo({ quick }) {
     const all = ["--output", "json", "--url", url, "--admin-token-file", tokenFile, ...args];
     return JSON.parse(await run(`"dapctl ${args[0]}"`, program, all));
   };
-  step(`It serves ${url}; making an HPKE key and ${VDAFS.length * MODES.length} tasks`);
+  const plans = VDAFS.flatMap((vdaf) => MODES.map((mode) => ({ ...vdaf, mode, version: "dap-09" })));
+  // The client that others wrote does not speak DAP-18, so ours makes all reports of these.
+  for (const [index, vdaf] of VDAFS.entries()) {
+    plans.push({ ...vdaf, npm: 0, mode: MODES[index % MODES.length], version: DAP18.version });
+  }
+  step(`It serves ${url}; making an HPKE key and ${plans.length} tasks`);
   await dapctl(["hpke", "add"]);
   const tasks = [];
-  for (const { name, options, npm, own } of VDAFS) {
-    for (const mode of MODES) {
-      const file = path.join(folder, `task-${tasks.length + 1}.json`);
-      const added = await dapctl([
-        ...["task", "add", "--batch-mode", mode, "--time-precision", TIME_PRECISION, "--save", file],
-        ...flags(options),
-      ]);
-      tasks.push({
-        id: added.task.task_id,
-        label: `${name}, ${mode}`,
-        reports: ["npm", "own"].map((client) => file.replace(/\.json$/, `-${client}.jsonl`)),
-        npm: quick ? Math.ceil(npm / 5) : npm,
-        own: quick ? Math.ceil(own / 5) : own,
-        ...{ name, options, mode, file },
-      });
-    }
+  for (const plan of plans) {
+    const file = path.join(folder, `task-${tasks.length + 1}.json`);
+    const added = await dapctl([
+      ...["task", "add", "--batch-mode", plan.mode, "--time-precision", TIME_PRECISION, "--save", file],
+      ...flags(plan.options),
+      ...(plan.version === DAP18.version ? flags(DAP18) : []),
+    ]);
+    const clients = plan.npm > 0 ? ["own", "npm"] : ["own"];
+    tasks.push({
+      ...plan,
+      file,
+      id: added.task.task_id,
+      label: `${plan.version}, ${plan.name}, ${plan.mode}`,
+      reports: clients.map((client) => file.replace(/\.json$/, `-${client}.jsonl`)),
+      npm: quick ? Math.ceil(plan.npm / 5) : plan.npm,
+      own: quick ? Math.ceil(plan.own / 5) : plan.own,
+    });
   }
 
   const npm = tasks.reduce((n, task) => n + task.npm, 0);
@@ -354,7 +366,7 @@ async function demo({ quick }) {
   }
 
   step(`Aggregating in jobs of up to ${JOB_SIZE}, and collecting`);
-  const rows = [["task", "batch mode", "VDAF", "reports", "accepted", "jobs", "batches", "match", "seconds"]];
+  const rows = [["task", "version", "batch mode", "VDAF", "reports", "accepted", "jobs", "batches", "match", "seconds"]];
   for (const task of tasks) {
     const begun = performance.now();
     const args = ["drive", "--task", task.file, "--job-size", JOB_SIZE];
@@ -368,7 +380,7 @@ async function demo({ quick }) {
     if (wrong) throw new Failure(`${task.label}: ${wrong}`);
     step(`  ${task.label}: ${summary.batches.map((b) => compact(b.aggregate)).join(" and ")}`);
     rows.push([
-      ...[task.id.slice(0, 8), task.mode, task.name, summary.reports_read, summary.reports_accepted],
+      ...[task.id.slice(0, 8), task.version, task.mode, task.name, summary.reports_read, summary.reports_accepted],
       ...[summary.jobs, summary.batches.length, "yes", seconds],
     ]);
   }
@@ -379,7 +391,9 @@ async function demo({ quick }) {
   console.log();
   table(rows);
   console.log();
-  console.log(`DEMO OK: ${tasks.length + 1} tasks, ${npm + own + strings} reports, all aggregates match`);
+  const later = tasks.filter((task) => task.version === DAP18.version).length;
+  const all = `${tasks.length + 1} tasks (${tasks.length + 1 - later} of dap-09, ${later} of dap-18)`;
+  console.log(`DEMO OK: ${all}, ${npm + own + strings} reports, all aggregates match`);
 }
 
 async function end(code, message) {

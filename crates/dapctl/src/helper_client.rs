@@ -100,7 +100,8 @@ impl HelperClient {
     /// # Errors
     /// [`Failure::Usage`] if they are unusable.
     pub fn advertising(self, config: &[u8]) -> Result<Self, Failure> {
-        Ok(Self { http: self.http.advertising(config)?, advertises: true, ..self })
+        let header = self.version.taskprov_header(config);
+        Ok(Self { http: self.http.advertising(&header)?, advertises: true, ..self })
     }
 
     /// As it is, waiting that long for an answer that the helper defers.

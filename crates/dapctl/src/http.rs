@@ -9,7 +9,7 @@ use std::{
 };
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use daphne_core::{b64, media_type, taskprov};
+use daphne_core::{media_type, taskprov};
 use serde::Deserialize;
 use ureq::{
     Agent,
@@ -247,12 +247,12 @@ impl Http {
         Self { accept: Some(media_type), ..self }
     }
 
-    /// As it is, with a task's encoded parameters in each request. taskprov-07 §4.2.
+    /// As it is, with this header, a task's parameters, in each request. taskprov-07 §4.2, taskprov-04 §3.2.
     ///
     /// # Errors
     /// [`Failure::Usage`] if no header can hold them, which none are so long.
-    pub fn advertising(self, config: &[u8]) -> Result<Self, Failure> {
-        let value = HeaderValue::from_str(&b64::encode(config)).map_err(|_| {
+    pub fn advertising(self, parameters: &str) -> Result<Self, Failure> {
+        let value = HeaderValue::from_str(parameters).map_err(|_| {
             Failure::Usage("the task's parameters cannot be sent in a header".into())
         })?;
         Ok(Self { taskprov: Some(value), ..self })

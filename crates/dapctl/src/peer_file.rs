@@ -4,9 +4,12 @@
 use std::{fmt, path::Path};
 
 use daphne_core::{
+    configuration::{self, Agreement},
     hpke::HpkeKeypair,
     taskprov::{self, PeerSpec},
+    time::Interval,
     vdaf::Vdaf,
+    version::DapVersion,
 };
 use serde_json::{Map, Value, json};
 
@@ -83,8 +86,22 @@ impl PeerFile {
         task_file::save(path, &text, force)
     }
 
+    /// The helper's URL for tasks of a version: the one that tasks must name, or else that of the version in the same place.
+    fn helper_url_of(&self, version: DapVersion) -> String {
+        let url = &self.helper_url;
+        let is_version = |(_, last): &(&str, &str)| {
+            DapVersion::ALL.iter().any(|version| version.path_prefix() == *last)
+        };
+        let above = url.strip_suffix('/').and_then(|url| url.rsplit_once('/')).filter(is_version);
+        match (above, &self.peer.policy.helper_url) {
+            (Some((above, _)), None) => format!("{above}/{}/", version.path_prefix()),
+            _ => url.clone(),
+        }
+    }
+
     /// A task that the leader may bring along. `fields` is the JSON of what its author chooses of a
-    /// [`daphne_core::task::TaskSpec`]; the peer gives the rest, the verify key and the id follow.
+    /// [`daphne_core::task::TaskSpec`]; the peer gives the rest, the verify key and the id follow. `task_interval` is for a
+    /// configuration.
     ///
     /// # Errors
     /// [`Failure::Usage`] if the parameters are unusable, or the file holds no token.
@@ -92,6 +109,7 @@ impl PeerFile {
         &self,
         mut fields: Map<String, Value>,
         task_info: &[u8],
+        task_interval: Option<Interval>,
     ) -> Result<TaskFile, Failure> {
         let usage = |e: String| Failure::Usage(clean(&e));
         let peer = &self.peer;
@@ -110,16 +128,18 @@ impl PeerFile {
             fields.insert(name.to_owned(), value);
         }
         let mut spec = task_file::spec_from_value(Value::Object(fields))?;
-        // What the header describes, and its id, are of taskprov-07, which goes with DAP-09.
-        if spec.version.taskprov_extension().is_none() {
-            return Err(Failure::Usage(format!(
-                "no leader brings {} tasks along: create the task, without --taskprov",
-                spec.version.tag()
-            )));
-        }
-        let config = taskprov::advertise(&spec, task_info, &peer.endpoint, &self.helper_url)
-            .map_err(|e| usage(e.to_string()))?;
-        let id = taskprov::task_id(&config);
+        let helper_url = self.helper_url_of(spec.version);
+        let config = if spec.version.has_configuration() {
+            let (leader_url, helper_url) = (&*peer.endpoint, &*helper_url);
+            let agreement = Agreement { task_info, leader_url, helper_url, task_interval };
+            spec.task_configuration =
+                configuration::encode(&spec, &agreement).map_err(|e| usage(e.to_string()))?;
+            spec.task_configuration.clone()
+        } else {
+            taskprov::advertise(&spec, task_info, &peer.endpoint, &helper_url)
+                .map_err(|e| usage(e.to_string()))?
+        };
+        let id = spec.version.taskprov_id(&config);
         let vdaf =
             Vdaf::new(spec.version.vdaf_draft(), spec.vdaf).map_err(|e| usage(e.to_string()))?;
         spec.verify_key = peer.verify_key_init.verify_key(&id, vdaf.verify_key_len()).to_vec();
@@ -127,7 +147,7 @@ impl PeerFile {
         task_file::check(&spec)?;
         Ok(TaskFile {
             spec,
-            helper_url: self.helper_url.clone(),
+            helper_url,
             leader_hpke_keypair: task_file::new_keypair()?,
             collector_hpke_keypair: self.collector_hpke_keypair.clone(),
             taskprov: Some(config),

@@ -12,7 +12,6 @@ use daphne_core::{
     hpke::{HpkeKem, HpkeKeypair},
     ids::{HpkeConfigId, TaskId},
     task::{Task, TaskSpec},
-    taskprov,
     wire::Wire,
 };
 use serde_json::{Map, Value, json};
@@ -119,7 +118,8 @@ impl TaskFile {
         }
         let file = Self { spec, helper_url, leader_hpke_keypair, collector_hpke_keypair, taskprov };
         let id = *file.task()?.id();
-        if file.taskprov.as_ref().is_some_and(|config| taskprov::task_id(config) != id) {
+        if file.taskprov.as_ref().is_some_and(|config| file.spec.version.taskprov_id(config) != id)
+        {
             return Err(malformed("taskprov describes another task"));
         }
         Ok(file)

@@ -10,6 +10,7 @@ use std::{
 };
 
 use common::{ID, admin, dapctl, dapctl_with, fails, idle_status, nowhere, path, serve};
+use daphne_core::{b64, version::DapVersion, wire::v18::TaskConfiguration};
 use tempfile::TempDir;
 
 /// What the admin API answers to a creation.
@@ -528,6 +529,41 @@ fn a_task_that_is_brought_is_by_default_one_that_the_peer_may_bring() {
     assert!(spec["task_expiration"].as_u64().unwrap() <= now + 86_400, "{spec}");
     assert_eq!(made(Some(100), &["--min-batch-size", "200"])["min_batch_size"], 200);
     assert_eq!(made(None, &[])["min_batch_size"], 10);
+}
+
+#[test]
+fn a_leader_brings_tasks_of_dap_18_with_their_configuration() {
+    let folder = TempDir::new().unwrap();
+    let (peer, saved) = saved_peer(&folder);
+    let file = path(&folder, "task.json");
+    let args = ["task", "add", "--taskprov", &peer, "--version", "dap-18", "--vdaf", "count"];
+    let output = dapctl(&[&args[..], &["--task-info", "hits", "--save", &file]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut task: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    // The peer was added for DAP-09's place in the same deployment.
+    let helper = saved["helper_url"].as_str().unwrap().replace("/v09/", "/v18/");
+    assert_eq!(task["helper_url"], helper);
+    assert_eq!(task["taskprov"], task["spec"]["task_configuration"]);
+    let bytes = b64::decode(task["taskprov"].as_str().unwrap()).unwrap();
+    let configuration = TaskConfiguration::decode(&bytes).unwrap();
+    assert_eq!(configuration.leader_aggregator_endpoint, LEADER);
+    assert_eq!(configuration.helper_aggregator_endpoint, helper);
+    // It ends as early as the peer's policy wants.
+    let interval = configuration.task_interval().unwrap().unwrap();
+    assert_eq!(interval.duration, 24);
+    let id = DapVersion::V18.taskprov_id(&bytes);
+    assert_eq!(task["spec"]["task_id"], id.to_string());
+
+    let server = serve(&[("200 OK", "application/ppm-dap;message=hpke-config-list", "nonsense")]);
+    task["helper_url"] = format!("{}/v18/", server.url).into();
+    std::fs::write(&file, task.to_string()).unwrap();
+    let report = ["report", "leader-config", "--helper", "--retries", "0", "--task", &file];
+    fails(&report, 1, "malformed");
+    let request = server.requests.recv().unwrap();
+    assert!(request.starts_with("GET /v18/hpke_config HTTP/1.1\r\n"), "{request}");
+    let header = DapVersion::V18.taskprov_header(&bytes);
+    assert!(request.contains(&format!("dap-taskprov: {header}\r\n")), "{request}");
 }
 
 #[test]

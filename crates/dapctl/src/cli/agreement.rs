@@ -31,8 +31,9 @@ pub struct AgreementArgs {
         allow_hyphen_values = true
     )]
     pub task_info_base64url: Option<String>,
-    /// dap-18: the first second at which reports are made, a multiple of the time precision [default: any time]
-    #[arg(long, value_name = "EPOCH", requires = "task_duration", conflicts_with = "taskprov")]
+    /// dap-18: the first second at which reports are made, a multiple of the time precision [default: any time, with --taskprov
+    /// a month from now on]
+    #[arg(long, value_name = "EPOCH", requires = "task_duration")]
     pub task_start: Option<u64>,
     /// dap-18: for how long, in seconds, a multiple of the time precision
     #[arg(long, value_name = "SECONDS", requires = "task_start")]

@@ -139,19 +139,24 @@ pub(super) fn complete(
         },
         (None, None) => task_file::random::<16>()?.to_vec(),
     };
-    let task_interval = match (args.task_start, args.task_duration) {
-        (Some(start), Some(duration)) => {
-            match Interval::new(Time::from_seconds(start), Duration::from_seconds(duration)) {
-                Some(interval) => Some(interval),
-                None => return usage("--task-duration ends beyond representable time".into()),
-            }
-        }
-        _ => None,
-    };
+    let task_interval = interval(args)?;
     let agreement = Agreement { task_info: &task_info, leader_url, helper_url, task_interval };
     spec.task_configuration =
         configuration::encode(spec, &agreement).map_err(|e| Failure::Usage(e.to_string()))?;
     Ok(())
+}
+
+/// When reports of a task are made, if that is said.
+///
+/// # Errors
+/// [`Failure::Usage`] if it ends beyond all time.
+pub(super) fn interval(args: &AgreementArgs) -> Result<Option<Interval>, Failure> {
+    let (Some(start), Some(duration)) = (args.task_start, args.task_duration) else {
+        return Ok(None);
+    };
+    let interval = Interval::new(Time::from_seconds(start), Duration::from_seconds(duration));
+    let beyond = || Failure::Usage("--task-duration ends beyond representable time".into());
+    interval.map(Some).ok_or_else(beyond)
 }
 
 #[cfg(test)]

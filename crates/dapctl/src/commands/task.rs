@@ -7,7 +7,7 @@ use daphne_core::{
     codec::Reader,
     hpke::HpkeConfig,
     task::TaskParameters,
-    time::{Duration, Time},
+    time::{Duration, Interval, Time},
     vdaf::{Vdaf, VdafConfig},
     version::DapVersion,
 };
@@ -85,6 +85,9 @@ fn expire(cli: &Cli, args: &TaskExpireArgs) -> Result<(), Failure> {
     output::print(cli.output, &text, &json!(task))
 }
 
+/// Length of a batch bucket, unless it is said.
+const TIME_PRECISION_S: u64 = 3_600;
+
 /// How long a task lives that a leader brings along, unless it is said.
 const LIFETIME: Duration = Duration::from_seconds(30 * 86_400);
 
@@ -103,13 +106,23 @@ fn add_with_taskprov(
         fields.insert("min_batch_size".into(), json!(least));
     }
     let lifetime = policy.lifetime_max.map_or(LIFETIME, |longest| longest.min(LIFETIME));
-    let expiration = reports::now().saturating_add(lifetime);
-    fields.entry("task_expiration").or_insert_with(|| json!(expiration));
+    let version = args.spec.version.unwrap_or(DapVersion::V09);
+    let mut interval = configuration::interval(&args.agreement)?;
+    if !version.has_configuration() {
+        let expiration = reports::now().saturating_add(lifetime);
+        fields.entry("task_expiration").or_insert_with(|| json!(expiration));
+    } else if interval.is_none() {
+        let precision = args.spec.time_precision.unwrap_or(TIME_PRECISION_S).max(1);
+        let start = reports::now().round_down(Duration::from_seconds(precision));
+        // At least the time that is now.
+        let units = (lifetime.as_seconds() / precision).max(1);
+        interval = Interval::new(start, Duration::from_seconds(units.saturating_mul(precision)));
+    }
     let task_info = match &args.agreement.task_info {
         Some(text) => text.clone().into_bytes(),
         None => task_file::random::<16>()?.to_vec(),
     };
-    let file = peer.task(fields, &task_info)?;
+    let file = peer.task(fields, &task_info, interval)?;
     let task = file.task()?;
     let _ = file.save(save, args.force)?;
     let text = format!(
@@ -271,7 +284,10 @@ fn from_options(args: &SpecArgs, configured: bool) -> Result<Map<String, Value>,
         ("role", json!("helper")),
         ("vdaf", json!(vdaf)),
         ("batch_mode", unless_configured(json!(mode))),
-        ("time_precision", unless_configured(json!(args.time_precision.unwrap_or(3600)))),
+        (
+            "time_precision",
+            unless_configured(json!(args.time_precision.unwrap_or(TIME_PRECISION_S))),
+        ),
         ("min_batch_size", unless_configured(json!(args.min_batch_size.unwrap_or(10)))),
         ("max_batch_size", json!(args.max_batch_size)),
         ("max_batch_query_count", json!(query_count)),
