@@ -12,10 +12,7 @@ use daphne_core::{
     },
     vdaf::{AggregateResult, FieldKind, Measurement, VdafConfig},
 };
-use e2e::{
-    Answer, Books, Job, Server, World,
-    server::random,
-};
+use e2e::{Answer, Books, Job, Server, World, server::random};
 use serde::{Deserialize, de::DeserializeOwned};
 
 /// Reports in a job.
