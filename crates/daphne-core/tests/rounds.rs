@@ -16,12 +16,13 @@ use daphne_core::{
         collector::{self, CollectorTask},
         helper::collect_request,
     },
+    configuration::{self, Agreement},
     error::{AbortKind, Error, Internal, ReportError},
     hpke::{HpkeKem, HpkeKeypair, Role},
     ids::{AggregationJobId, BatchId, HpkeConfigId, ReportId},
     message::{
-        AggregateShareRequest, BatchSelector, HpkeCiphertext, PartialBatchSelector, Report,
-        VerifyInit, VerifyResp, VerifyRespResult,
+        AggregateShareRequest, AggregationJobContinue, BatchSelector, HpkeCiphertext,
+        PartialBatchSelector, Report, VerifyContinue, VerifyInit, VerifyResp, VerifyRespResult,
     },
     seal::TokenHash,
     store::{
@@ -33,9 +34,9 @@ use daphne_core::{
     testing::memory::{Fate, MemoryCluster},
     time::{Duration, Time},
     upload::client::{ClientTask, ReportRandomness},
-    vdaf::{AggregateResult, AggregationParam, BitString, Measurement, VdafConfig, share},
+    vdaf::{AggregateResult, AggregationParam, BitString, Measurement, Vdaf, VdafConfig, share},
     version::DapVersion,
-    wire::v09,
+    wire::Wire,
 };
 use futures::executor::block_on;
 use sha2::{Digest, Sha256};
@@ -82,43 +83,67 @@ struct Books {
 
 type Answer = Result<Vec<VerifyResp>, Error>;
 
+type Shape = (DapVersion, BatchMode, Option<u32>);
+
 /// Whole tasks and groups; with an interval, and with a batch.
-const SHAPES: [(BatchMode, Option<u32>); 3] = [
-    (BatchMode::TimeInterval, Some(0)),
-    (BatchMode::TimeInterval, Some(1)),
-    (BatchMode::LeaderSelected, None),
-];
+const fn shapes(version: DapVersion) -> [Shape; 3] {
+    [
+        (version, BatchMode::TimeInterval, Some(0)),
+        (version, BatchMode::TimeInterval, Some(1)),
+        (version, BatchMode::LeaderSelected, None),
+    ]
+}
+
+/// Where a report is aggregated once at each level, and only downwards.
+const SHAPES: [Shape; 3] = shapes(DapVersion::V09);
+/// Where it is aggregated once.
+const ONCE: [Shape; 3] = shapes(DapVersion::V18);
+
+fn all() -> impl Iterator<Item = Shape> {
+    SHAPES.into_iter().chain(ONCE)
+}
 
 impl World {
-    fn new(shape: (BatchMode, Option<u32>)) -> Self {
+    fn new(shape: Shape) -> Self {
         Self::with_bits(shape, BITS)
     }
 
-    fn with_bits((batch_mode, buckets_per_group): (BatchMode, Option<u32>), bits: u16) -> Self {
+    fn with_bits((version, batch_mode, buckets_per_group): Shape, bits: u16) -> Self {
         let key = |id, ikm| {
             HpkeKeypair::derive(HpkeConfigId(id), HpkeKem::X25519HkdfSha256, &[ikm; 32]).unwrap()
         };
-        let spec = TaskSpec {
+        let vdaf = VdafConfig::Poplar1 { bits };
+        let key_len = Vdaf::new(version.vdaf_draft(), vdaf).unwrap().verify_key_len();
+        let mut spec = TaskSpec {
             task_id: None,
-            version: DapVersion::V09,
+            version,
             role: TaskRole::Helper,
             task_configuration: Vec::new(),
             batch_mode,
             max_batch_size: None,
-            vdaf: VdafConfig::Poplar1 { bits },
-            verify_key: vec![1; 16],
+            vdaf,
+            verify_key: vec![1; key_len],
             leader_token: None,
             leader_token_hash: Some(TokenHash::of("token")),
             collector_hpke_config: key(7, 7).config().clone(),
             min_batch_size: 2,
             time_precision: Duration::from_seconds(PRECISION),
-            max_batch_query_count: u64::from(BITS),
+            max_batch_query_count: if version.aggregates_once() { 1 } else { u64::from(BITS) },
             task_expiration: None,
             report_expiry_age: Duration::from_seconds(14 * 86_400),
             tolerable_clock_skew: Duration::from_seconds(300),
             shards: 3,
             buckets_per_group,
         };
+        if version.has_configuration() {
+            let agreement = Agreement {
+                task_info: b"strings",
+                leader_url: "https://leader.example/",
+                helper_url: "https://helper.example/",
+                task_interval: None,
+            };
+            spec.task_configuration = configuration::encode(&spec, &agreement).unwrap();
+        }
         let cluster = MemoryCluster::new();
         cluster.set_time(NOW);
         Self {
@@ -132,13 +157,21 @@ impl World {
         }
     }
 
+    fn wire(&self) -> Wire {
+        self.task.parameters.wire()
+    }
+
+    fn encode(&self, answers: &[VerifyResp]) -> Vec<u8> {
+        self.wire().encode_aggregation_job_resp(answers).unwrap()
+    }
+
     fn report(&self, id: u8, string: &str) -> Vec<u8> {
         let client = ClientTask {
-            version: DapVersion::V09,
-            task_configuration: Vec::new(),
+            version: self.task.parameters.version,
+            task_configuration: self.task.parameters.task_configuration.clone(),
             task_id: *self.task.id(),
             vdaf: self.task.vdaf.clone(),
-            time_precision: Duration::from_seconds(1),
+            time_precision: Duration::from_seconds(PRECISION),
             leader_hpke_config: self.leader_keys.config().clone(),
             helper_hpke_config: self.keys.published().next().unwrap().clone(),
         };
@@ -160,8 +193,8 @@ impl World {
 
     fn leader(&self) -> LeaderTask {
         LeaderTask {
-            version: DapVersion::V09,
-            task_configuration: Vec::new(),
+            version: self.task.parameters.version,
+            task_configuration: self.task.parameters.task_configuration.clone(),
             task_id: *self.task.id(),
             vdaf: self.task.vdaf.clone(),
             verify_key: self.task.verify_key.clone(),
@@ -187,7 +220,7 @@ impl World {
 
     fn begin(&self, param: &AggregationParam, reports: &[Vec<u8>]) -> LeaderJob {
         let reports: Vec<Report<'_>> =
-            reports.iter().map(|r| v09::Report::decode(r).unwrap().into()).collect();
+            reports.iter().map(|r| self.wire().report(r).unwrap()).collect();
         let begun = self.leader().begin_job(&self.leader_keys, param, self.batch().0, &reports);
         let (job, refused) = begun.unwrap();
         assert_eq!(refused, []);
@@ -195,7 +228,7 @@ impl World {
     }
 
     fn put(&self, job: u8, body: &[u8]) -> Answer {
-        let init = v09::AggregationJobInitReq::decode(body)?.into();
+        let init = self.wire().aggregation_job_init(body)?;
         let helper = HelperJob::new(&self.task, &self.keys, Time::from_seconds(NOW), &init)?
             .verified_by(&self.verified);
         let identity = JobIdentity {
@@ -212,10 +245,18 @@ impl World {
             job: AggregationJobId::new([job; 16]),
             shard_key: ShardKey::new([5; 16]),
             now: Time::from_seconds(self.now),
-            request: &v09::AggregationJobContinueReq::decode(body)?.into(),
+            request: &self.wire().aggregation_job_continue(body)?,
             digest: Sha256::digest(body).into(),
         };
         block_on(rounds::continue_job(&self.cluster, &continuation))
+    }
+
+    /// The request that began a job that was continued is refused, or answered with where the job is now (DAP-18 §4.5.3.2).
+    fn assert_continued(&self, again: Answer, last: &[VerifyResp]) {
+        match self.task.parameters.version.aggregates_once() {
+            false => assert_eq!(refusal(again), AbortKind::Conflict),
+            true => assert_eq!(again.unwrap(), last),
+        }
     }
 
     fn delete(&self, job: u8) {
@@ -232,7 +273,7 @@ impl World {
         reports: &[Vec<u8>],
     ) -> LeaderContinuation {
         let begun = self.begin(param, reports);
-        let answer = encode(&self.put(job, begun.request()).unwrap());
+        let answer = self.encode(&self.put(job, begun.request()).unwrap());
         match self.leader().proceed(begun, &answer).unwrap() {
             LeaderStep::Continued(continuation) => continuation,
             LeaderStep::Finished(outcome) => panic!("finished too early: {outcome:?}"),
@@ -242,7 +283,7 @@ impl World {
     /// A whole job.
     fn run(&self, job: u8, param: &AggregationParam, reports: &[Vec<u8>]) -> LeaderOutcome {
         let continuation = self.first_round(job, param, reports);
-        let answer = encode(&self.post(job, continuation.request()).unwrap());
+        let answer = self.encode(&self.post(job, continuation.request()).unwrap());
         self.leader().finish_continued(continuation, &answer).unwrap()
     }
 
@@ -322,10 +363,6 @@ impl World {
     }
 }
 
-fn encode(answers: &[VerifyResp]) -> Vec<u8> {
-    v09::AggregationJobResp::from(answers).encode().unwrap()
-}
-
 fn codes(answers: &[VerifyResp]) -> Vec<Option<ReportError>> {
     answers
         .iter()
@@ -384,7 +421,7 @@ fn prefixes_are_counted_level_by_level_over_the_same_batch() {
 
 #[test]
 fn a_job_of_several_rounds_cut_off_at_any_call_can_be_repeated() {
-    for shape in SHAPES {
+    for shape in all() {
         let mut cut_off = 0;
         for fate in [Fate::RequestLost, Fate::AnswerLost] {
             for cut in 0.. {
@@ -398,14 +435,14 @@ fn a_job_of_several_rounds_cut_off_at_any_call_can_be_repeated() {
                     answer => answer.unwrap(),
                 };
                 let first = again(&|| w.put(1, begun.request()));
-                let step = w.leader().proceed(begun, &encode(&first)).unwrap();
+                let step = w.leader().proceed(begun, &w.encode(&first)).unwrap();
                 let LeaderStep::Continued(continuation) = step else { panic!("continued") };
                 let last = again(&|| w.post(1, continuation.request()));
                 if w.cluster.calls() <= cut {
                     break;
                 }
                 assert_eq!(w.post(1, continuation.request()).unwrap(), last);
-                let outcome = w.leader().finish_continued(continuation, &encode(&last)).unwrap();
+                let outcome = w.leader().finish_continued(continuation, &w.encode(&last)).unwrap();
                 assert_eq!(outcome.refused, []);
                 assert_eq!(w.held().values().sum::<u32>(), 9);
                 let mut books = Books::default();
@@ -424,25 +461,20 @@ fn a_job_of_several_rounds_cut_off_at_any_call_can_be_repeated() {
 
 #[test]
 fn each_request_is_answered_for_its_step_and_body() {
-    for shape in SHAPES {
+    for shape in all() {
         let w = World::new(shape);
         let param = w.param(&["00", "11"]);
         let reports = w.reports(&STRINGS[..3]);
         let begun = w.begin(&param, &reports);
         let other = w.begin(&param, &reports[..2]);
         let body = |step, reports: &[(u8, &[u8])]| {
-            v09::AggregationJobContinueReq {
-                step,
-                prepare_continues: reports
-                    .iter()
-                    .map(|(id, payload)| v09::PrepareContinue {
-                        report_id: ReportId::new([*id; 16]),
-                        payload,
-                    })
-                    .collect(),
-            }
-            .encode()
-            .unwrap()
+            let verify_continues = reports.iter().map(|(id, payload)| VerifyContinue {
+                report_id: ReportId::new([*id; 16]),
+                payload,
+            });
+            let request =
+                AggregationJobContinue { step, verify_continues: verify_continues.collect() };
+            w.wire().encode_aggregation_job_continue(&request).unwrap()
         };
         let good = |_: ()| {
             let w = World::new(shape);
@@ -454,23 +486,23 @@ fn each_request_is_answered_for_its_step_and_body() {
         assert_eq!(w.put(1, begun.request()).unwrap(), first);
         assert_eq!(refusal(w.put(1, other.request())), AbortKind::Conflict);
         for wrong in [
-            body(0, &[(1, &[])]),
-            body(1, &[(9, &[])]),
-            body(1, &[(2, &[]), (1, &[])]),
-            body(1, &[(1, &[]), (1, &[])]),
+            body(0, &[(1, &[1])]),
+            body(1, &[(9, &[1])]),
+            body(1, &[(2, &[1]), (1, &[1])]),
+            body(1, &[(1, &[1]), (1, &[1])]),
         ] {
             assert_eq!(refusal(w.post(1, &wrong)), AbortKind::InvalidMessage);
         }
-        assert_eq!(refusal(w.post(1, &body(2, &[(1, &[])]))), AbortKind::StepMismatch);
+        assert_eq!(refusal(w.post(1, &body(2, &[(1, &[1])]))), AbortKind::StepMismatch);
         assert_eq!(refusal(w.post(2, &good)), AbortKind::UnrecognizedAggregationJob);
         assert_eq!(w.held(), BTreeMap::new(), "nothing of these counts");
         let last = w.post(1, &good).unwrap();
         assert!(last.iter().all(|a| a.result == VerifyRespResult::Finish));
         assert_eq!(w.post(1, &good).unwrap(), last);
-        assert_eq!(refusal(w.post(1, &body(1, &[(1, &[])]))), AbortKind::StepMismatch);
-        assert_eq!(refusal(w.post(1, &body(2, &[(1, &[])]))), AbortKind::InvalidMessage);
-        assert_eq!(refusal(w.post(1, &body(3, &[(1, &[])]))), AbortKind::StepMismatch);
-        assert_eq!(refusal(w.put(1, begun.request())), AbortKind::Conflict, "it was continued");
+        assert_eq!(refusal(w.post(1, &body(1, &[(1, &[1])]))), AbortKind::StepMismatch);
+        assert_eq!(refusal(w.post(1, &body(2, &[(1, &[1])]))), AbortKind::InvalidMessage);
+        assert_eq!(refusal(w.post(1, &body(3, &[(1, &[1])]))), AbortKind::StepMismatch);
+        w.assert_continued(w.put(1, begun.request()), &last);
         assert_eq!(w.held().values().sum::<u32>(), 3);
         w.delete(1);
         assert_eq!(refusal(w.post(1, &good)), AbortKind::UnrecognizedAggregationJob);
@@ -482,7 +514,7 @@ fn each_request_is_answered_for_its_step_and_body() {
 /// A leader that repeats itself, or that sends what is refused in any case, costs a look at one row.
 #[test]
 fn reports_are_verified_once_however_often_their_job_comes() {
-    for shape in SHAPES {
+    for shape in all() {
         let w = World::new(shape);
         let param = w.param(&["00", "11"]);
         let reports = w.reports(&STRINGS[..3]);
@@ -492,12 +524,12 @@ fn reports_are_verified_once_however_often_their_job_comes() {
         assert_eq!(w.put(1, begun.request()).unwrap(), first);
         assert_eq!(refusal(w.put(1, other.request())), AbortKind::Conflict);
         let body = begun.request().to_vec();
-        let LeaderStep::Continued(next) = w.leader().proceed(begun, &encode(&first)).unwrap()
+        let LeaderStep::Continued(next) = w.leader().proceed(begun, &w.encode(&first)).unwrap()
         else {
             panic!("continued")
         };
-        w.post(1, next.request()).unwrap();
-        assert_eq!(refusal(w.put(1, &body)), AbortKind::Conflict, "it was continued");
+        let last = w.post(1, next.request()).unwrap();
+        w.assert_continued(w.put(1, &body), &last);
         w.delete(1);
         assert_eq!(refusal(w.put(1, &body)), AbortKind::Conflict, "it was deleted");
         assert_eq!(refusal(w.put(1, other.request())), AbortKind::Conflict);
@@ -511,19 +543,19 @@ fn a_report_of_a_continuation_is_refused_by_itself() {
     let param = w.param(&["0", "1"]);
     let reports = w.reports(&STRINGS[..6]);
     let begun = w.begin(&param, &reports);
-    let answer = encode(&w.put(1, begun.request()).unwrap());
+    let answer = w.encode(&w.put(1, begun.request()).unwrap());
     let LeaderStep::Continued(continuation) = w.leader().proceed(begun, &answer).unwrap() else {
         panic!("continued")
     };
-    let mut request = v09::AggregationJobContinueReq::decode(continuation.request()).unwrap();
+    let mut request = w.wire().aggregation_job_continue(continuation.request()).unwrap();
     // A wrong kind of message, an empty one, one with more behind it; a report is left out.
-    let long = [request.prepare_continues[3].payload, &[0]].concat();
-    let initialize = [&[0][..], &request.prepare_continues[1].payload[1..]].concat();
-    request.prepare_continues[1].payload = &initialize;
-    request.prepare_continues[2].payload = &[];
-    request.prepare_continues[3].payload = &long;
-    request.prepare_continues.remove(4);
-    let answers = w.post(1, &request.encode().unwrap()).unwrap();
+    let long = [request.verify_continues[3].payload, &[0]].concat();
+    let initialize = [&[0][..], &request.verify_continues[1].payload[1..]].concat();
+    request.verify_continues[1].payload = &initialize;
+    request.verify_continues[2].payload = &[];
+    request.verify_continues[3].payload = &long;
+    request.verify_continues.remove(4);
+    let answers = w.post(1, &w.wire().encode_aggregation_job_continue(&request).unwrap()).unwrap();
     let bad = Some(ReportError::VdafVerifyError);
     assert_eq!(codes(&answers), [None, bad, bad, bad, None]);
     assert_eq!(w.held().values().sum::<u32>(), 2);
@@ -560,15 +592,23 @@ fn what_a_batch_did_not_count_the_first_time_it_does_not_count_the_second() {
 
 #[test]
 fn a_parameter_of_too_much_work_is_refused_before_it_is_done() {
-    let w = World::new(SHAPES[0]);
+    for [whole, ..] in [SHAPES, ONCE] {
+        a_parameter_of_too_much_work(whole);
+    }
+}
+
+fn a_parameter_of_too_much_work(shape: Shape) {
+    let w = World::new(shape);
     let begun = w.begin(&w.param(&["0"]), &w.reports(&STRINGS[..1]));
-    let mut init = v09::AggregationJobInitReq::decode(begun.request()).unwrap();
+    let mut init = w.wire().aggregation_job_init(begun.request()).unwrap();
     for param in [&[][..], &[0, 0], &[0, 6, 0, 0, 0, 1, 0], &[0xff, 0xff, 0, 0, 0, 1]] {
         init.agg_param = param;
-        assert_eq!(refusal(w.put(1, &init.encode().unwrap())), AbortKind::InvalidMessage);
+        let body = w.wire().encode_aggregation_job_init(&init).unwrap();
+        let kind = shape.0.abort_kind(AbortKind::InvalidAggregationParameter);
+        assert_eq!(refusal(w.put(1, &body)), kind);
     }
     assert_eq!(w.cluster.calls(), 0, "nothing was stored");
-    let w = World::with_bits(SHAPES[0], 256);
+    let w = World::with_bits(shape, 256);
     let begun = w.begin(&w.param(&["0"]), &[w.report(1, &"01".repeat(128))]);
     // Neighbours are cheap to evaluate, and what many reports wait with is long; those that have nothing in common are
     // too much work for one report. Reports that repeat are noticed later.
@@ -577,10 +617,10 @@ fn a_parameter_of_too_much_work_is_refused_before_it_is_done() {
         let prefixes: Vec<String> =
             (0..4_096).map(|n| format!("{before}{n:012b}{after}")).collect();
         let param = w.param(&prefixes.iter().map(String::as_str).collect::<Vec<_>>()).encode();
-        let mut init = v09::AggregationJobInitReq::decode(begun.request()).unwrap();
+        let mut init = w.wire().aggregation_job_init(begun.request()).unwrap();
         init.agg_param = &param;
-        init.prepare_inits = vec![init.prepare_inits[0]; reports];
-        match w.put(1, &init.encode().unwrap()) {
+        init.verify_inits = vec![init.verify_inits[0]; reports];
+        match w.put(1, &w.wire().encode_aggregation_job_init(&init).unwrap()) {
             Err(Error::Abort(abort)) => assert!(abort.detail.contains("too much"), "{abort:?}"),
             other => panic!("expected a refusal, got {other:?}"),
         }
@@ -589,7 +629,7 @@ fn a_parameter_of_too_much_work_is_refused_before_it_is_done() {
 
 #[test]
 fn a_report_that_waited_too_long_is_dropped() {
-    for shape in SHAPES {
+    for shape in all() {
         let mut w = World::new(shape);
         let param = w.param(&["0", "1"]);
         let reports = w.reports(&STRINGS[..2]);
@@ -614,9 +654,10 @@ fn a_batch_takes_only_reports_that_it_counted_itself() {
     w.collect(&param, &books).unwrap();
     // Another batch counts another report under the same parameter.
     let begun = w.begin(&param, std::slice::from_ref(&b));
-    let mut init = v09::AggregationJobInitReq::decode(begun.request()).unwrap();
-    init.part_batch_selector = v09::PartialBatchSelector::FixedSize(BatchId::new([7; 32]));
-    let answer = encode(&w.put(2, &init.encode().unwrap()).unwrap());
+    let mut init = w.wire().aggregation_job_init(begun.request()).unwrap();
+    init.batch = PartialBatchSelector::LeaderSelected(BatchId::new([7; 32]));
+    let body = w.wire().encode_aggregation_job_init(&init).unwrap();
+    let answer = w.encode(&w.put(2, &body).unwrap());
     let LeaderStep::Continued(next) = w.leader().proceed(begun, &answer).unwrap() else {
         panic!("continued")
     };
@@ -626,4 +667,32 @@ fn a_batch_takes_only_reports_that_it_counted_itself() {
     let outcome = w.run(3, &below, &[a, vec![b]].concat());
     let late: Vec<_> = outcome.refused.iter().map(|(id, e)| (id.as_bytes()[0], *e)).collect();
     assert_eq!(late, [(9, ReportError::BatchCollected)]);
+}
+
+/// DAP-18 §4.5.4.3: whatever the aggregation parameter, and in whatever order.
+#[test]
+fn where_reports_are_aggregated_once_no_other_level_takes_them() {
+    for shape in ONCE {
+        let w = World::new(shape);
+        let reports = w.reports(&STRINGS);
+        let middle = w.param(&["00", "11"]);
+        let mut books = Books::default();
+        w.book(&mut books, &middle, w.run(1, &middle, &reports[..5]));
+        for (job, prefixes) in [(2, &["0", "1"][..]), (3, &["01"]), (4, &["000", "110"])] {
+            let param = w.param(prefixes);
+            let outcome = w.run(job, &param, &reports[..5]);
+            let replayed: Vec<_> = outcome.refused.iter().map(|(_, error)| *error).collect();
+            assert_eq!(replayed, [ReportError::ReportReplayed; 5], "{prefixes:?}");
+        }
+        assert_eq!(w.held().values().sum::<u32>(), 5);
+        // The batch is not one of that parameter, and nothing is used up by asking.
+        let other = w.param(&["0", "1"]);
+        assert_eq!(w.collect(&other, &books), Err(AbortKind::InvalidMessage));
+        assert_eq!(w.collect(&middle, &books).unwrap(), AggregateResult::Vector(vec![2, 3]));
+        // It was collected, whatever for, and takes no report any more.
+        assert_eq!(w.collect(&other, &books), Err(AbortKind::BatchOverlap));
+        let outcome = w.run(5, &other, &reports[5..]);
+        let late: Vec<_> = outcome.refused.iter().map(|(_, error)| *error).collect();
+        assert_eq!(late, [ReportError::BatchCollected; 4]);
+    }
 }

@@ -1,4 +1,4 @@
-//! What an operator says of a task, and no task can be.
+//! Tasks that an operator may not create.
 #![cfg(not(target_arch = "wasm32"))]
 
 use daphne_core::{
@@ -14,8 +14,8 @@ use daphne_core::{
 
 #[test]
 fn tasks_that_could_not_be_served_are_refused() {
-    let keys = HpkeKeypair::derive(HpkeConfigId(2), HpkeKem::X25519HkdfSha256, &[7; 32])
-        .expect("enough randomness");
+    let collector =
+        HpkeKeypair::derive(HpkeConfigId(7), HpkeKem::X25519HkdfSha256, &[7; 32]).unwrap();
     let spec = || TaskSpec {
         task_id: None,
         version: DapVersion::V09,
@@ -27,7 +27,7 @@ fn tasks_that_could_not_be_served_are_refused() {
         verify_key: vec![1; 16],
         leader_token: None,
         leader_token_hash: Some(TokenHash::of("token")),
-        collector_hpke_config: keys.config().clone(),
+        collector_hpke_config: collector.config().clone(),
         min_batch_size: 2,
         time_precision: Duration::from_seconds(3_600),
         max_batch_query_count: 1,

@@ -249,7 +249,7 @@ fn dapctl_drives_a_task_that_nobody_created() {
         "min_batch_size": 10, "time_precision": 3600,
         "task_expiration": reports::now().saturating_add(Duration::from_seconds(86_400)),
     });
-    let task = file.task(fields.as_object().unwrap().clone(), b"driven").unwrap();
+    let task = file.task(fields.as_object().unwrap().clone(), b"driven", None).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("task.json");
     let _ = task.save(&path, false).unwrap();

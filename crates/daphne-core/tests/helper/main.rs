@@ -2,251 +2,34 @@
 //! real clients' and leaders' messages.
 #![cfg(not(target_arch = "wasm32"))]
 
-use std::collections::BTreeMap;
-
 use daphne_core::{
     aggregate::{
-        commit::{self, JobIdentity},
-        helper::{HelperJob, HpkeKeyring, RingKey},
-        leader::{LeaderJob, LeaderOutcome, LeaderTask},
+        commit::{self},
+        helper::{HpkeKeyring, RingKey},
     },
     batch::{BatchBucket, BatchMode},
     error::{AbortKind, Error, Internal, ReportError},
-    hpke::{HpkeKem, HpkeKeypair},
     ids::{AggregationJobId, BatchId, HpkeConfigId, ReportId},
-    message::{AggregationJobInit, PartialBatchSelector, Report, VerifyResp, VerifyRespResult},
-    seal::TokenHash,
+    message::{AggregationJobInit, PartialBatchSelector, Report},
     store::{
         message::{AggregateStoreResponse, StoreAction},
         placement::ShardKey,
     },
-    task::{Task, TaskRole, TaskSpec},
-    testing::memory::{Fate, MemoryCluster},
-    time::{Duration, Time},
-    upload::client::{ClientTask, ReportExtensions, ReportRandomness},
-    vdaf::{AggregationParam, Measurement, Vdaf, VdafConfig},
-    version::DapVersion,
-    wire::v09,
+    testing::memory::Fate,
+    time::{Interval, Time},
+    upload::client::ReportRandomness,
+    vdaf::{Measurement, Vdaf, VdafConfig},
 };
 use futures::executor::block_on;
-use sha2::{Digest, Sha256};
 
-const NOW: u64 = 1_700_000_000;
-const PRECISION: u64 = 3_600;
+mod extensions;
+mod world;
 
-struct World {
-    cluster: MemoryCluster,
-    task: Task,
-    keys: HpkeKeyring,
-    leader_keys: HpkeKeypair,
-    now: u64,
-    shard_key: [u8; 16],
-}
-
-#[derive(Clone, Copy)]
-struct Shape {
-    mode: BatchMode,
-    shards: u16,
-    buckets_per_group: Option<u32>,
-}
-
-const WHOLE: Shape = Shape { mode: BatchMode::TimeInterval, shards: 4, buckets_per_group: Some(0) };
-const GROUPS: Shape =
-    Shape { mode: BatchMode::TimeInterval, shards: 4, buckets_per_group: Some(1) };
-const SELECTED: Shape =
-    Shape { mode: BatchMode::LeaderSelected, shards: 4, buckets_per_group: None };
-
-impl World {
-    fn new(shape: Shape) -> Self {
-        let key = |id, ikm| {
-            HpkeKeypair::derive(HpkeConfigId(id), HpkeKem::X25519HkdfSha256, &[ikm; 32]).unwrap()
-        };
-        let spec = TaskSpec {
-            task_id: None,
-            version: DapVersion::V09,
-            role: TaskRole::Helper,
-            task_configuration: Vec::new(),
-            batch_mode: shape.mode,
-            max_batch_size: None,
-            vdaf: VdafConfig::Prio3Sum { max_measurement: 255 },
-            verify_key: vec![1; 16],
-            leader_token: None,
-            leader_token_hash: Some(TokenHash::of("token")),
-            collector_hpke_config: key(7, 7).config().clone(),
-            min_batch_size: 2,
-            time_precision: Duration::from_seconds(PRECISION),
-            max_batch_query_count: 1,
-            task_expiration: Some(Time::from_seconds(NOW + 200)),
-            report_expiry_age: Duration::from_seconds(14 * 86_400),
-            tolerable_clock_skew: Duration::from_seconds(300),
-            shards: shape.shards,
-            buckets_per_group: shape.buckets_per_group,
-        };
-        Self {
-            cluster: MemoryCluster::new(),
-            task: spec.check(1).unwrap(),
-            keys: HpkeKeyring::new(vec![key(3, 3)]),
-            leader_keys: key(4, 4),
-            now: NOW,
-            shard_key: [5; 16],
-        }
-    }
-
-    fn vdaf(&self) -> &Vdaf {
-        &self.task.vdaf
-    }
-
-    /// A report of `value` with this id, made at `time`.
-    fn report_at(&self, id: u8, value: u64, time: u64) -> Vec<u8> {
-        self.report_with(id, value, time, &[])
-    }
-
-    fn report_with(&self, id: u8, value: u64, time: u64, extensions: &[(u16, &[u8])]) -> Vec<u8> {
-        let client = ClientTask {
-            version: DapVersion::V09,
-            task_configuration: Vec::new(),
-            task_id: *self.task.id(),
-            vdaf: self.vdaf().clone(),
-            // Unrounded, so that a test can be exact about the clock.
-            time_precision: Duration::from_seconds(1),
-            leader_hpke_config: self.leader_keys.config().clone(),
-            helper_hpke_config: self.keys.published().next().unwrap().clone(),
-        };
-        let random =
-            ReportRandomness { report_id: [id; 16], leader_seed: [id; 32], helper_seed: [!id; 32] };
-        let time = Time::from_seconds(time);
-        let extensions = ReportExtensions { public: &[], private: extensions };
-        client.report_with_extensions(&Measurement::Sum(value), time, extensions, &random).unwrap()
-    }
-
-    fn reports(&self, ids: &[u8]) -> Vec<Vec<u8>> {
-        ids.iter().map(|id| self.report_at(*id, u64::from(*id), NOW - 10)).collect()
-    }
-
-    fn leader(&self) -> LeaderTask {
-        LeaderTask {
-            version: DapVersion::V09,
-            task_configuration: Vec::new(),
-            task_id: *self.task.id(),
-            vdaf: self.vdaf().clone(),
-            verify_key: self.task.verify_key.clone(),
-            time_precision: Duration::from_seconds(PRECISION),
-        }
-    }
-
-    fn batch(&self, n: u8) -> PartialBatchSelector {
-        match self.task.parameters.batch_mode {
-            BatchMode::TimeInterval => PartialBatchSelector::TimeInterval,
-            BatchMode::LeaderSelected => {
-                PartialBatchSelector::LeaderSelected(BatchId::new([n; 32]))
-            }
-        }
-    }
-
-    fn agg_param(&self) -> AggregationParam {
-        self.vdaf().decode_agg_param(&[]).unwrap()
-    }
-
-    fn agg_share_len(&self) -> usize {
-        self.vdaf().agg_share_len(&self.agg_param())
-    }
-
-    fn begin(&self, batch: u8, reports: &[Vec<u8>]) -> LeaderJob {
-        let reports: Vec<Report<'_>> =
-            reports.iter().map(|r| v09::Report::decode(r).unwrap().into()).collect();
-        let (job, refused) = self
-            .leader()
-            .begin_job(&self.leader_keys, &self.agg_param(), self.batch(batch), &reports)
-            .unwrap();
-        assert_eq!(refused, []);
-        job.unwrap()
-    }
-
-    /// The helper's answer to a request's bytes under a job id.
-    fn put(&self, job: u8, body: &[u8]) -> Result<Vec<VerifyResp>, Error> {
-        let init: AggregationJobInit<'_> = v09::AggregationJobInitReq::decode(body)?.into();
-        let now = Time::from_seconds(self.now);
-        let helper = HelperJob::new(&self.task, &self.keys, now, &init)?;
-        let identity = JobIdentity {
-            job: AggregationJobId::new([job; 16]),
-            digest: Sha256::digest(body).into(),
-            shard_key: ShardKey::new(self.shard_key),
-        };
-        block_on(commit::run(&self.cluster, &identity, &helper))
-    }
-
-    fn run(&self, job: u8, batch: u8, reports: &[Vec<u8>]) -> (Vec<VerifyResp>, LeaderOutcome) {
-        let leader_job = self.begin(batch, reports);
-        let answers = self.put(job, leader_job.request()).unwrap();
-        let bytes = v09::AggregationJobResp::from(answers.as_slice()).encode().unwrap();
-        (answers, self.leader().finish_job(leader_job, &bytes).unwrap())
-    }
-
-    /// What the helper's stores hold, by bucket: count and the sum of both aggregators' shares.
-    fn totals(&self, outcomes: &[LeaderOutcome]) -> BTreeMap<BatchBucket, (u64, String)> {
-        let mut leader: BTreeMap<BatchBucket, (u64, Vec<u8>)> = BTreeMap::new();
-        for (bucket, slice) in outcomes.iter().flat_map(|o| &o.accepted) {
-            let entry = leader.entry(*bucket).or_insert_with(|| (0, vec![0; self.agg_share_len()]));
-            entry.0 += slice.report_count;
-            daphne_core::vdaf::share::add_assign(
-                self.vdaf().field(),
-                &mut entry.1,
-                &slice.share.encode(),
-            )
-            .unwrap();
-        }
-        leader
-            .into_iter()
-            .map(|(bucket, (count, share))| {
-                let (n, helper) = self.held(&bucket);
-                assert_eq!(n, count, "both count the same");
-                (
-                    bucket,
-                    (
-                        n,
-                        self.vdaf()
-                            .unshard(&self.agg_param(), &share, &helper, n)
-                            .unwrap()
-                            .to_string(),
-                    ),
-                )
-            })
-            .collect()
-    }
-
-    fn held(&self, bucket: &BatchBucket) -> (u64, Vec<u8>) {
-        let (mut count, mut share) = (0, vec![0; self.agg_share_len()]);
-        for (_, tables) in self.cluster.stores_of(self.task.id()) {
-            for row in tables.jobs() {
-                let mut at = 0;
-                for head in &row.head.slices {
-                    let mine = &row.shares[at..at + head.share_len as usize];
-                    at += head.share_len as usize;
-                    if head.bucket == *bucket {
-                        count += u64::from(head.report_count);
-                        daphne_core::vdaf::share::add_assign(self.vdaf().field(), &mut share, mine)
-                            .unwrap();
-                    }
-                }
-            }
-        }
-        (count, share)
-    }
-}
-
-fn codes(answers: &[VerifyResp]) -> Vec<Option<ReportError>> {
-    answers
-        .iter()
-        .map(|a| match a.result {
-            VerifyRespResult::Reject(e) => Some(e),
-            VerifyRespResult::Continue(_) | VerifyRespResult::Finish => None,
-        })
-        .collect()
-}
+use world::{GROUPS, NOW, PRECISION, SHAPES, Shape, TICK, WHOLE, World, codes};
 
 #[test]
 fn a_job_is_verified_spread_over_its_owners_and_summed() {
-    for shape in [WHOLE, GROUPS, SELECTED] {
+    for shape in SHAPES.into_iter().flatten() {
         let w = World::new(shape);
         let ids: Vec<u8> = (1..=40).collect();
         let (answers, outcome) = w.run(1, 1, &w.reports(&ids));
@@ -262,7 +45,7 @@ fn a_job_is_verified_spread_over_its_owners_and_summed() {
 
 #[test]
 fn a_replay_is_refused_and_taken_out_of_the_sum() {
-    for shape in [WHOLE, GROUPS, SELECTED] {
+    for shape in SHAPES.into_iter().flatten() {
         let w = World::new(shape);
         let (_, first) = w.run(1, 1, &w.reports(&[1, 2, 3, 4]));
         // Another job and, where there is one, another batch; new encryptions under the old ids.
@@ -282,10 +65,10 @@ fn a_replay_is_refused_and_taken_out_of_the_sum() {
 
 #[test]
 fn a_repeat_gets_the_same_answer_whatever_the_clock_says_meanwhile() {
-    for shape in [WHOLE, GROUPS, SELECTED] {
+    for shape in SHAPES.into_iter().flatten() {
         let mut w = World::new(shape);
         let mut reports = w.reports(&[1, 2]);
-        let early = w.report_at(3, 3, NOW + 301);
+        let early = w.report_at(3, 3, NOW + 300 + w.tick());
         let just_in_time = w.report_at(4, 4, NOW + 200);
         let just_young_enough = w.report_at(5, 5, NOW - 14 * 86_400);
         reports.extend([early, just_in_time, just_young_enough]);
@@ -308,12 +91,12 @@ fn a_repeat_gets_the_same_answer_whatever_the_clock_says_meanwhile() {
 /// So that nothing needs the key when the last of them is too old.
 #[test]
 fn an_expired_key_opens_what_was_made_before_its_end() {
-    for shape in [WHOLE, GROUPS, SELECTED] {
+    for shape in SHAPES.into_iter().flatten() {
         let mut w = World::new(shape);
         let keypair = w.keys.get(HpkeConfigId(3)).unwrap().clone();
         let (accepts_until, active) = (Some(Time::from_seconds(NOW)), w.keys.clone());
         let ring = HpkeKeyring::of(vec![RingKey { keypair, is_published: false, accepts_until }]);
-        let reports = [w.report_at(1, 1, NOW), w.report_at(2, 2, NOW + 1)];
+        let reports = [w.report_at(1, 1, NOW), w.report_at(2, 2, NOW + w.tick())];
         let (taken, job) = (w.begin(1, &w.reports(&[3, 4])), w.begin(1, &reports));
         let first = w.put(1, taken.request()).unwrap();
         w.keys = ring;
@@ -329,7 +112,7 @@ fn an_expired_key_opens_what_was_made_before_its_end() {
 
 #[test]
 fn another_body_under_the_same_job_id_is_a_conflict_and_counts_nothing() {
-    for shape in [WHOLE, GROUPS, SELECTED] {
+    for shape in SHAPES.into_iter().flatten() {
         let w = World::new(shape);
         // Bodies of one report each: with four shards and hour-long groups most pairs touch disjoint stores.
         let first = w.begin(1, &[w.report_at(1, 1, NOW - 10)]);
@@ -353,14 +136,20 @@ fn another_body_under_the_same_job_id_is_a_conflict_and_counts_nothing() {
 
 #[test]
 fn one_bad_report_does_not_harm_the_others() {
-    let w = World::new(GROUPS);
+    for shape in GROUPS {
+        one_bad_report_does_not_harm_the_others_in(shape);
+    }
+}
+
+fn one_bad_report_does_not_harm_the_others_in(shape: Shape) {
+    let w = World::new(shape);
     let good = w.reports(&[1, 2]);
     let with = |id: u8, change: &dyn Fn(&mut Report<'_>) -> Option<Vec<u8>>| {
         let bytes = w.report_at(id, 5, NOW - 10);
-        let mut report: Report<'_> = v09::Report::decode(&bytes).unwrap().into();
+        let mut report = w.wire().report(&bytes).unwrap();
         match change(&mut report) {
             Some(other) => other,
-            None => v09::Report::from(report).encode().unwrap(),
+            None => w.wire().encode_report(report).unwrap(),
         }
     };
     let cases: Vec<(Vec<u8>, ReportError)> = vec![
@@ -394,13 +183,13 @@ fn one_bad_report_does_not_harm_the_others() {
         ),
         (w.report_with(14, 5, NOW - 10, &[(0xff00, &[])]), ReportError::InvalidMessage),
         (w.report_with(15, 5, NOW - 10, &[(1, &[1]), (1, &[1])]), ReportError::InvalidMessage),
-        (w.report_at(16, 5, NOW + 301), ReportError::ReportTooEarly),
+        (w.report_at(16, 5, NOW + 300 + w.tick()), ReportError::ReportTooEarly),
         (w.report_at(17, 5, u64::MAX), ReportError::ReportTooEarly),
-        (w.report_at(18, 5, NOW - 14 * 86_400 - 1), ReportError::ReportDropped),
+        (w.report_at(18, 5, NOW - 14 * 86_400 - w.tick()), ReportError::ReportDropped),
         (w.report_at(19, 5, 0), ReportError::ReportDropped),
-        (w.report_at(20, 5, NOW + 201), ReportError::TaskExpired),
+        (w.report_at(20, 5, NOW + 200 + w.tick()), ReportError::TaskExpired),
         // Early and with an extension: the time is looked at first.
-        (w.report_with(21, 5, NOW + 301, &[(1, &[])]), ReportError::ReportTooEarly),
+        (w.report_with(21, 5, NOW + 300 + w.tick(), &[(1, &[])]), ReportError::ReportTooEarly),
     ];
     let mut reports = vec![good[0].clone()];
     reports.extend(cases.iter().map(|(r, _)| r.clone()));
@@ -415,10 +204,15 @@ fn one_bad_report_does_not_harm_the_others() {
 
 #[test]
 fn a_damaged_proof_or_ping_pong_message_refuses_its_report_only() {
-    let w = World::new(WHOLE);
+    for shape in WHOLE {
+        a_damaged_proof_or_ping_pong_message_refuses_its_report_only_in(shape);
+    }
+}
+
+fn a_damaged_proof_or_ping_pong_message_refuses_its_report_only_in(shape: Shape) {
+    let w = World::new(shape);
     let job = w.begin(1, &w.reports(&[1, 2, 3]));
-    let init: AggregationJobInit<'_> =
-        v09::AggregationJobInitReq::decode(job.request()).unwrap().into();
+    let init = w.wire().aggregation_job_init(job.request()).unwrap();
     let original = init.verify_inits[1].payload.to_vec();
     let mut flipped = original.clone();
     *flipped.last_mut().unwrap() ^= 1;
@@ -428,11 +222,11 @@ fn a_damaged_proof_or_ping_pong_message_refuses_its_report_only() {
     let trailing = [original.as_slice(), &[0]].concat();
     let mut other_type = original.clone();
     other_type[0] = 2;
-    let variants = [flipped, unreduced, truncated, trailing, other_type, vec![], vec![9]];
+    let variants = [flipped, unreduced, truncated, trailing, other_type, vec![9]];
     for (n, damaged) in variants.iter().enumerate() {
         let mut init = init.clone();
         init.verify_inits[1].payload = damaged;
-        let body = v09::AggregationJobInitReq::from(init).encode().unwrap();
+        let body = w.wire().encode_aggregation_job_init(&init).unwrap();
         let answers = w.put(n as u8 + 1, &body).unwrap();
         // The first job commits reports 1 and 3; in the later ones they are replays.
         let others = (n > 0).then_some(ReportError::ReportReplayed);
@@ -442,11 +236,17 @@ fn a_damaged_proof_or_ping_pong_message_refuses_its_report_only() {
 
 #[test]
 fn a_far_future_report_creates_no_object() {
-    let w = World::new(GROUPS);
+    for shape in GROUPS {
+        a_far_future_report_creates_no_object_in(shape);
+    }
+}
+
+fn a_far_future_report_creates_no_object_in(shape: Shape) {
+    let w = World::new(shape);
     let day = 86_400;
     let reports = [
-        w.report_at(1, 1, NOW + 300 + day + 1),
-        w.report_at(2, 1, NOW - 15 * day - 1),
+        w.report_at(1, 1, NOW + 300 + day + w.tick()),
+        w.report_at(2, 1, NOW - 15 * day - w.tick()),
         w.report_at(3, 1, u64::MAX),
     ];
     let (answers, _) = w.run(1, 1, &reports);
@@ -463,7 +263,7 @@ fn a_far_future_report_creates_no_object() {
 
 #[test]
 fn a_job_whose_calls_are_lost_is_finished_by_the_same_bytes() {
-    for shape in [WHOLE, GROUPS, SELECTED] {
+    for shape in SHAPES.into_iter().flatten() {
         let ids: Vec<u8> = (1..=12).collect();
         let undisturbed = {
             let w = World::new(shape);
@@ -496,12 +296,17 @@ fn a_job_whose_calls_are_lost_is_finished_by_the_same_bytes() {
 
 #[test]
 fn requests_that_are_wrong_as_a_whole_are_refused() {
-    let w = World::new(GROUPS);
+    for shape in GROUPS {
+        requests_that_are_wrong_as_a_whole_are_refused_in(shape);
+    }
+}
+
+fn requests_that_are_wrong_as_a_whole_are_refused_in(shape: Shape) {
+    let w = World::new(shape);
     let job = w.begin(1, &w.reports(&[1, 2]));
-    let init: AggregationJobInit<'_> =
-        v09::AggregationJobInitReq::decode(job.request()).unwrap().into();
+    let init = w.wire().aggregation_job_init(job.request()).unwrap();
     let refusal = |init: AggregationJobInit<'_>| {
-        let body = v09::AggregationJobInitReq::from(init).encode().unwrap();
+        let body = w.wire().encode_aggregation_job_init(&init).unwrap();
         match w.put(1, &body) {
             Err(Error::Abort(abort)) => abort.kind,
             other => panic!("expected a refusal, got {other:?}"),
@@ -509,7 +314,8 @@ fn requests_that_are_wrong_as_a_whole_are_refused() {
     };
     let mut parameter = init.clone();
     parameter.agg_param = &[0];
-    assert_eq!(refusal(parameter), AbortKind::InvalidMessage);
+    let version = w.task.parameters.version;
+    assert_eq!(refusal(parameter), version.abort_kind(AbortKind::InvalidAggregationParameter));
     let mut mode = init.clone();
     mode.batch = PartialBatchSelector::LeaderSelected(BatchId::new([1; 32]));
     assert_eq!(refusal(mode), AbortKind::InvalidMessage);
@@ -521,7 +327,7 @@ fn requests_that_are_wrong_as_a_whole_are_refused() {
 
 #[test]
 fn a_job_is_known_once_it_was_created() {
-    for shape in [WHOLE, GROUPS, SELECTED] {
+    for shape in SHAPES.into_iter().flatten() {
         let w = World::new(shape);
         let key = ShardKey::new(w.shard_key);
         let known = |n| {
@@ -537,13 +343,20 @@ fn a_job_is_known_once_it_was_created() {
 
 #[test]
 fn a_job_that_meets_a_frozen_range_is_told_to_come_again() {
-    let w = World::new(WHOLE);
+    for shape in WHOLE {
+        a_job_that_meets_a_frozen_range_is_told_to_come_again_in(shape);
+    }
+}
+
+fn a_job_that_meets_a_frozen_range_is_told_to_come_again_in(shape: Shape) {
+    let w = World::new(shape);
     let (_, _) = w.run(1, 1, &w.reports(&(1..=40).collect::<Vec<_>>()));
-    let bucket =
-        BatchBucket::Window(Time::from_seconds(NOW).round_down(Duration::from_seconds(PRECISION)));
+    let bucket = BatchBucket::Window(
+        Time::from_seconds(NOW - 10).round_down(w.task.parameters.time_precision),
+    );
     let range = match bucket {
         BatchBucket::Window(start) => daphne_core::batch::BucketRange::Windows(
-            daphne_core::time::Interval::new(start, Duration::from_seconds(PRECISION)).unwrap(),
+            Interval::new(start, w.task.parameters.time_precision).unwrap(),
         ),
         BatchBucket::Batch(_) => unreachable!(),
     };
@@ -578,10 +391,10 @@ fn a_job_that_meets_a_frozen_range_is_told_to_come_again() {
 fn a_report_refused_unasked_stays_refused() {
     const DAY: u64 = 86_400;
     let step_by_step = [1, 3_600, 80_000, 2 * DAY as i64];
-    for shape in [WHOLE, GROUPS, SELECTED] {
+    for shape in SHAPES.into_iter().flatten() {
         for (time, skew, error) in [
-            (NOW + 300 + DAY + 1, 1i64, ReportError::ReportTooEarly),
-            (NOW - 15 * DAY - 1, -1, ReportError::ReportDropped),
+            (NOW + 300 + DAY + TICK, 1i64, ReportError::ReportTooEarly),
+            (NOW - 15 * DAY - TICK, -1, ReportError::ReportDropped),
         ] {
             // At once the report is in time: its owner never heard of it.
             for laters in [&step_by_step[..], &[2 * DAY as i64]] {
@@ -609,20 +422,18 @@ fn a_report_refused_unasked_stays_refused() {
 /// that many reports share come first.
 #[test]
 fn reports_spread_over_too_many_buckets_do_not_exhaust_the_memory_of_all() {
-    let mut w = World::new(Shape { buckets_per_group: Some(0), shards: 1, ..WHOLE });
+    for shape in WHOLE {
+        reports_spread_over_too_many_buckets_do_not_exhaust_the_memory_of_all_in(shape);
+    }
+}
+
+fn reports_spread_over_too_many_buckets_do_not_exhaust_the_memory_of_all_in(shape: Shape) {
+    let mut w = World::new(Shape { buckets_per_group: Some(0), shards: 1, ..shape });
     let config = VdafConfig::Prio3SumVec { max_measurement: 1, length: 50_000, chunk_length: 224 };
     w.task.parameters.vdaf = config;
-    w.task.vdaf = Vdaf::new(DapVersion::V09.vdaf_draft(), config).unwrap();
+    w.task.vdaf = Vdaf::new(shape.version.vdaf_draft(), config).unwrap();
     let fit = commit::SUMS_BYTES_MAX / w.agg_share_len();
-    let client = ClientTask {
-        version: DapVersion::V09,
-        task_configuration: Vec::new(),
-        task_id: *w.task.id(),
-        vdaf: w.vdaf().clone(),
-        time_precision: Duration::from_seconds(1),
-        leader_hpke_config: w.leader_keys.config().clone(),
-        helper_hpke_config: w.keys.published().next().unwrap().clone(),
-    };
+    let client = w.client();
     let report = |id: u8, time: u64| {
         let random =
             ReportRandomness { report_id: [id; 16], leader_seed: [id; 32], helper_seed: [!id; 32] };
