@@ -13,7 +13,8 @@ use daphne_core::{
     batch::BatchMode::TimeInterval,
     seal::TokenHash,
     taskprov::{PeerChange, PeerPolicy, PeerSpec},
-    time::Duration,
+    time::{Duration, Interval},
+    version::DapVersion,
 };
 use e2e::{
     Answer, Peer, Server,
@@ -243,13 +244,27 @@ fn dapctl_drives_a_task_that_nobody_created() {
         helper_url: format!("{}/v09/", server().client().base()),
         collector_hpke_keypair: Some(collector_keys),
     };
-    let fields = json!({
-        "version": "dap-09", "role": "helper", "batch_mode": "time-interval",
+    for version in DapVersion::ALL {
+        drive_what_nobody_created(&file, version);
+    }
+}
+
+fn drive_what_nobody_created(file: &PeerFile, version: DapVersion) {
+    let day = Duration::from_seconds(86_400);
+    let mut fields = json!({
+        "version": version, "role": "helper", "batch_mode": "time-interval",
         "vdaf": { "Prio3Histogram": { "length": 5, "chunk_length": 2 } },
         "min_batch_size": 10, "time_precision": 3600,
-        "task_expiration": reports::now().saturating_add(Duration::from_seconds(86_400)),
     });
-    let task = file.task(fields.as_object().unwrap().clone(), b"driven", None).unwrap();
+    // When it ends stands where its version says so.
+    let mut interval = None;
+    if version.has_configuration() {
+        let start = reports::now().round_down(Duration::from_seconds(3_600));
+        interval = Interval::new(start, day);
+    } else {
+        fields["task_expiration"] = json!(reports::now().saturating_add(day));
+    }
+    let task = file.task(fields.as_object().unwrap().clone(), b"driven", interval).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("task.json");
     let _ = task.save(&path, false).unwrap();
