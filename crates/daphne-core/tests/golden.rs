@@ -52,6 +52,11 @@ fn windows() -> BucketRange {
     BucketRange::Windows(Interval::new(start, length).unwrap())
 }
 
+fn part() -> BucketRange {
+    let (start, length) = (Time::from_seconds(600), Duration::from_seconds(150));
+    BucketRange::Windows(Interval::new(start, length).unwrap())
+}
+
 // A byte string is its length, then its bytes; numbers are varints; an enum is its variant's number.
 const PLACEMENT: &str =
     "20 1111111111111111111111111111111111111111111111111111111111111111 00 ac02 02 a002 01 80ea49";
@@ -237,14 +242,14 @@ fn rows_of_a_ledger() {
             digest: [0x66; 32],
             attempt: 4,
             range: windows(),
-            counts: windows(),
+            counts: part(),
             param: vec![],
             report_count: 100,
             checksum: Checksum::new([0x77; 32]),
             exclude: vec![AggregationJobId::new([0x88; 16])],
             todo: vec![store],
         },
-        "6666666666666666666666666666666666666666666666666666666666666666 04 00d804ac02 00d804ac02 00 64 \
+        "6666666666666666666666666666666666666666666666666666666666666666 04 00d804ac02 00d8049601 00 64 \
          7777777777777777777777777777777777777777777777777777777777777777 \
          01 10 88888888888888888888888888888888 01 01db9901 01",
     );

@@ -6,10 +6,11 @@
 mod collections;
 mod counting;
 mod deferred;
+mod once;
 mod rounds;
 mod stores;
 
-use self::{collections::*, counting::*, deferred::*, rounds::*, stores::*};
+use self::{collections::*, counting::*, deferred::*, once::*, rounds::*, stores::*};
 use crate::{
     batch::{BatchBucket, BatchMode, BucketRange, Checksum},
     error::{AbortKind, ReportError},
@@ -326,6 +327,10 @@ cases!(
     deleting_a_job_keeps_its_reports,
     settling_a_future_attempt_is_ignored,
     a_claim_binds_one_body,
+    what_is_left_out_of_a_range_is_given_up,
+    a_freeze_holds_the_whole_range_and_looks_at_what_counts,
+    a_batch_is_collected_once_whatever_for,
+    an_answer_is_kept_until_it_is_deleted,
     a_report_is_aggregated_once_at_each_level_and_only_downwards,
     a_report_that_was_left_out_at_a_level_counts_once_in_its_successor,
     a_report_taken_over_from_what_was_left_out_never_was_in_the_batch,
