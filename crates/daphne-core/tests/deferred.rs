@@ -324,7 +324,7 @@ fn what_is_answered_later_is_what_would_have_been_answered_at_once() {
 fn a_repeat_gets_the_current_state_whatever_the_budget_is_by_then() {
     for vdaf in [COUNT, STRINGS] {
         for shape in SHAPES {
-            let w = World::new(vdaf.clone(), shape);
+            let w = World::new(vdaf, shape);
             let begun = w.begin(&w.reports(1..9));
             let body = begun.request();
             let (small, less) = (w.budget(3), w.budget(1));
@@ -364,7 +364,7 @@ fn a_job_cut_off_at_any_call_comes_to_its_end() {
             let mut cut_off = 0;
             for fate in [Fate::RequestLost, Fate::AnswerLost] {
                 for cut in 0.. {
-                    let mut w = World::new(vdaf.clone(), shape);
+                    let mut w = World::new(vdaf, shape);
                     w.cluster.fate_of_call(cut, fate);
                     let begun = w.begin(&w.reports(1..7));
                     let (body, small) = (begun.request().to_vec(), w.budget(2));
@@ -537,7 +537,7 @@ fn what_is_not_there_is_tried_again_and_given_up_in_the_end() {
 fn a_job_that_is_deleted_meanwhile_is_not_worked_on_and_gives_its_reports_back() {
     for vdaf in [COUNT, STRINGS] {
         for shape in SHAPES {
-            let w = World::new(vdaf.clone(), shape);
+            let w = World::new(vdaf, shape);
             let reports = w.reports(1..10);
             let begun = w.begin(&reports);
             let small = w.budget(2);

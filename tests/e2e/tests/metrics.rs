@@ -228,7 +228,8 @@ fn extensions() {
 #[test]
 fn what_a_report_of_dap_18_alone_is_refused_for() {
     let start = Time::from_seconds((now() / 3_600 - 240) * 3_600);
-    let changes: [(fn(&mut Draft), &str, &str, Option<&str>); 4] = [
+    type Change = (fn(&mut Draft), &'static str, &'static str, Option<&'static str>);
+    let changes: [Change; 4] = [
         (
             |d| d.public_extensions = vec![0, 1, 0],
             "invalid_message",

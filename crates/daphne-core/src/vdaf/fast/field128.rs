@@ -57,9 +57,9 @@ impl<L: Copy> Field128<L> {
         let (mut base, mut out) = (self, Self::of(1, 0));
         while exponent > 0 {
             if exponent & 1 == 1 {
-                out = out * base;
+                out *= base;
             }
-            base = base * base;
+            base *= base;
             exponent >>= 1;
         }
         out
