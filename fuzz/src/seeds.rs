@@ -20,8 +20,8 @@ use daphne_core::{
         },
         message::{
             AggregateStoreRequest, AggregateStoreResponse, Asked, Commit, DeferredRequest,
-            JobStoreRequest, JobStoreResponse, LedgerRequest, LedgerResponse, LedgerStatus, Slice, StoreAction,
-            encode,
+            JobStoreRequest, JobStoreResponse, LedgerRequest, LedgerResponse, LedgerStatus, Slice,
+            StoreAction, encode,
         },
         placement::{Group, StoreId},
     },

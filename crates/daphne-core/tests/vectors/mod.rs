@@ -3,6 +3,8 @@
 //! Encodings are hexadecimal, a field per line. `[…]` marks a length prefix, so that tests can find and bend it, and `|` a place
 //! where the message may also end, because it is a list that runs to its end.
 
+use std::ops::{Range, RangeInclusive};
+
 use daphne_core::codec::DecodeError;
 
 /// The messages of one draft.
@@ -45,7 +47,7 @@ pub struct List {
 #[derive(Clone)]
 pub struct Vector {
     pub bytes: Vec<u8>,
-    pub prefixes: Vec<std::ops::Range<usize>>,
+    pub prefixes: Vec<Range<usize>>,
     /// Where it may also end.
     pub ends: Vec<usize>,
 }
@@ -60,6 +62,19 @@ impl Table {
     /// The n-th encoding of the message of that name.
     pub fn vector(&self, name: &str, n: usize) -> Vec<u8> {
         self.named(name).parsed().swap_remove(n).bytes
+    }
+
+    /// Asserts that a byte at a place of a message's n-th encoding is a code point, and that none but the known ones decode.
+    pub fn assert_code_points(&self, rows: &[(&str, usize, usize, RangeInclusive<u8>)]) {
+        for (name, index, at, known) in rows {
+            let mut bytes = self.vector(name, *index);
+            assert!(known.contains(&bytes[*at]), "{name}: no code point at {at}");
+            for value in (0..=255).filter(|v| !known.contains(v)) {
+                bytes[*at] = value;
+                let decoded = (self.named(name).reencode)(&bytes);
+                assert!(matches!(decoded, Err(DecodeError::Invalid(_))), "{name}, {value} at {at}");
+            }
+        }
     }
 
     /// The shortest encoding of an item of `list`.

@@ -13,11 +13,7 @@ use daphne_core::{
     version::{DapVersion, Message},
     wire::{aggregate_share_aad, v09},
 };
-use e2e::{
-    Answer, JOB_CONTINUE, World,
-    server::random,
-    world::until_final,
-};
+use e2e::{Answer, JOB_CONTINUE, World, server::random, world::until_final};
 
 use super::{
     desk::{Reply, Stored},
