@@ -278,7 +278,7 @@ fn an_operators_task_with_the_same_key_is_another_one() {
     let told = plane().told(&plane().ask("GET", &path, None));
     assert_eq!(told.peer_aggregator_endpoint, peer.spec.endpoint);
     let answer = plane().ask("PATCH", &path, Some(r#"{"task_expiration":null}"#));
-    says(&answer, 409, "brought by its leader");
+    says(&answer, 409, "all its parties agreed on");
 }
 
 #[test]

@@ -6,16 +6,11 @@ use std::{
 };
 
 use daphne_core::{
-    aggregate::leader::{LeaderJob, LeaderOutcome, LeaderStep},
     batch::BatchMode::TimeInterval,
-    collect::collector,
-    configuration::{self, Agreement},
-    hpke::Role,
-    message::{AggregateShareRequest, HpkeCiphertext, PartialBatchSelector},
-    vdaf::{AggregateResult, AggregationParam, Measurement, VdafConfig},
-    version::{DapVersion, Message},
+    vdaf::{Measurement, VdafConfig},
+    version::DapVersion,
 };
-use e2e::{Answer, Server, World, server::random};
+use e2e::{Answer, Books, Server, World};
 
 /// Four reports.
 const WORK_MAX: &str = "700";
@@ -35,124 +30,41 @@ fn server() -> (&'static Server, MutexGuard<'static, ()>) {
     (SERVER.get_or_init(start), turn)
 }
 
+/// A task, asked for the first bits of its strings if it counts any.
 fn world(server: &Server, vdaf: VdafConfig, buckets_per_group: u32) -> World {
-    World::new(server, TimeInterval, |spec| {
-        spec.version = DapVersion::V18;
+    let mut world = World::new_in(server, DapVersion::V18, TimeInterval, |spec| {
         spec.vdaf = vdaf;
-        spec.verify_key = random::<32>().to_vec();
         spec.shards = 2;
         spec.buckets_per_group = Some(buckets_per_group);
-        let task_info = random::<16>();
-        let agreement = Agreement {
-            task_info: &task_info,
-            leader_url: "https://leader.example/",
-            helper_url: "https://helper.example/v18/",
-            task_interval: None,
-        };
-        spec.task_configuration = configuration::encode(spec, &agreement).expect("a task");
-    })
+    });
+    if vdaf == STRINGS {
+        world.ask_for(&["0", "1"]);
+    }
+    world
 }
 
-fn media_type(message: Message) -> &'static str {
-    DapVersion::V18.media_type(message).expect("DAP-18 has it")
-}
-
-/// What one leader does with one task.
-struct Leader {
-    world: World,
-    param: AggregationParam,
-}
-
-impl Leader {
-    fn new(server: &Server, vdaf: VdafConfig, buckets_per_group: u32) -> Self {
-        let world = world(server, vdaf, buckets_per_group);
-        let vdaf = &world.leader.vdaf;
-        let param = match vdaf.rounds() {
-            1 => vdaf.decode_agg_param(&[]).expect("no parameter"),
-            _ => {
-                let prefixes = ["0".parse().expect("bits"), "1".parse().expect("bits")];
-                vdaf.prefixes(&prefixes).expect("prefixes")
-            }
-        };
-        Self { world, param }
-    }
-
-    /// Reports of bucket 0, of the numbers below `count` or of strings.
-    fn reports(&self, count: u64) -> Vec<Vec<u8>> {
-        let measurement = |n: u64| match self.world.leader.vdaf.rounds() {
-            1 => Measurement::Sum(n),
-            _ => Measurement::Poplar1(
-                if n.is_multiple_of(3) { "0110" } else { "1001" }.parse().expect("bits"),
-            ),
-        };
-        (0..count).map(|n| self.world.report(measurement(n), self.world.time(0))).collect()
-    }
-
-    fn job(&self, reports: &[Vec<u8>]) -> LeaderJob {
-        let w = &self.world;
-        let reports: Vec<_> =
-            reports.iter().map(|r| w.wire().report(r).expect("a report")).collect();
-        let batch = PartialBatchSelector::TimeInterval;
-        let begun = w.leader.begin_job(&w.leader_keys, &self.param, batch, &reports);
-        begun.expect("a job").0.expect("reports")
-    }
-
-    fn jobs_path(&self) -> String {
-        format!("/v18/tasks/{}/aggregation_jobs", self.world.task_id)
-    }
-
-    fn create(&self, job: &LeaderJob) -> Answer {
-        let media_type = media_type(Message::AggregationJobInit);
-        self.world.ask("POST", &self.jobs_path(), media_type, Some(job.request()))
-    }
-
-    fn proceed(&self, path: &str, body: &[u8]) -> Answer {
-        self.world.ask("POST", path, media_type(Message::AggregationJobContinue), Some(body))
-    }
-
-    fn get(&self, path: &str) -> Answer {
-        self.world.ask("GET", path, "", None)
-    }
-
-    /// Asks until there is an answer.
-    fn wait(&self, location: &str) -> Answer {
-        let deadline = Instant::now() + Wait::from_secs(120);
-        loop {
-            let answer = self.get(location);
-            if !is_later(&answer, location) {
-                return answer;
-            }
-            assert!(Instant::now() < deadline, "no answer");
-            std::thread::sleep(Wait::from_millis(100));
+/// Reports of bucket 0, of the numbers below `count` or of strings.
+fn reports(world: &World, count: u64) -> Vec<Vec<u8>> {
+    let measurement = |n: u64| match world.spec.vdaf {
+        STRINGS => {
+            let string = if n.is_multiple_of(3) { "0110" } else { "1001" };
+            Measurement::Poplar1(string.parse().expect("bits"))
         }
-    }
+        _ => Measurement::Sum(n),
+    };
+    (0..count).map(|n| world.report(measurement(n), world.time(0))).collect()
+}
 
-    /// Both shares of all that one job accepted, added up.
-    fn collect(&self, outcome: &LeaderOutcome) -> AggregateResult {
-        let w = &self.world;
-        let slices: Vec<_> = outcome.accepted.values().collect();
-        let [slice] = slices[..] else { panic!("one bucket") };
-        let (agg_param, batch) = (self.param.encode(), w.interval(0, 1));
-        let binding = w.wire().share_binding(&agg_param, &batch).expect("a batch");
-        let request = AggregateShareRequest {
-            batch_selector: batch,
-            collected: batch,
-            agg_param: &agg_param,
-            report_count: slice.report_count,
-            checksum: *slice.checksum.as_bytes(),
-            share_binding: (&binding).into(),
-        };
-        let body = w.wire().encode_aggregate_share_request(&request).expect("a request");
-        let path = format!("/v18/tasks/{}/aggregate_shares", w.task_id);
-        let answer = w.ask("POST", &path, media_type(Message::AggregateShareRequest), Some(&body));
-        let share = answer.ok(media_type(Message::AggregateShare));
-        let share = HpkeCiphertext::decode(share).expect("a ciphertext");
-        let share = w
-            .collector_task()
-            .open_share(&w.collector_keys, Role::Helper, &binding, share)
-            .expect("the share opens");
-        let (vdaf, mine) = (&w.leader.vdaf, slice.share.encode());
-        collector::unshard(vdaf, &self.param, &mine, &share, slice.report_count).expect("a result")
+/// Asks until there is an answer.
+fn wait(world: &World, location: &str) -> Answer {
+    let deadline = Instant::now() + Wait::from_secs(120);
+    loop {
+        let answer = world.get(location);
+        if !is_later(&answer, location) {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "no answer");
+        std::thread::sleep(Wait::from_millis(100));
     }
 }
 
@@ -167,28 +79,22 @@ fn is_later(answer: &Answer, location: &str) -> bool {
     is_later
 }
 
-fn ok(answer: &Answer) -> &[u8] {
-    answer.ok(media_type(Message::AggregationJobResponse))
-}
-
 #[test]
 fn a_job_too_large_for_a_request_is_answered_later_though_the_helper_dies_meanwhile() {
     let (server, _turn) = server();
     for buckets_per_group in [0, 1] {
-        let leader = Leader::new(server, SUM, buckets_per_group);
-        let job = leader.job(&leader.reports(120));
-        let created = leader.create(&job);
-        let location = created.header("location").to_owned();
+        let world = world(server, SUM, buckets_per_group);
+        let job = world.timed_job(&reports(&world, 120));
+        let path = world.job_path(&job.id);
+        let location = format!("{path}?step=0");
+        let created = world.put(&job);
         assert!(is_later(&created, &location), "{created:?}");
-        assert!(location.starts_with(&leader.jobs_path()) && location.ends_with("?step=0"));
         // The same again is the same job.
-        assert!(is_later(&leader.create(&job), &location));
+        assert!(is_later(&world.put(&job), &location));
         std::thread::sleep(Wait::from_millis(300));
         server.kill_workerd();
-        let answer = leader.wait(&location);
-        let body = ok(&answer).to_vec();
-        assert_eq!(ok(&leader.create(&job)), body);
-        let path = location.strip_suffix("?step=0").expect("a step").to_owned();
+        let answer = wait(&world, &location);
+        assert_eq!(world.put(&job).body, answer.body);
         for (query, refusal) in [
             ("", "invalidMessage"),
             ("?step=", "invalidMessage"),
@@ -196,11 +102,13 @@ fn a_job_too_large_for_a_request_is_answered_later_though_the_helper_dies_meanwh
             ("?step=0&step=0", "invalidMessage"),
             ("?step=1", "stepMismatch"),
         ] {
-            assert_eq!(leader.get(&format!("{path}{query}")).problem_token(), refusal, "{query}");
+            let refused = world.get(&format!("{path}{query}"));
+            refused.refused(refusal, &world.task_id);
         }
-        let outcome = leader.world.leader.finish_job(job, &body).expect("a proper answer");
-        assert_eq!(outcome.refused, []);
-        assert_eq!(leader.collect(&outcome), AggregateResult::Number((0..120).sum()));
+        let mut books = Books::default();
+        assert_eq!(world.finish(job, &answer, &mut books), []);
+        assert_eq!(books.count(&world.interval(0, 1), &world).0, 120);
+        world.collect(world.interval(0, 1), &books);
     }
 }
 
@@ -208,71 +116,61 @@ fn a_job_too_large_for_a_request_is_answered_later_though_the_helper_dies_meanwh
 fn both_steps_of_several_rounds_are_answered_later() {
     let (server, _turn) = server();
     for buckets_per_group in [0, 1] {
-        let leader = Leader::new(server, STRINGS, buckets_per_group);
-        let job = leader.job(&leader.reports(60));
-        let created = leader.create(&job);
-        let location = created.header("location").to_owned();
-        assert!(is_later(&created, &location), "{created:?}");
-        let first = ok(&leader.wait(&location)).to_vec();
-        let init = job.request().to_vec();
-        let LeaderStep::Continued(next) =
-            leader.world.leader.proceed(job, &first).expect("answers")
-        else {
-            panic!("there is a second round")
-        };
-        let path = location.strip_suffix("?step=0").expect("a step");
-        let step_1 = format!("{path}?step=1");
+        let world = world(server, STRINGS, buckets_per_group);
+        let job = world.timed_job(&reports(&world, 60));
+        let (id, init) = (job.id, job.body.clone());
+        let [step_0, step_1] = [0, 1].map(|n| format!("{}?step={n}", world.job_path(&id)));
+        let created = world.put(&job);
+        assert!(is_later(&created, &step_0), "{created:?}");
+        let next = world.proceed(job, &wait(&world, &step_0));
         for _ in 0..2 {
-            let answer = leader.proceed(path, next.request());
-            assert!(is_later(&answer, &step_1) || !ok(&answer).is_empty());
+            let answer = world.post(&next);
+            assert!(is_later(&answer, &step_1) || !world.job_resp(&answer).is_empty());
         }
         server.kill_workerd();
-        assert_eq!(leader.get(&location).problem_token(), "stepMismatch");
-        let last = ok(&leader.wait(&step_1)).to_vec();
-        assert_eq!(ok(&leader.proceed(path, next.request())), last);
-        let path = leader.jobs_path();
-        let again =
-            leader.world.ask("POST", &path, media_type(Message::AggregationJobInit), Some(&init));
-        assert_eq!(ok(&again), last, "the current state");
-        let outcome = leader.world.leader.finish_continued(next, &last).expect("answers");
-        assert_eq!(outcome.refused, []);
-        assert_eq!(leader.collect(&outcome), AggregateResult::Vector(vec![20, 40]));
+        world.get(&step_0).refused("stepMismatch", &world.task_id);
+        let last = wait(&world, &step_1);
+        assert_eq!(world.post(&next).body, last.body);
+        assert_eq!(world.put_body(&id, &init).body, last.body, "the current state");
+        let mut books = Books::default();
+        assert_eq!(world.finish_continued(next, &last, &mut books), []);
+        assert_eq!(books.count(&world.interval(0, 1), &world).0, 60);
+        world.collect(world.interval(0, 1), &books);
     }
 }
 
 #[test]
 fn a_job_that_is_deleted_while_it_is_worked_on_gives_its_reports_back() {
     let (server, _turn) = server();
-    let leader = Leader::new(server, SUM, 0);
-    let reports = leader.reports(100);
-    let job = leader.job(&reports);
-    let location = leader.create(&job).header("location").to_owned();
-    let path = location.strip_suffix("?step=0").expect("a step");
+    let world = world(server, SUM, 0);
+    let reports = reports(&world, 100);
+    let job = world.timed_job(&reports);
+    let location = world.put(&job).header("location").to_owned();
     std::thread::sleep(Wait::from_millis(200));
-    assert_eq!(leader.world.ask("DELETE", path, "", None).status, 204);
-    assert_eq!(leader.get(&location).problem_token(), "unrecognizedAggregationJob");
-    assert_eq!(leader.world.ask("DELETE", path, "", None).status, 204);
-    let job = leader.job(&reports[..99]);
-    let location = leader.create(&job).header("location").to_owned();
-    let answer = leader.wait(&location);
-    let outcome = leader.world.leader.finish_job(job, ok(&answer)).expect("a proper answer");
-    assert_eq!(outcome.refused, []);
-    assert_eq!(leader.collect(&outcome), AggregateResult::Number((0..99).sum()));
+    assert_eq!(world.delete(&job.id).status, 204);
+    world.get(&location).refused("unrecognizedAggregationJob", &world.task_id);
+    assert_eq!(world.delete(&job.id).status, 204);
+    let job = world.timed_job(&reports[..99]);
+    let location = world.put(&job).header("location").to_owned();
+    let answer = wait(&world, &location);
+    let mut books = Books::default();
+    assert_eq!(world.finish(job, &answer, &mut books), []);
+    world.collect(world.interval(0, 1), &books);
 }
 
 #[test]
 fn who_asks_for_what_was_answered_at_once_is_told_how_to_get_it() {
     let (server, _turn) = server();
-    let leader = Leader::new(server, SUM, 1);
-    let job = leader.job(&leader.reports(2));
-    let created = leader.create(&job);
-    assert!(!ok(&created).is_empty());
-    let location = created.header("location");
-    assert!(!location.contains("step"), "{location}");
-    let refused = leader.get(&format!("{location}?step=0"));
-    assert_eq!(refused.problem_token(), "unrecognizedAggregationJob");
+    let world = world(server, SUM, 1);
+    let job = world.timed_job(&reports(&world, 2));
+    let created = world.put(&job);
+    let path = world.job_path(&job.id);
+    assert_eq!(created.header("location"), path);
+    let refused = world.get(&format!("{path}?step=0"));
+    refused.refused("unrecognizedAggregationJob", &world.task_id);
     assert!(refused.text().contains("gets the same answer again"), "{}", refused.text());
-    assert_eq!(leader.create(&job).body, created.body);
+    assert_eq!(world.put(&job).body, created.body);
+    assert_eq!(world.finish(job, &created, &mut Books::default()), []);
 }
 
 #[test]

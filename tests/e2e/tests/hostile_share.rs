@@ -83,8 +83,8 @@ fn covers(intervals: &[u8]) -> bool {
         u128::from(u64::from_be_bytes(bytes))
     };
     let ((start, duration), (from, length)) = ((number(0), number(8)), (number(25), number(33)));
-    let last_second = (start + duration) * 3_600;
-    start <= from && from + length <= start + duration && last_second <= u128::from(u64::MAX)
+    let end = start + duration;
+    start <= from && from + length <= end && end <= u128::from(u64::MAX)
 }
 
 /// Malformed, of another mode, no set of buckets, overlapping, too small, mismatching: the first that is true is said.
