@@ -520,12 +520,11 @@ fn what_is_not_there_is_tried_again_and_given_up_in_the_end() {
         assert_eq!(ended, [Ended { job: job_id(1), step: 0, pieces: 3, failure }]);
         assert_eq!(tries, 10);
         assert_eq!(w.now - NOW, (1 << 9) - 1, "it waited longer each time");
-        for _ in 0..2 {
-            let failed = w.poll(1, 0);
-            assert!(matches!(failed, Err(Error::Internal(Internal::Unavailable(_)))), "{failed:?}");
-        }
         assert_eq!(w.work(), []);
-        // The leader asks once more.
+        // Whoever asks is told, and has it tried again, by asking or by sending the request again.
+        let failed = w.poll(1, 0);
+        assert!(matches!(failed, Err(Error::Internal(Internal::Unavailable(_)))), "{failed:?}");
+        assert_eq!(later(w.poll(1, 0)), 0);
         assert_eq!(later(w.create(AMPLE, 1, begun.request())), 0);
         w.work();
         assert_eq!(codes(&ready(w.poll(1, 0))), [None; 5]);
@@ -564,6 +563,24 @@ fn a_job_that_is_deleted_meanwhile_is_not_worked_on_and_gives_its_reports_back()
             };
             assert!(codes(&answers).iter().all(Option::is_none), "{:?}", codes(&answers));
         }
+    }
+}
+
+#[test]
+fn what_brings_a_deleted_job_back_does_not_keep_its_reports_from_others() {
+    for shape in SHAPES {
+        let w = World::new(COUNT, shape);
+        let reports = w.reports(1..10);
+        let begun = w.begin(&reports);
+        later(w.create(w.budget(2), 1, begun.request()));
+        w.work_once();
+        w.delete(1).unwrap();
+        // A request that was under way arrives, and its leader does not know.
+        later(w.create(w.budget(2), 1, begun.request()));
+        w.work();
+        assert_eq!(w.held().0, 9);
+        let answers = ready(w.create(AMPLE, 2, w.begin(&reports[1..]).request()));
+        assert!(codes(&answers).iter().all(Option::is_none), "{:?}", codes(&answers));
     }
 }
 

@@ -37,8 +37,11 @@ use crate::{
 
 /// Most work in a piece: some two seconds. The object that works on it answers nobody meanwhile.
 pub const PIECE_WORK_MAX: u64 = 1 << 20;
-/// Most pieces of a job: some quarter of an hour of work.
-pub const PIECES_MAX: usize = 512;
+/// Most pieces of a job: some four minutes of work. When its leader gives a job up and its `DELETE` is lost, a collection has to
+/// find out that each of them is to be left out, and it can find that out of some two hundred.
+pub const PIECES_MAX: usize = 128;
+/// Most reports of a job: an alarm decodes all of them for each piece, in an isolate of 128 MB.
+pub const DEFERRED_REPORTS_MAX: usize = 1 << 16;
 
 /// How much work, in the units of [`Vdaf::effort`](crate::vdaf::Vdaf::effort), is done within one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,13 +90,14 @@ impl Cut {
         let by_work = usize::try_from(budget.min(PIECE_WORK_MAX) / effort).unwrap_or(REPORTS_MAX);
         let by_state = STATES_BYTES_MAX / state_len.max(1);
         let piece_len = by_work.min(by_state).clamp(1, REPORTS_MAX);
-        let pieces = job.init().verify_inits.len().div_ceil(piece_len);
-        if pieces > PIECES_MAX {
+        let reports = job.init().verify_inits.len();
+        let reports_max = (PIECES_MAX * piece_len).min(DEFERRED_REPORTS_MAX);
+        if reports > reports_max {
             return Err(Abort::invalid_message(format!(
-                "a job of this task may have {} reports with this aggregation parameter",
-                PIECES_MAX * piece_len,
+                "a job of this task may have {reports_max} reports with this aggregation parameter",
             )));
         }
+        let pieces = reports.div_ceil(piece_len);
         Ok(Self { piece_len, pieces })
     }
 }
@@ -133,9 +137,15 @@ pub async fn create(
         JobStoreResponse::Unknown => {}
         known => return home.reply(known),
     }
-    let cut = Cut::of(job, budget)?;
     // It may be one that was answered at once, when the budget was more.
     let at_once = || async { commit::run(objects, identity, job).await.map(Reply::Ready) };
+    let cut = match Cut::of(job, budget) {
+        Ok(cut) => cut,
+        Err(_) if commit::job_exists(objects, task, &identity.shard_key, &identity.job).await? => {
+            return at_once().await;
+        }
+        Err(too_much) => return Err(too_much.into()),
+    };
     if !commit::bind_to_later(objects, identity, job).await? {
         return at_once().await;
     }
@@ -295,7 +305,7 @@ impl Worker<'_> {
                     shard_key: self.shard_key,
                     now: self.now,
                     request: &AggregationJobContinue { step: *step, verify_continues: continues },
-                    digest: piece_digest(continuation, *piece),
+                    digest: of_piece(continuation, *piece),
                 };
                 let answers = rounds::continue_job(objects, &continuation).await?;
                 let answer = rounds::encode(self.task, &answers)?;
@@ -324,7 +334,7 @@ impl Worker<'_> {
         let job = HelperJob::new(self.task, self.keys, self.now, &init)?;
         let identity = JobIdentity {
             job: piece_id(&work.job, piece),
-            digest: piece_digest(&work.digest, piece),
+            digest: piece_digest(&work.digest, piece, piece_len),
             shard_key: self.shard_key,
         };
         let answers = commit::run(objects, &identity, &job).await?;
@@ -391,9 +401,10 @@ fn piece_id(job: &AggregationJobId, piece: u32) -> AggregationJobId {
     AggregationJobId::new(id)
 }
 
-/// What binds a piece to its bytes: those of the whole request.
-fn piece_digest(whole: &RequestDigest, piece: u32) -> RequestDigest {
-    of_piece(whole, piece)
+/// What binds a piece to its bytes: those of the whole request, and where it was cut.
+fn piece_digest(whole: &RequestDigest, piece: u32, piece_len: u32) -> RequestDigest {
+    let of_piece = of_piece(whole, piece);
+    Sha256::new().chain_update(of_piece).chain_update(piece_len.to_be_bytes()).finalize().into()
 }
 
 fn of_piece(whole: &[u8], piece: u32) -> [u8; 32] {

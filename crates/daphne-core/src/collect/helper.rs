@@ -16,7 +16,7 @@ use crate::{
 ///
 /// # Errors
 /// The leader's fault: `invalidMessage` for another batch mode, `batchInvalid` for an interval that is not a set of batch
-/// buckets, or not among those that the collector asked for; [`agg_param`]'s for a parameter the VDAF does not have.
+/// buckets, or not among those that the collector asked for; `invalidAggregationParameter` for a parameter that the VDAF does not have, which DAP-09 calls `invalidMessage`.
 pub fn collect_request(
     task: &Task,
     request: &AggregateShareRequest<'_>,

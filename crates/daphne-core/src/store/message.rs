@@ -391,7 +391,7 @@ pub enum JobStoreResponse {
     Deferred(DeferredState),
     /// A job that is answered later is forgotten.
     Forgotten {
-        /// How many of its pieces were ever begun.
+        /// How many pieces it has.
         pieces: u32,
     },
 }

@@ -250,7 +250,8 @@ pub(super) fn forget(
         known.due = known.due.filter(|_| known.has_rounds && known.begun > 0);
         tables.put_deferred(job, &known)?;
     }
-    let response = Response::Forgotten { pieces: known.begun };
+    // All, also those that are not begun: a request to begin the job may be under way, and bring it back.
+    let response = Response::Forgotten { pieces: known.pieces };
     Ok(Some(Handled { response, wake: known.due, erase: false }))
 }
 
@@ -406,7 +407,13 @@ fn poll(
         Asked::Body(_) if !known.is_there() && known.has_rounds => Ok(plain(Response::Deleted)),
         _ if !known.is_there() => Ok(plain(Response::Unknown)),
         Asked::Step(step) if step != known.step => Ok(plain(Response::StepMismatch)),
-        Asked::Step(_) => answer(tables, job, &known),
+        Asked::Step(_) => {
+            // Whoever asks is told what failed. If that was our own fault it is tried again meanwhile: leaders that only ask
+            // need not send the request again.
+            let told = answer(tables, job, &known)?.response;
+            let handled = try_again(tables, job, known, now)?;
+            Ok(Handled { response: told, ..handled })
+        }
         Asked::Body(_) => try_again(tables, job, known, now),
     }
 }
