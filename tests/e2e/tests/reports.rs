@@ -414,8 +414,11 @@ fn a_ping_pong_message_of_another_kind() {
     let (world, report) = spoiled(V09, |r| r.payload.clear());
     refuses_only(&world, ReportError::VdafVerifyError, report);
     // In DAP-18 the leader, which wrote it, is not allowed to.
-    let (world, report) = spoiled(V18, |r| r.payload.clear());
-    world.create(&job_body(&world, TIMED, &[report])).refused("invalidMessage", &world.task_id);
+    let (world, report) = spoiled(V18, |r| r.payload = vec![7]);
+    let body = job_body(&world, TIMED, &[report]);
+    let before = body.strip_suffix(&[0, 0, 0, 1, 7]).expect("it is the last");
+    let emptied = [before, &[0; 4]].concat();
+    world.create(&emptied).refused("invalidMessage", &world.task_id);
 }
 
 #[test]
