@@ -567,6 +567,17 @@ fn a_job_that_is_deleted_meanwhile_is_not_worked_on_and_gives_its_reports_back()
 }
 
 #[test]
+fn what_was_answered_at_once_is_so_again_though_it_would_be_too_much_by_now() {
+    for shape in SHAPES {
+        let w = World::new(COUNT, shape);
+        let begun = w.begin(&w.reports(1..PIECES_MAX as u8 + 3));
+        let answers = ready(w.create(AMPLE, 1, begun.request()));
+        assert_eq!(ready(w.create(w.budget(1), 1, begun.request())), answers);
+        assert_eq!(refusal(w.create(w.budget(1), 2, begun.request())), AbortKind::InvalidMessage);
+    }
+}
+
+#[test]
 fn what_brings_a_deleted_job_back_does_not_keep_its_reports_from_others() {
     for shape in SHAPES {
         let w = World::new(COUNT, shape);
