@@ -58,18 +58,16 @@ fn a_piece_whose_host_dies_each_time_is_given_up() {
         tries += 1;
     }
     assert_eq!(tries, 10);
-    let asked = Asked::Step(0);
-    let poll = JobStoreRequest::Deferred(DeferredRequest::Poll { job, asked });
-    let failed = JobStoreResponse::Deferred(DeferredState::Failed(DeferredFailure::Broken));
-    assert_eq!(job_store::handle(&database, poll, now).unwrap().response, failed);
-    // Whoever comes back from the dead has nothing to say; and the leader may ask once more.
+    // Whoever comes back from the dead has nothing to say; and whoever asks has it tried once more.
     let done = Done::Piece(PieceAnswer { answer: vec![], waiting: vec![] });
     assert_eq!(job_store::end(&database, &first, Ok(done), now).unwrap(), None);
+    let failed = JobStoreResponse::Deferred(DeferredState::Failed(DeferredFailure::Broken));
     let pending = JobStoreResponse::Deferred(DeferredState::Pending { step: 0 });
-    let asked = Asked::Body([1; 32]);
-    let poll = JobStoreRequest::Deferred(DeferredRequest::Poll { job, asked });
-    let armed = job_store::handle(&database, poll, now).unwrap();
-    assert_eq!((armed.response, armed.wake), (pending, Some(now)));
+    for (asked, told) in [(Asked::Step(0), failed), (Asked::Body([1; 32]), pending)] {
+        let poll = JobStoreRequest::Deferred(DeferredRequest::Poll { job, asked });
+        let armed = job_store::handle(&database, poll, now).unwrap();
+        assert_eq!((armed.response, armed.wake), (told, Some(now)));
+    }
     assert_eq!(job_store::take(&database, now).unwrap().unwrap(), first);
 }
 
