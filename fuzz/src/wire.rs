@@ -162,7 +162,8 @@ fn bits(input: &[u8]) {
 fn media_types(input: &[u8]) {
     let Ok(header) = std::str::from_utf8(input) else { return };
     let expected = "application/dap-report";
-    if bounded(0, || media_type::is(header, expected)) {
+    // Its parts, and each of them is a slice.
+    if bounded(64 * input.len() + 256, || media_type::is(header, expected)) {
         assert!(header.to_ascii_lowercase().contains(expected));
         assert!(media_type::is(&format!("\t{header} ;a=\"b,c\""), expected));
         assert!(!media_type::is(&format!("{header}, {header}"), expected));
