@@ -15,6 +15,7 @@ const COLLECT = `${STORE}/ledger/collect.rs`;
 const BOOKS = `${STORE}/ledger/books.rs`;
 const JOBS = `${STORE}/job_store.rs`;
 const STEPS = `${STORE}/job_store/steps.rs`;
+const DEFERRED = `${STORE}/job_store/deferred.rs`;
 const WORKER = "crates/daphne-core/src/aggregate/commit.rs";
 const HELPER = "crates/daphne-core/src/aggregate/helper.rs";
 
@@ -150,6 +151,19 @@ export const MUTANTS = [
   ]),
   tested("upwards-is-free", "A report that was aggregated at a level is aggregated at one above.", ["store"], [
     edit(COMMIT, "filter(|l| commit.once || **l >= level)", "filter(|l| commit.once || **l == level)"),
+  ]),
+  tested("once-at-each-level", "By DAP-18 a report is aggregated once; here, once at each level upwards.", ["rounds"], [
+    edit(COMMIT, "filter(|l| commit.once || **l >= level)", "filter(|l| **l >= level)"),
+  ]),
+  tested("what-is-left-out-of-a-query-stays", "Buckets that a leader leaves out of a query count as collected.", ["store"], [
+    edit(
+      COLLECTION,
+      "|head: &JobHead, s: &SliceHead| counts_in(s, range) && !is_kept(head, s);",
+      "|head: &JobHead, s: &SliceHead| counts_in(s, counts) && !is_kept(head, s);",
+    ),
+  ]),
+  tested("late-requests-keep-reports", "A DELETE releases only the pieces that were begun.", ["deferred"], [
+    edit(DEFERRED, "Response::Forgotten { pieces: known.pieces }", "Response::Forgotten { pieces: known.begun }"),
   ]),
   tested("prefixes-make-it-another-report", "A report is aggregated at a level once for each parameter.", ["store"], [
     edit(COMMIT, "Self::Level(level) => meta.field.level(&head.param) == Some(level),", "Self::Level(_) => head.param == param,"),
