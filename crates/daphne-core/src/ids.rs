@@ -100,6 +100,14 @@ id!(
     AggregationJobId, 16
 );
 
+impl AggregationJobId {
+    /// The id that a hash gives a job: its first half.
+    pub fn of_hash(hash: [u8; 32]) -> Self {
+        let (first, _) = hash.as_chunks::<{ Self::LEN }>();
+        Self(first.first().copied().unwrap_or_default())
+    }
+}
+
 /// Names an HPKE configuration of one aggregator or collector, `0..=255`. DAP-18 §4.4.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::{AbortKind, ReportError},
     ids::TaskId,
+    wire::v09::TASKPROV_EXTENSION,
 };
 
 /// A published draft of DAP that tasks can speak.
@@ -234,7 +235,7 @@ impl DapVersion {
     /// which go with later ones of DAP, have none: the configuration is in the associated data.
     pub const fn taskprov_extension(self) -> Option<u16> {
         match self {
-            Self::V09 => Some(0xFF00),
+            Self::V09 => Some(TASKPROV_EXTENSION),
             Self::V18 => None,
         }
     }

@@ -59,10 +59,7 @@ pub fn job_of_content(task: &TaskId, body: &[u8]) -> AggregationJobId {
         .chain_update(task.as_bytes())
         .chain_update(body)
         .finalize();
-    let mut id = [0; AggregationJobId::LEN];
-    // Cannot fail: the hash is longer.
-    id.iter_mut().zip(hash).for_each(|(to, from)| *to = from);
-    AggregationJobId::new(id)
+    AggregationJobId::of_hash(hash.into())
 }
 
 /// Reports that can be committed: those of a job of one round, or those that a continuation brings to their end.

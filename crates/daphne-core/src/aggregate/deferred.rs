@@ -396,9 +396,7 @@ impl<O: Objects> Home<'_, O> {
 
 /// The id under which a piece is committed.
 fn piece_id(job: &AggregationJobId, piece: u32) -> AggregationJobId {
-    let mut id = [0; 16];
-    id.copy_from_slice(&of_piece(job.as_bytes(), piece)[..16]);
-    AggregationJobId::new(id)
+    AggregationJobId::of_hash(of_piece(job.as_bytes(), piece))
 }
 
 /// What binds a piece to its bytes: those of the whole request, and where it was cut.

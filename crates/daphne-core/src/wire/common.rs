@@ -23,8 +23,7 @@ impl<'a> HpkeCiphertext<'a> {
 }
 
 /// An extension of a report, a task, an aggregation job or a collection job, each of which has a registry of its own.
-/// Its type is not checked here. DAP-09 §4.4.3,
-/// DAP-18 §4.2.2, §4.4.3, §4.5.1, §4.6.2.
+/// Its type is not checked here. DAP-09 §4.4.3, DAP-18 §4.2.2, §4.4.3, §4.5.1, §4.6.2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extension<'a> {
     /// The code point.

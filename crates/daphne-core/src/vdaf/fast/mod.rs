@@ -17,5 +17,6 @@ mod field128_traits;
 mod lagrange;
 pub(super) mod query_08;
 pub(super) mod query_18;
+mod recording;
 #[cfg(test)]
 mod tests;

@@ -2,39 +2,30 @@
 //! for what the drafts and the lines of `prio` have otherwise: the proof holds the gadget polynomial's coefficients, and a
 //! circuit has one output.
 
-use std::{any::Any, mem};
+use std::any::Any;
 
 use prio08::{
     field::{FftFriendlyFieldElement, FieldElement},
     flp::{FlpError, Gadget, Type},
 };
 
-use super::lagrange;
+use super::{lagrange, recording::Recording};
 
 /// A circuit whose proofs are queried faster. Everything else is the circuit's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::vdaf) struct Fast<T>(pub(in crate::vdaf) T);
 
-/// Stands for the gadget while the circuit runs, as in [`super::query_18`].
+/// The gadget's place in the circuit.
 #[derive(Debug)]
 struct Recorder<F: FftFriendlyFieldElement> {
     inner: Box<dyn Gadget<F>>,
-    coefficients: Vec<F>,
-    wires: Vec<F>,
-    /// The gadget polynomial at as many roots of unity as the wires have values.
-    values: Vec<F>,
-    calls: usize,
+    recording: Recording<F>,
 }
 
 impl<F: FftFriendlyFieldElement> Gadget<F> for Recorder<F> {
     fn call(&mut self, inputs: &[F]) -> Result<F, FlpError> {
-        self.calls += 1;
         let beyond = || FlpError::Query("a gadget is called too often".to_owned());
-        let coefficient = *self.coefficients.get(self.calls).ok_or_else(beyond)?;
-        for (wire, input) in self.wires.iter_mut().zip(inputs) {
-            *wire += coefficient * *input;
-        }
-        self.values.get(self.calls).copied().ok_or_else(beyond)
+        self.recording.call(inputs).ok_or_else(beyond)
     }
 
     fn call_poly(&mut self, out: &mut [F], inputs: &[Vec<F>]) -> Result<(), FlpError> {
@@ -81,9 +72,8 @@ impl<T: Type> Fast<T> {
         let mut values: Vec<_> = low.iter().zip(padded).map(|(low, high)| *low + high).collect();
         lagrange::transform(&mut values, &roots);
         let at_point = polynomial.iter().rev().fold(zero, |sum, next| sum * at + *next);
-        let first = coefficients.first().copied()?;
-        let wires = seeds.iter().map(|seed| first * *seed).collect();
-        Some((Recorder { inner, coefficients, wires, values, calls: 0 }, at_point))
+        let recording = Recording::new(coefficients, seeds, values, 1)?;
+        Some((Recorder { inner, recording }, at_point))
     }
 }
 
@@ -115,11 +105,7 @@ impl<T: Type> Type for Fast<T> {
         let recorder = gadgets.first_mut().map(|gadget| gadget.as_any());
         let recorder: &mut Recorder<T::Field> =
             recorder.and_then(|gadget| gadget.downcast_mut()).ok_or_else(lost)?;
-        let mut verifier = Vec::with_capacity(recorder.wires.len() + 2);
-        verifier.push(validity);
-        verifier.append(&mut mem::take(&mut recorder.wires));
-        verifier.push(at_point);
-        Ok(verifier)
+        Ok(recorder.recording.verifier(validity, at_point))
     }
 
     fn encode_measurement(&self, measurement: &T::Measurement) -> Result<Vec<T::Field>, FlpError> {

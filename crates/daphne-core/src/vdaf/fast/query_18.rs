@@ -1,41 +1,29 @@
 //! The query of VDAF-18 §7.3.4 (`FlpBBCGGI19.query`), for circuits with one gadget of degree two.
 
-use std::{any::Any, mem};
+use std::any::Any;
 
 use prio18::{
     field::{FieldElement, NttFriendlyFieldElement},
     flp::{Flp, FlpError, Gadget, Type},
 };
 
-use super::lagrange;
+use super::{lagrange, recording::Recording};
 
 /// A circuit whose proofs are queried faster. Everything else is the circuit's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::vdaf) struct Fast<T>(pub(in crate::vdaf) T);
 
-/// Stands for the gadget while the circuit runs: answers as the proof says, and adds each input to the value of its wire's
-/// polynomial at the point that is asked for.
+/// The gadget's place in the circuit.
 #[derive(Debug)]
 struct Recorder<F: NttFriendlyFieldElement> {
     inner: Box<dyn Gadget<F>>,
-    /// Of the wire polynomials' values at the roots of unity: what each adds to the value that is asked for.
-    coefficients: Vec<F>,
-    /// The wire polynomials at the point that is asked for, so far.
-    wires: Vec<F>,
-    /// The gadget polynomial at twice as many roots.
-    values: Vec<F>,
-    calls: usize,
+    recording: Recording<F>,
 }
 
 impl<F: NttFriendlyFieldElement> Gadget<F> for Recorder<F> {
     fn eval(&mut self, inputs: &[F]) -> Result<F, FlpError> {
-        self.calls += 1;
         let beyond = || FlpError::Query("a gadget is called too often".to_owned());
-        let coefficient = *self.coefficients.get(self.calls).ok_or_else(beyond)?;
-        for (wire, input) in self.wires.iter_mut().zip(inputs) {
-            *wire += coefficient * *input;
-        }
-        self.values.get(2 * self.calls).copied().ok_or_else(beyond)
+        self.recording.call(inputs).ok_or_else(beyond)
     }
 
     fn eval_poly(&self, out: &mut [F], inputs: &[Vec<F>]) -> Result<(), FlpError> {
@@ -86,9 +74,8 @@ impl<T: Flp> Fast<T> {
             .into_iter()
             .zip(&values)
             .fold(zero, |sum, (coefficient, value)| sum + coefficient * *value);
-        let first = coefficients.first().copied()?;
-        let wires = seeds.iter().map(|seed| first * *seed).collect();
-        Some((Recorder { inner, coefficients, wires, values, calls: 0 }, at_point))
+        let recording = Recording::new(coefficients, seeds, values, 2)?;
+        Some((Recorder { inner, recording }, at_point))
     }
 }
 
@@ -128,11 +115,7 @@ impl<T: Flp> Flp for Fast<T> {
         let recorder = gadgets.first_mut().map(|gadget| gadget.as_any());
         let recorder: &mut Recorder<T::Field> =
             recorder.and_then(|gadget| gadget.downcast_mut()).ok_or_else(lost)?;
-        let mut verifier = Vec::with_capacity(recorder.wires.len() + 2);
-        verifier.push(check);
-        verifier.append(&mut mem::take(&mut recorder.wires));
-        verifier.push(at_point);
-        Ok(verifier)
+        Ok(recorder.recording.verifier(check, at_point))
     }
 
     fn gadget(&self) -> Vec<Box<dyn Gadget<T::Field>>> {
