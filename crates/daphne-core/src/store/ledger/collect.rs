@@ -332,6 +332,8 @@ fn wanted(request: &Collect) -> Totals {
 }
 
 /// A batch that is collected once is collected with the parameter that its reports were aggregated with. DAP-18 §4.6.4.
+// SPEC: DAP-18 §4.6.4 has any other parameter refused. A batch with jobs of two is collected for the one that is asked for:
+// the other's may have been given up, and must not use the batch up.
 fn check_param(request: &Collect, gathered: &Gathered) -> Result<(), Abort> {
     if request.once && gathered.others && gathered.total.report_count == 0 {
         let why = "the batch was aggregated with another aggregation parameter";
