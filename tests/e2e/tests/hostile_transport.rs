@@ -191,6 +191,14 @@ fn a_body_that_trickles_is_given_up() {
             }
         }
     });
+    // Short ones that declare their length are read at once, and no more patiently.
+    let headers = [("authorization", bearer.as_str()), ("content-type", JOB_INIT)];
+    let path = world.job_path(&AggregationJobId::new(random()));
+    let mut connection = Connection::to(&world.client);
+    let started = Instant::now();
+    connection.send(format!("{}Content-Length: 1000\r\n\r\na", head("PUT", &path, &headers)));
+    connection.answer().expect("an answer").refused_without_type(503);
+    assert!(started.elapsed() >= patience);
     // What keeps up may take longer: a good megabyte in three seconds.
     let mut connection = begin("PUT", &world.job_path(&AggregationJobId::new(random())), JOB_INIT);
     for _ in 0..30 {
