@@ -66,6 +66,8 @@ impl DurableObject for AggregateStore {
         if let Some(what) = crate::probe::asked(&request) {
             return self.probe(&what, request).await;
         }
+        #[cfg(feature = "test-routes")]
+        crate::meter::request(crate::meter::Class::AggregateStore);
         let handled = match exchange::read::<AggregateStoreRequest>(request).await {
             Ok(request) => self.store.handle(request, now(), random::bytes()),
             Err(error) => Err(error),

@@ -60,6 +60,8 @@ impl DurableObject for ConfigStore {
     }
 
     async fn fetch(&self, request: Request) -> Result<Response> {
+        #[cfg(feature = "test-routes")]
+        crate::meter::request(crate::meter::Class::ConfigStore);
         exchange::answer(match exchange::read(request).await {
             Ok(request) => self.answer(request).await,
             Err(error) => Err(error),

@@ -12,8 +12,6 @@ use worker::{Request, Response, console_error};
 /// # Errors
 /// The body does not arrive, or is no message that this version knows.
 pub async fn read<Q: DeserializeOwned>(mut request: Request) -> StoreResult<Q> {
-    #[cfg(feature = "test-routes")]
-    crate::meter::request();
     let body = request.bytes().await.map_err(|e| StoreError(e.to_string()))?;
     decode(&body).map_err(|e| StoreError(e.to_string()))
 }

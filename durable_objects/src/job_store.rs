@@ -62,6 +62,8 @@ impl DurableObject for JobStore {
     }
 
     async fn fetch(&self, request: Request) -> Result<Response> {
+        #[cfg(feature = "test-routes")]
+        crate::meter::request(crate::meter::Class::JobStore);
         let handled = match exchange::read::<JobStoreRequest>(request).await {
             Ok(request) => job_store::handle(&self.database, request, now()),
             Err(error) => Err(error),

@@ -13,6 +13,8 @@ use worker::SqlCursor;
 pub struct Counts {
     /// Requests to objects.
     pub requests: u64,
+    /// The same, by class.
+    pub requests_to: Requests,
     /// Alarms that went off.
     pub alarms: u64,
     /// Alarms that were set; each bills a row written.
@@ -21,6 +23,28 @@ pub struct Counts {
     pub rows_read: u64,
     /// Rows written by statements.
     pub rows_written: u64,
+}
+
+/// Requests to the objects of each class.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Requests {
+    /// To `AggregateStore`s.
+    pub aggregate_store: u64,
+    /// To `TaskLedger`s.
+    pub task_ledger: u64,
+    /// To `JobStore`s.
+    pub job_store: u64,
+    /// To the `ConfigStore`.
+    pub config_store: u64,
+}
+
+/// A class of objects.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Class {
+    AggregateStore,
+    TaskLedger,
+    JobStore,
+    ConfigStore,
 }
 
 thread_local! {
@@ -39,8 +63,16 @@ fn add(change: impl FnOnce(&mut Counts)) {
 }
 
 /// An object was asked something.
-pub(crate) fn request() {
-    add(|c| c.requests += 1);
+pub(crate) fn request(class: Class) {
+    add(|c| {
+        c.requests += 1;
+        *match class {
+            Class::AggregateStore => &mut c.requests_to.aggregate_store,
+            Class::TaskLedger => &mut c.requests_to.task_ledger,
+            Class::JobStore => &mut c.requests_to.job_store,
+            Class::ConfigStore => &mut c.requests_to.config_store,
+        } += 1;
+    });
 }
 
 /// An alarm went off.

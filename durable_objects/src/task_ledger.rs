@@ -77,6 +77,8 @@ impl DurableObject for TaskLedger {
     }
 
     async fn fetch(&self, request: Request) -> Result<Response> {
+        #[cfg(feature = "test-routes")]
+        crate::meter::request(crate::meter::Class::TaskLedger);
         let request = match exchange::read(request).await {
             Ok(request) => request,
             Err(error) => return exchange::answer(Err::<LedgerResponse, _>(error)),

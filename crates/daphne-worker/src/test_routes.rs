@@ -60,6 +60,7 @@ struct Probe {
 struct Meter {
     #[serde(flatten)]
     counts: durable_objects::meter::Counts,
+    kv_reads: u64,
     kv_writes: u64,
 }
 
@@ -100,7 +101,9 @@ pub async fn handle(
         }
         ("meter", _) => {
             let counts = durable_objects::meter::read();
-            respond::json(&Meter { counts, kv_writes: storage_proxy::meter::kv_writes() }, 200)
+            let (kv_reads, kv_writes) =
+                (storage_proxy::meter::kv_reads(), storage_proxy::meter::kv_writes());
+            respond::json(&Meter { counts, kv_reads, kv_writes }, 200)
         }
         ("probe", _) => probe(context, request).await,
         ("store", _) => {

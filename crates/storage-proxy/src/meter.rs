@@ -5,7 +5,13 @@
 use std::cell::Cell;
 
 thread_local! {
+    static READS: Cell<u64> = const { Cell::new(0) };
     static WRITES: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Entries read since the isolate began, found or not.
+pub fn kv_reads() -> u64 {
+    READS.get()
 }
 
 /// Entries written or deleted since the isolate began.
@@ -16,4 +22,9 @@ pub fn kv_writes() -> u64 {
 /// An entry is written or deleted.
 pub(crate) fn kv_write() {
     WRITES.set(WRITES.get() + 1);
+}
+
+/// An entry is read.
+pub(crate) fn kv_read() {
+    READS.set(READS.get() + 1);
 }

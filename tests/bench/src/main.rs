@@ -1,55 +1,67 @@
-//! `scripts/bench`: what the Worker costs in workerd, measured.
+//! `scripts/bench`: what helpers cost, measured.
 //!
+//! - [`run`]: how fast a helper answers jobs, and what that costs in CPU; ours in workerd, or any other.
+//! - [`counts`]: what the platform bills for a job: requests, rows, bytes.
 //! - [`storage`]: grows one batch to millions of reports and shows what a job costs at each size.
-//! - [`subject`]: the task that is measured: jobs made up without cryptography, real ones, and probes of its objects.
-//! - [`summary`]: what was measured, for people and for programs.
+//!
+//! Beneath these: [`kinds`] are the VDAFs that are measured, [`jobs`] a task's parties and the jobs that they make ahead of
+//! time, [`drive`] sends these, [`cpu`] knows what processes used, [`floor`] measures the libraries alone, and [`results`] and
+//! [`table`] say it.
 
+mod builds;
+mod counts;
+mod cpu;
+mod drive;
+mod floor;
+mod jobs;
+mod kinds;
+mod machine;
+mod numbers;
+mod options;
+mod results;
+mod run;
 mod storage;
 mod subject;
 mod summary;
+mod table;
 
-use std::process::ExitCode;
+use std::{fmt::Display, panic, process::ExitCode};
 
-use clap::{Parser, Subcommand};
-use dapctl::output::{self, Format};
+use dapctl::{
+    Failure,
+    output::{self, Format},
+};
+use serde::Serialize;
 
-/// Measures the Worker in workerd, on this machine and on state of its own.
-#[derive(Parser)]
-#[command(name = "bench")]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-    /// How results are printed; progress goes to standard error.
-    #[arg(long, global = true, value_enum, default_value_t)]
-    output: Format,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Grows one batch bucket, and shows what an aggregation job of 500 reports costs at each size.
-    ///
-    /// Most jobs are made up and sent to the Durable Objects as they are; at each size a few real ones go through the
-    /// Worker. At the end the batch is collected, and the aggregate compared with the truth.
-    Storage {
-        /// Reports in the batch at the end.
-        #[arg(long, default_value_t = 10_000_000)]
-        reports: u64,
-        /// Durable Objects that share them.
-        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
-        shards: u16,
-    },
-}
+use crate::options::{Cli, Command};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let Command::Storage { reports, shards } = cli.command;
-    let summary = storage::run(reports, shards);
-    let json = serde_json::to_value(&summary).unwrap_or_default();
-    match output::print(cli.output, &summary.to_string(), &json) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("bench: {failure}");
-            ExitCode::from(failure.exit_code())
+    let Err(failure) = options::parse().and_then(|cli| command(&cli)) else {
+        return ExitCode::SUCCESS;
+    };
+    eprintln!("bench: {}", output::one_line(&failure.to_string()));
+    ExitCode::from(failure.exit_code())
+}
+
+fn command(cli: &Cli) -> Result<(), Failure> {
+    // What the tests share panics when something does not hold, and has said what.
+    let failed = |_| Failure::Wrong("the benchmark ended early; the message above says why".into());
+    panic::catch_unwind(|| match &cli.command {
+        Command::Run(options) => print(cli.output, &run::run(&options.plan()?)?),
+        Command::Counts(options) => {
+            builds::build(&["--test"])?;
+            print(cli.output, &counts::run(&options.plan(), |what| eprintln!("{what}"))?)
         }
-    }
+        Command::Storage { reports, shards } => {
+            builds::build(&["--test"])?;
+            print(cli.output, &storage::run(*reports, *shards))
+        }
+    })
+    .unwrap_or_else(|panic| Err(failed(panic)))
+}
+
+fn print(format: Format, result: &(impl Display + Serialize)) -> Result<(), Failure> {
+    let json = serde_json::to_value(result)
+        .map_err(|_| Failure::Wrong("the result cannot be written as JSON".into()))?;
+    output::print(format, &result.to_string(), &json)
 }

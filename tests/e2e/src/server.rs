@@ -51,6 +51,7 @@ pub struct Server {
     hpke_config: HpkeConfig,
     secrets: BTreeMap<&'static str, String>,
     limits: Vec<String>,
+    build: PathBuf,
 }
 
 impl Default for Server {
@@ -73,8 +74,20 @@ impl Server {
     /// # Panics
     /// As [`Server::start`].
     pub fn start_with_limits(limits: &[(&str, u32)]) -> Self {
-        let limits: Vec<String> =
-            limits.iter().map(|(name, n)| format!("--limit={name}={n}")).collect();
+        let limits = limits.iter().map(|(name, n)| format!("--limit={name}={n}")).collect();
+        Self::start_build(root().join("build-test"), limits)
+    }
+
+    /// As [`Server::start`], with the Worker that `scripts/build` has written to this folder: one that is deployed, without
+    /// routes for tests.
+    ///
+    /// # Panics
+    /// As [`Server::start`].
+    pub fn start_built(build: &Path) -> Self {
+        Self::start_build(build.to_owned(), Vec::new())
+    }
+
+    fn start_build(build: PathBuf, limits: Vec<String>) -> Self {
         let folder = tempfile::Builder::new().prefix("daphne-e2e-").tempdir().expect("a folder");
         let admin_token = random_token();
         let root_keys = format!("1={}", b64::encode(&random::<32>()));
@@ -90,7 +103,7 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()
             .expect("sh starts");
-        let (process, base) = spawn(folder.path(), 0, &limits);
+        let (process, base) = spawn(&build, folder.path(), 0, &limits);
         let client = Client::new(&base);
         let admin = AdminClient::new(&base, &admin_token).expect("a URL and a token");
         let hpke_config = admin.add_hpke_key(Some(HPKE_KEY_ID), None).expect("an HPKE key");
@@ -103,6 +116,7 @@ impl Server {
             hpke_config,
             secrets,
             limits,
+            build,
         }
     }
 
@@ -144,8 +158,8 @@ impl Server {
         self.secrets.insert(name, value.to_owned());
         write_secrets(self.folder.path(), &self.secrets);
         let folder = self.folder.path().to_owned();
-        let said =
-            std::panic::catch_unwind(|| spawn(&folder, 0, &[])).expect_err("it is unhealthy");
+        let said = std::panic::catch_unwind(|| spawn(&self.build, &folder, 0, &[]))
+            .expect_err("it is unhealthy");
         said.downcast_ref::<String>().cloned().unwrap_or_default()
     }
 
@@ -159,7 +173,8 @@ impl Server {
     pub fn restart(&mut self) {
         self.stop();
         let port = self.client.base().rsplit(':').next().and_then(|p| p.parse().ok());
-        let (process, base) = spawn(self.folder.path(), port.expect("a port"), &self.limits);
+        let (process, base) =
+            spawn(&self.build, self.folder.path(), port.expect("a port"), &self.limits);
         assert_eq!(base, self.client.base());
         self.process = Some(process);
     }
@@ -183,6 +198,11 @@ impl Server {
         let found = self.workerds();
         let [pid] = found.as_slice() else { panic!("workerd runs as {found:?}") };
         pid.clone()
+    }
+
+    /// The processes that the Worker runs in.
+    pub fn workerd_pids(&self) -> Vec<u32> {
+        self.workerds().iter().filter_map(|pid| pid.parse().ok()).collect()
     }
 
     fn workerds(&self) -> Vec<String> {
@@ -254,12 +274,22 @@ fn read_log(folder: &Path) -> String {
     std::fs::read_to_string(folder.join("log")).unwrap_or_default()
 }
 
-fn spawn(folder: &Path, port: u16, limits: &[String]) -> ((Child, JoinHandle<()>), String) {
-    let root: PathBuf = [env!("CARGO_MANIFEST_DIR"), "..", ".."].iter().collect();
-    let build = root.join("build-test");
+/// The checkout.
+pub fn root() -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "..", ".."].iter().collect()
+}
+
+fn spawn(
+    build: &Path,
+    folder: &Path,
+    port: u16,
+    limits: &[String],
+) -> ((Child, JoinHandle<()>), String) {
+    let root = root();
     assert!(
         build.join("index_bg.wasm").exists(),
-        "The test Worker is not built; run scripts/build --test first."
+        "{} holds no built Worker; run scripts/build --test first.",
+        build.display()
     );
     let mut log = File::options()
         .create(true)

@@ -12,6 +12,8 @@ const CACHE_TTL_S: u64 = 60;
 
 pub async fn get(env: &Env, key: &str) -> Option<Vec<u8>> {
     let kv: KvStore = env.kv(KV).ok()?;
+    #[cfg(feature = "test-routes")]
+    crate::meter::kv_read();
     kv.get(key).cache_ttl(CACHE_TTL_S).bytes().await.ok().flatten()
 }
 

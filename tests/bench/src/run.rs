@@ -1,0 +1,351 @@
+//! The main benchmark: how fast a helper answers jobs, and what that costs.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use dapctl::{Failure, helper_client::AuthHeader, task_file::TaskFile};
+use daphne_core::version::DapVersion;
+use e2e::{Server, server::root};
+
+use crate::{
+    builds, counts, cpu,
+    drive::{Round, drive},
+    floor::Floor,
+    jobs::{Batch, Party, new_task},
+    kinds::Kind,
+    machine,
+    numbers::{Latency, Range},
+    results::{Cell, Run},
+};
+
+/// Jobs that nobody measures, of each version and VDAF: the runtime optimizes what runs often.
+const WARM_UP_JOBS: usize = 4;
+/// Shortest time that the libraries are measured for in each round.
+const FLOOR_TIME: Duration = Duration::from_millis(200);
+/// Above this many CPUs used by others the machine counts as busy.
+const BUSY_CPUS: f64 = 0.15;
+
+/// What to measure.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Versions and VDAFs; for other helpers what their tasks are of.
+    pub subjects: Vec<(DapVersion, Kind)>,
+    /// Reports in a job and jobs at a time, for all subjects.
+    pub shapes: Vec<Shape>,
+    /// The same beyond these, for histograms alone.
+    pub histogram_shapes: Vec<Shape>,
+    /// Reports of a cell in each round, about.
+    pub reports: usize,
+    /// Rounds.
+    pub rounds: usize,
+    /// Whether to also count what the platform bills, and with jobs of what size.
+    pub count: Option<usize>,
+    /// Whose helper.
+    pub helper: Helper,
+}
+
+/// Reports in a job, and jobs at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Reports in a job.
+    pub job_size: usize,
+    /// Jobs at a time.
+    pub concurrency: usize,
+}
+
+/// Whose helper is measured.
+#[derive(Clone, Debug)]
+pub enum Helper {
+    /// The Worker of this checkout, built if need be.
+    Ours,
+    /// The Worker in this folder.
+    Built(PathBuf),
+    /// Another one, that has these tasks.
+    Other {
+        /// Its URL.
+        url: String,
+        /// Task files.
+        tasks: Vec<TaskFile>,
+        /// Where the leader's token goes.
+        auth_header: AuthHeader,
+        /// Its processes, if they are on this machine.
+        pids: Vec<u32>,
+    },
+}
+
+/// One cell, and what its rounds measured.
+struct Measured {
+    subject: usize,
+    shape: Shape,
+    batch: Batch,
+    rounds: Vec<Round>,
+}
+
+/// Of each version's tag and VDAF: what to measure, and the microseconds of each round.
+type Floors = BTreeMap<(&'static str, Kind), (Floor, Vec<f64>)>;
+
+/// The helper while it is measured.
+struct Running {
+    server: Option<Server>,
+    parties: Vec<Party>,
+    pids: Vec<u32>,
+    name: String,
+}
+
+impl Shape {
+    /// Jobs of about so many reports: as many for each of those that run at a time.
+    const fn jobs(self, reports: usize) -> usize {
+        reports.div_ceil(self.job_size).div_ceil(self.concurrency) * self.concurrency
+    }
+}
+
+/// Measures.
+///
+/// # Errors
+/// [`Failure`]: above all a wrong verdict or aggregate.
+pub fn run(plan: &Plan) -> Result<Run, Failure> {
+    let (begun, load_average, date) = (Instant::now(), machine::load_average(), machine::date());
+    let running = Running::start(plan)?;
+    let mut cells = Vec::new();
+    for (subject, party) in running.parties.iter().enumerate() {
+        let config = party.leader.vdaf.config();
+        let more = matches!(Kind::of(config), Some(Kind::Histogram));
+        let shapes = plan.shapes.iter().chain(plan.histogram_shapes.iter().filter(|_| more));
+        for (n, shape) in shapes.enumerate() {
+            let batch = party.batch(n as u64)?;
+            cells.push(Measured { subject, shape: *shape, batch, rounds: Vec::new() });
+        }
+    }
+    warm_up(plan, &running, &mut cells)?;
+    let mut floors = Floors::new();
+    for round in 1..=plan.rounds {
+        for cell in &mut cells {
+            let party = &running.parties[cell.subject];
+            let Shape { job_size, concurrency } = cell.shape;
+            eprint!(
+                "round {round} of {}: {}, jobs of {job_size}, {concurrency} at a time ...",
+                plan.rounds,
+                party.name()
+            );
+            let (version, kind) = (party.leader.version, Kind::of(party.leader.vdaf.config()));
+            if let Some(kind) = kind {
+                measure_floor(&mut floors, version, kind, round)?;
+            }
+            let jobs = party.make(&cell.batch, cell.shape.jobs(plan.reports), job_size)?;
+            let shape = (job_size, concurrency);
+            let measured = drive(party, &mut cell.batch, jobs, shape, &running.pids)?;
+            let per_s = measured.reports as f64 / measured.seconds;
+            match measured.cpu_us_per_report() {
+                Some(us) => eprintln!(" {per_s:.0} reports/s, {us:.0} µs of CPU per report"),
+                None => eprintln!(" {per_s:.0} reports/s"),
+            }
+            cell.rounds.push(measured);
+        }
+    }
+    eprintln!("collecting {} batches", cells.len());
+    for cell in &cells {
+        running.parties[cell.subject].collect(&cell.batch)?;
+    }
+    let version = running.server.as_ref().map(|server| server.client().get("/version").json());
+    let memory = cpu::memory(&running.pids).filter(|_| !running.pids.is_empty());
+    let finished: Vec<Cell> = cells
+        .iter()
+        .map(|cell| {
+            let party = &running.parties[cell.subject];
+            let kind = Kind::of(party.leader.vdaf.config());
+            let floor = kind.and_then(|kind| floors.get(&(party.leader.version.tag(), kind)));
+            cell.finish(party, floor.map(|(_, us)| us.as_slice()))
+        })
+        .collect();
+    let others_cpus = others_cpus(&cells);
+    let name = running.name.clone();
+    drop(running);
+    let mut run = Run {
+        helper: name,
+        date,
+        machine: machine::this(),
+        commit: machine::commit(),
+        version,
+        rounds: plan.rounds,
+        busy: false,
+        others_cpus,
+        load_average,
+        cells: finished,
+        counts: Vec::new(),
+        memory_bytes: memory.map(|(now, _)| now),
+        memory_bytes_max: memory.map(|(_, max)| max),
+        seconds: 0.0,
+    };
+    run.busy = run.others_cpus.is_some_and(|cpus| cpus > BUSY_CPUS);
+    if let Some(job_size) = plan.count {
+        count(plan, job_size, &mut run)?;
+    }
+    run.seconds = begun.elapsed().as_secs_f64();
+    Ok(run)
+}
+
+/// Sends jobs that nobody measures. They count in the first batch of each task.
+fn warm_up(plan: &Plan, running: &Running, cells: &mut [Measured]) -> Result<(), Failure> {
+    for (subject, party) in running.parties.iter().enumerate() {
+        let Some(cell) = cells.iter_mut().find(|cell| cell.subject == subject) else { continue };
+        eprintln!("warming up: {}", party.name());
+        let size = cell.shape.job_size.min(plan.reports);
+        let jobs = party.make(&cell.batch, WARM_UP_JOBS, size)?;
+        drive(party, &mut cell.batch, jobs, (size, 2), &[])?;
+    }
+    Ok(())
+}
+
+/// Measures the libraries alone, once in each round.
+fn measure_floor(
+    floors: &mut Floors,
+    version: DapVersion,
+    kind: Kind,
+    round: usize,
+) -> Result<(), Failure> {
+    let key = (version.tag(), kind);
+    if !floors.contains_key(&key) {
+        floors.insert(key, (Floor::new(version, kind)?, Vec::new()));
+    }
+    if let Some((floor, measured)) = floors.get_mut(&key)
+        && measured.len() < round
+    {
+        measured.push(floor.us_per_report(FLOOR_TIME)?);
+    }
+    Ok(())
+}
+
+/// CPUs that others used while the helper worked, on average.
+fn others_cpus(cells: &[Measured]) -> Option<f64> {
+    let rounds = || cells.iter().flat_map(|cell| &cell.rounds);
+    let others: Option<f64> = rounds().map(|round| round.others_cpu_seconds).sum();
+    let seconds: f64 = rounds().map(|round| round.seconds).sum();
+    others.filter(|_| seconds > 0.0).map(|others| others / seconds)
+}
+
+/// Counts what the platform bills, on the Worker with routes for tests, and enters it.
+fn count(plan: &Plan, job_size: usize, run: &mut Run) -> Result<(), Failure> {
+    let mut versions: Vec<DapVersion> = plan.subjects.iter().map(|(v, _)| *v).collect();
+    versions.dedup();
+    let mut kinds: Vec<Kind> = plan.subjects.iter().map(|(_, kind)| *kind).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    let plan = counts::Plan { versions, kinds, job_size, jobs: counts::JOBS };
+    let counted = counts::run(&plan, |what| eprintln!("{what}"))?;
+    for cell in &mut run.cells {
+        let Some(counts) = cell.vdaf.and_then(|kind| counted.of(cell.version, kind)) else {
+            continue;
+        };
+        cell.do_requests_per_job = Some(counts.job.do_requests);
+        cell.rows_read_per_job = Some(counts.job.rows_read);
+        cell.rows_written_per_job = Some(counts.job.rows_written + counts.job.alarms_set);
+        cell.kv_reads_per_job = Some(counts.job.kv_reads);
+        cell.stored_bytes_per_report =
+            Some(counts.stored_bytes_per_report).filter(|_| cell.job_size == job_size);
+        cell.wasm_memory_bytes = Some(counts.wasm_memory_bytes);
+    }
+    run.counts = counted.counts;
+    Ok(())
+}
+
+impl Running {
+    fn start(plan: &Plan) -> Result<Self, Failure> {
+        let build = match &plan.helper {
+            Helper::Ours => {
+                builds::build(&[])?;
+                root().join("build")
+            }
+            Helper::Built(folder) => folder.clone(),
+            Helper::Other { url, tasks, auth_header, pids } => {
+                let met = |task: &TaskFile| {
+                    let task = TaskFile { helper_url: url.clone(), ..task.clone() };
+                    Party::met(task, *auth_header)
+                };
+                return Ok(Self {
+                    server: None,
+                    parties: tasks.iter().map(met).collect::<Result<_, _>>()?,
+                    pids: pids.clone(),
+                    name: url.clone(),
+                });
+            }
+        };
+        // What counts later is built now, so that nothing is compiled between.
+        if plan.count.is_some() {
+            builds::build(&["--test"])?;
+        }
+        let server = Server::start_built(&build);
+        let mut parties = Vec::new();
+        for (version, kind) in &plan.subjects {
+            let file = new_task(*version, kind.config(), server.client().base())?;
+            server.admin().create_task(&file.spec)?;
+            parties.push(Party::new(file, server.hpke_config().clone())?);
+        }
+        let pids = server.workerd_pids();
+        Ok(Self { server: Some(server), parties, pids, name: "worker".to_owned() })
+    }
+}
+
+impl Round {
+    fn cpu_us_per_report(&self) -> Option<f64> {
+        self.cpu_seconds.map(|s| s * 1e6 / self.reports as f64)
+    }
+}
+
+impl Measured {
+    fn finish(&self, party: &Party, floor_us: Option<&[f64]>) -> Cell {
+        let rounds = || self.rounds.iter();
+        let range = |samples: Vec<f64>| Range::of(samples).unwrap_or_default();
+        let per_s = range(rounds().map(|r| r.reports as f64 / r.seconds).collect());
+        let cpu: Option<Vec<f64>> = rounds().map(Round::cpu_us_per_report).collect();
+        let cpu = cpu.and_then(Range::of);
+        let cpu_us = cpu.map(|range| range.median);
+        let floor = floor_us.and_then(|us| Range::of(us.to_vec())).map(|range| range.median);
+        let config = *party.leader.vdaf.config();
+        let vdaf = Kind::of(&config);
+        // What was published is of DAP-09 and jobs of 500.
+        let comparable = !party.leader.version.aggregates_once() && self.shape.job_size == 500;
+        let janus = vdaf.and_then(Kind::janus_us).filter(|_| comparable);
+        let ratio = |to: Option<f64>| Some(cpu_us? / to?);
+        Cell {
+            version: party.leader.version,
+            vdaf,
+            parameters: config,
+            job_size: self.shape.job_size,
+            concurrency: self.shape.concurrency,
+            reports: self.rounds.first().map_or(0, |r| r.reports),
+            reports_per_s: per_s.median,
+            reports_per_s_range: per_s,
+            cpu_us_per_report: cpu_us,
+            cpu_us_per_report_range: cpu,
+            latency_ms: Latency::of(rounds().flat_map(|r| r.latencies_ms.clone()).collect()),
+            retries: rounds().map(|r| r.retries).sum(),
+            native_floor_us: floor,
+            ratio_to_floor: ratio(floor),
+            janus_us: janus,
+            ratio_to_janus: ratio(janus),
+            wasm_us: None,
+            do_requests_per_job: None,
+            rows_read_per_job: None,
+            rows_written_per_job: None,
+            kv_reads_per_job: None,
+            stored_bytes_per_report: None,
+            wasm_memory_bytes: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_at_work_at_a_time_get_as_many_jobs_each() {
+        let jobs = |job_size, concurrency, reports| Shape { job_size, concurrency }.jobs(reports);
+        assert_eq!(jobs(500, 4, 8_000), 16);
+        assert_eq!(jobs(500, 16, 8_001), 32);
+        assert_eq!(jobs(500, 4, 1), 4);
+    }
+}
