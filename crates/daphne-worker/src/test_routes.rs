@@ -134,7 +134,10 @@ async fn probe(context: &RequestContext<'_>, request: &mut Request) -> Result<Re
     let url = format!("https://object/probe/{}", asked.what);
     let request = Request::new_with_init(&url, &init).map_err(failed)?;
     let stub = namespace.get_by_name(&asked.object).map_err(failed)?;
-    stub.fetch_with_request(request).await.map_err(failed)
+    let mut answer = stub.fetch_with_request(request).await.map_err(failed)?;
+    // What an object answers has headers that cannot be changed, and each answer of the Worker gets some.
+    let (status, body) = (answer.status_code(), answer.bytes().await.map_err(failed)?);
+    Ok(Response::from_bytes(body).map_err(failed)?.with_status(status))
 }
 
 async fn read<T: DeserializeOwned>(request: &mut Request) -> Result<T, Error> {

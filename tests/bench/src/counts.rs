@@ -9,7 +9,7 @@ use daphne_core::{
     vdaf::VdafConfig,
     version::DapVersion,
 };
-use e2e::Server;
+use e2e::{Answer, Server};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -148,14 +148,14 @@ fn count(server: &Server, version: DapVersion, kind: Kind, plan: &Plan) -> Resul
     let request_bytes = jobs[0].body.len();
     let (mut each, mut stored) = (Vec::new(), Vec::new());
     for job in jobs {
-        let before = read(server);
+        let before = read(server)?;
         send(&party, &mut batch, job, plan.job_size)?;
-        each.push(read(server).since(&before));
-        stored.push(state(server, &placement, &batch));
+        each.push(read(server)?.since(&before));
+        stored.push(state(server, &placement, &batch)?);
     }
-    let before = read(server);
+    let before = read(server)?;
     party.collect(&batch)?;
-    let collection = read(server).since(&before);
+    let collection = read(server)?.since(&before);
     let first_job = each.remove(0);
     let (first, last) = (&stored[0], &stored[stored.len() - 1]);
     let grown = last.database_bytes.saturating_sub(first.database_bytes);
@@ -178,18 +178,21 @@ fn send(party: &Party, batch: &mut Batch, job: Made, size: usize) -> Result<(), 
     drive(party, batch, vec![job], (size, 1), &[]).map(drop)
 }
 
-fn read(server: &Server) -> Meter {
-    asked(&server.client().get("/internal/test/meter").body)
+fn read(server: &Server) -> Result<Meter, Failure> {
+    parse(&server.client().get("/internal/test/meter"))
 }
 
-fn state(server: &Server, placement: &Placement, batch: &Batch) -> State {
+fn state(server: &Server, placement: &Placement, batch: &Batch) -> Result<State, Failure> {
     let store = StoreId { group: placement.group(&batch.bucket()), shard: 0 };
     let path = format!("/internal/test/probe?object={}&what=state", placement.store_name(&store));
-    asked(&server.client().ask("POST", &path, &[], Some(&[])).body)
+    parse(&server.client().ask("POST", &path, &[], Some(&[])))
 }
 
-fn asked<A: DeserializeOwned>(body: &[u8]) -> A {
-    serde_json::from_slice(body).expect("what a test route answers")
+fn parse<A: DeserializeOwned>(answer: &Answer) -> Result<A, Failure> {
+    serde_json::from_slice(&answer.body).map_err(|e| {
+        let what = "a route for tests does not answer as it should, is the Worker an old one?";
+        Failure::Wrong(format!("{what} {} {}: {e}", answer.status, answer.text()))
+    })
 }
 
 impl Meter {
