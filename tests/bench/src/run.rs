@@ -1,7 +1,7 @@
 //! The main benchmark: how fast a helper answers jobs, and what that costs.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -207,12 +207,11 @@ fn measure_floor(
     round: usize,
 ) -> Result<(), Failure> {
     let key = (version.tag(), kind);
-    if !floors.contains_key(&key) {
-        floors.insert(key, (Floor::new(version, kind)?, Vec::new()));
-    }
-    if let Some((floor, measured)) = floors.get_mut(&key)
-        && measured.len() < round
-    {
+    let (floor, measured) = match floors.entry(key) {
+        Entry::Occupied(known) => known.into_mut(),
+        Entry::Vacant(new) => new.insert((Floor::new(version, kind)?, Vec::new())),
+    };
+    if measured.len() < round {
         measured.push(floor.us_per_report(FLOOR_TIME)?);
     }
     Ok(())
