@@ -95,15 +95,14 @@ pub struct Maker {
 impl Subject {
     /// A new task.
     pub fn new(server: Rc<Server>, shards: u16) -> Self {
-        let mut placement = None;
         let world = World::new(&server, BatchMode::TimeInterval, |spec| {
             spec.vdaf = VdafConfig::Prio3Histogram { length: LENGTH as u32, chunk_length: 10 };
             spec.shards = shards;
             spec.buckets_per_group = Some(0);
-            placement = spec.clone().check(1).ok().map(|task| task.parameters.placement());
         });
+        let task = world.spec.clone().check(1).expect("a valid task");
         Self {
-            placement: placement.expect("a valid task"),
+            placement: task.parameters.placement(),
             server,
             world,
             books: Books::default(),
