@@ -2,6 +2,7 @@
 //!
 //! - [`run`]: how fast a helper answers jobs, and what that costs in CPU; ours in workerd, or any other.
 //! - [`counts`]: what the platform bills for a job: requests, rows, bytes.
+//! - [`cost`]: what that comes to in a month, at list prices.
 //! - [`storage`]: grows one batch to millions of reports and shows what a job costs at each size.
 //!
 //! Beneath these: [`kinds`] are the VDAFs that are measured, [`jobs`] a task's parties and the jobs that they make ahead of
@@ -9,6 +10,7 @@
 //! [`table`] say it.
 
 mod builds;
+mod cost;
 mod counts;
 mod cpu;
 mod drive;
@@ -52,6 +54,7 @@ fn command(cli: &Cli) -> Result<(), Failure> {
             builds::build(&["--test"])?;
             print(cli.output, &counts::run(&options.plan(), |what| eprintln!("{what}"))?)
         }
+        Command::Cost(options) => print(cli.output, &options.run()?),
         Command::Storage { reports, shards } => {
             builds::build(&["--test"])?;
             print(cli.output, &storage::run(*reports, *shards))

@@ -7,6 +7,7 @@ use dapctl::{Failure, helper_client::AuthHeader, output::Format, task_file::Task
 use daphne_core::version::DapVersion;
 
 use crate::{
+    cost::CostOptions,
     counts,
     kinds::{self, Kind},
     machine,
@@ -47,6 +48,12 @@ pub enum Command {
     ///
     /// On the Worker with routes for tests, which has a meter. The numbers are the same on each machine.
     Counts(CountsOptions),
+    /// What a deployment costs a month: list prices times what is counted and measured, itemised.
+    ///
+    /// Measures CPU with jobs of several sizes, and counts what the platform bills; --measured takes both from the output of
+    /// a run, and --cpu-us takes CPU from you. The prices are Cloudflare's, with their day, from tests/bench/prices.json.
+    /// CPU is that of this machine, objects' included, which the platform does not bill.
+    Cost(CostOptions),
     /// Grows one batch bucket, and shows what an aggregation job of 500 reports costs at each size.
     ///
     /// Most jobs are made up and sent to the Durable Objects as they are; at each size a few real ones go through the
