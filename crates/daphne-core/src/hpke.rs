@@ -16,11 +16,15 @@ use crate::{
     version::DapVersion,
 };
 
+mod agreement;
+mod opener;
 mod provider;
 pub mod signature;
 #[cfg(test)]
 mod tests;
 
+pub use agreement::{KeyAgreement, SharedPoints};
+pub use opener::Opener;
 use provider::{Once, Seeded};
 
 /// An enum over the code points of a registry of RFC 9180 §7, which keeps those we do not implement.
@@ -390,11 +394,21 @@ pub fn seal(
 #[error("the ciphertext does not open")]
 pub struct OpenError;
 
-/// Opens a message. The caller has chosen the key pair by the ciphertext's configuration id.
+/// Opens one message; an [`Opener`] is for many. The caller has chosen the key pair by the ciphertext's configuration id.
 ///
 /// # Errors
 /// [`OpenError`] for whatever bytes do not open, also malformed or low-order encapsulated keys.
 pub fn open(
+    keypair: &HpkeKeypair,
+    info: &[u8],
+    aad: &[u8],
+    ciphertext: HpkeCiphertext<'_>,
+) -> Result<Vec<u8>, OpenError> {
+    Opener::new(keypair, info).open(aad, ciphertext)
+}
+
+/// As [`open`], for any suite.
+fn open_with_hpke_rs(
     keypair: &HpkeKeypair,
     info: &[u8],
     aad: &[u8],

@@ -206,6 +206,7 @@ impl World {
             keys: &self.keys,
             shard_key: KEY,
             now: Time::from_seconds(self.now),
+            agreement: None,
         };
         block_on(self.cluster.run_job_store_work(&worker)).unwrap()
     }

@@ -514,7 +514,7 @@ fn examined(task: &Task, extensions: &[(u16, &[u8])]) -> Result<(), ReportError>
         v09::AggregationJobInitReq::decode(job.request()).unwrap().into();
     let ring = HpkeKeyring::new(vec![helper_keys]);
     let helper = HelperJob::new(task, &ring, NOW, &init).unwrap();
-    match helper.examine(&init.verify_inits[0]).0 {
+    match helper.examine(0).0 {
         Examined::Owned(owned) => owned.verified.map(|_| ()).map_err(|f| f.report_error()),
         Examined::Rejected(failure) => Err(failure.report_error()),
     }

@@ -95,11 +95,10 @@ impl Step for HelperJob<'_> {
     }
 
     fn examine(&self, n: usize) -> (Examined, Option<OutputShare>) {
-        match self.init().verify_inits.get(n).map(|report| self.examine(report)) {
-            Some((examined, Some(Verified::Output(output)))) => (examined, Some(output)),
+        match self.examine(n) {
+            (examined, Some(Verified::Output(output))) => (examined, Some(output)),
             // Only reports of VDAFs of several rounds wait; they are not committed at once.
-            Some((examined, _)) => (examined, None),
-            None => (Examined::Rejected(Failure::Plaintext), None),
+            (examined, _) => (examined, None),
         }
     }
 }
@@ -121,6 +120,7 @@ pub async fn run(
     }
     let placement = job.task().parameters.placement();
     if !placement.has_time_groups() {
+        job.prepare().await;
         let (reports, work) = examine_all(job, identity, &placement, &[])?;
         let committer = Committer { objects, identity, job, placement, reports: &reports };
         return committer.commit_all(work, Binding::HomeStore).await;
@@ -135,7 +135,10 @@ pub async fn run(
         digest: identity.digest,
         unasked: far_off.clone(),
     };
-    let examined = async { examine_all(job, identity, &placement, &far_off) };
+    let examined = async {
+        job.prepare().await;
+        examine_all(job, identity, &placement, &far_off)
+    };
     let (claimed, examined) =
         future::join(objects.job_store(&placement, shard, claim), examined).await;
     let unasked = match claimed.map_err(unavailable)? {

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     error::{Abort, AbortKind, Error},
+    hpke::KeyAgreement,
     ids::AggregationJobId,
     message::{AggregationJobContinue, VerifyResp, VerifyRespResult},
     store::{
@@ -263,6 +264,8 @@ pub struct Worker<'a> {
     pub shard_key: ShardKey,
     /// The clock.
     pub now: Time,
+    /// Who computes Diffie-Hellman for all reports of a piece at once, if there is somebody.
+    pub agreement: Option<&'a dyn KeyAgreement>,
 }
 
 impl Worker<'_> {
@@ -331,7 +334,10 @@ impl Worker<'_> {
         let mut init = self.task.parameters.wire().aggregation_job_init(body)?;
         let (skipped, len) = (piece as usize * piece_len as usize, piece_len as usize);
         init.verify_inits = init.verify_inits.into_iter().skip(skipped).take(len).collect();
-        let job = HelperJob::new(self.task, self.keys, self.now, &init)?;
+        let mut job = HelperJob::new(self.task, self.keys, self.now, &init)?;
+        if let Some(agreement) = self.agreement {
+            job = job.agreed_by(agreement);
+        }
         let identity = JobIdentity {
             job: piece_id(&work.job, piece),
             digest: piece_digest(&work.digest, piece, piece_len),

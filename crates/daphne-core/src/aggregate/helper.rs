@@ -5,11 +5,12 @@
 
 use std::fmt;
 
+use super::opening::Opening;
 use crate::{
     batch::{BatchBucket, BatchMode},
     codec::DecodeError,
     error::{Abort, AbortKind, ReportError},
-    hpke::{self, HpkeConfig, HpkeKeypair, Role},
+    hpke::{self, HpkeConfig, HpkeKeypair, KeyAgreement, Opener, Role},
     ids::{HpkeConfigId, ReportId},
     message::{
         AggregationJobInit, PartialBatchSelector, PlaintextInputShare, ReportShare, VerifyInit,
@@ -89,14 +90,16 @@ impl HpkeKeyring {
 }
 
 /// A job as the helper sees it, past the checks that concern the whole request.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct HelperJob<'a> {
     task: &'a Task,
     keys: &'a HpkeKeyring,
     now: Time,
     init: &'a AggregationJobInit<'a>,
     agg_param: AggregationParam,
-    verifier: &'a dyn Verifier,
+    opening: Opening<'a>,
+    agreement: Option<&'a dyn KeyAgreement>,
+    verifier: Option<&'a dyn Verifier>,
 }
 
 /// What a report's bytes alone decide. `Err` comes before anything the clock says about the report, the inner `Err`
@@ -116,7 +119,7 @@ pub trait Verifier: fmt::Debug {
     ) -> BytesVerdict;
 }
 
-/// Does the work each time.
+/// Does the work each time, for one report by itself.
 #[derive(Clone, Copy, Debug)]
 pub struct OpenAndVerify;
 
@@ -128,40 +131,53 @@ impl Verifier for OpenAndVerify {
         agg_param: &AggregationParam,
         report: &VerifyInit<'_>,
     ) -> BytesVerdict {
-        let share = &report.report_share;
-        let metadata = &share.metadata;
-        let version = task.parameters.version;
-        let key = keys
-            .get(share.encrypted_input_share.config_id)
-            .ok_or(Failure::UnknownKey(Some(share.encrypted_input_share.config_id.0)))?;
-        let configuration = &task.parameters.task_configuration;
-        let aad =
-            wire::input_share_aad(task.id(), configuration, metadata.encoded, share.public_share)
-                .map_err(|_| Failure::AadEncoding)?;
-        let info = hpke::input_share_info(version, Role::Helper);
-        let plaintext = hpke::open(key, &info, &aad, share.encrypted_input_share)
-            .map_err(|_| Failure::Decryption)?;
-        let input_share = task
-            .parameters
-            .wire()
-            .plaintext_input_share(&plaintext)
-            .map_err(|_: DecodeError| Failure::Plaintext)?;
-        let verified = task.vdaf.helper_init(
-            &task.verify_key,
-            &version.vdaf_context(task.id()),
-            agg_param,
-            metadata.report_id.as_bytes(),
-            share.public_share,
-            input_share.payload,
-            report.payload,
-        );
-        let verified = match verified {
-            Err(e) if e.is_undecodable_share() => return Err(e.into()),
-            Err(e) => Err(e.into()),
-            Ok(transition) => Ok(transition),
-        };
-        Ok(check_extensions(metadata.public_extensions, &input_share, task).and(verified))
+        let info = hpke::input_share_info(task.parameters.version, Role::Helper);
+        let opener = keys
+            .get(report.report_share.encrypted_input_share.config_id)
+            .map(|keypair| Opener::new(keypair, &info));
+        open_and_verify(task, (opener.as_ref(), None), agg_param, report)
     }
+}
+
+/// Opens and verifies one report, with the Diffie-Hellman result if it is there.
+fn open_and_verify(
+    task: &Task,
+    (opener, shared): (Option<&Opener<'_>>, Option<&[u8; 32]>),
+    agg_param: &AggregationParam,
+    report: &VerifyInit<'_>,
+) -> BytesVerdict {
+    let share = &report.report_share;
+    let metadata = &share.metadata;
+    let ciphertext = share.encrypted_input_share;
+    let opener = opener.ok_or(Failure::UnknownKey(Some(ciphertext.config_id.0)))?;
+    let configuration = &task.parameters.task_configuration;
+    let aad = wire::input_share_aad(task.id(), configuration, metadata.encoded, share.public_share)
+        .map_err(|_| Failure::AadEncoding)?;
+    let plaintext = match shared {
+        Some(shared) => opener.open_with(shared, &aad, ciphertext),
+        None => opener.open(&aad, ciphertext),
+    };
+    let plaintext = plaintext.map_err(|_| Failure::Decryption)?;
+    let input_share = task
+        .parameters
+        .wire()
+        .plaintext_input_share(&plaintext)
+        .map_err(|_: DecodeError| Failure::Plaintext)?;
+    let verified = task.vdaf.helper_init(
+        &task.verify_key,
+        &task.parameters.version.vdaf_context(task.id()),
+        agg_param,
+        metadata.report_id.as_bytes(),
+        share.public_share,
+        input_share.payload,
+        report.payload,
+    );
+    let verified = match verified {
+        Err(e) if e.is_undecodable_share() => return Err(e.into()),
+        Err(e) => Err(e.into()),
+        Ok(transition) => Ok(transition),
+    };
+    Ok(check_extensions(metadata.public_extensions, &input_share, task).and(verified))
 }
 
 /// What is known of one report before its owner is asked.
@@ -253,13 +269,28 @@ impl<'a> HelperJob<'a> {
         if ids.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err(Abort::invalid_message("a report id appears twice"));
         }
-        Ok(Self { task, keys, now, init, agg_param, verifier: &OpenAndVerify })
+        let opening = Opening::new(task.parameters.version, keys, init);
+        Ok(Self { task, keys, now, init, agg_param, opening, agreement: None, verifier: None })
     }
 
     /// As it is, with another way to verify.
     #[must_use]
     pub fn verified_by(self, verifier: &'a dyn Verifier) -> Self {
-        Self { verifier, ..self }
+        Self { verifier: Some(verifier), ..self }
+    }
+
+    /// As it is, with somebody who computes Diffie-Hellman for all reports at once.
+    #[must_use]
+    pub fn agreed_by(self, agreement: &'a dyn KeyAgreement) -> Self {
+        Self { agreement: Some(agreement), ..self }
+    }
+
+    /// Has done beforehand, at once for all reports, what somebody else can do better. Without this, [`Self::examine`] does
+    /// all of it.
+    pub(super) async fn prepare(&self) {
+        if let (Some(agreement), None) = (self.agreement, self.verifier) {
+            self.opening.agree(agreement).await;
+        }
     }
 
     /// The task.
@@ -277,22 +308,29 @@ impl<'a> HelperJob<'a> {
         self.init
     }
 
-    /// Examines one report, in a fixed order: decryption, decoding, time, extensions, proof. DAP-09 §4.5.1.4,
+    /// Examines the n-th report, in a fixed order: decryption, decoding, time, extensions, proof. DAP-09 §4.5.1.4,
     /// DAP-18 §4.5.3.4. What its verification left comes also with reports that the clock refuses: a repeat may find that
-    /// they were accepted.
-    pub fn examine(&self, report: &VerifyInit<'_>) -> (Examined, Option<Verified>) {
-        match self.examine_or_reject(report) {
+    /// they were accepted. The same each time.
+    pub fn examine(&self, n: usize) -> (Examined, Option<Verified>) {
+        match self.examine_or_reject(n) {
             Ok((owned, verified)) => (Examined::Owned(owned), verified),
             Err(error) => (Examined::Rejected(error), None),
         }
     }
 
-    fn examine_or_reject(
-        &self,
-        report: &VerifyInit<'_>,
-    ) -> Result<(OwnedReport, Option<Verified>), Failure> {
+    fn examine_or_reject(&self, n: usize) -> Result<(OwnedReport, Option<Verified>), Failure> {
+        // The job has no more reports than its callers count.
+        let report = self.init.verify_inits.get(n).ok_or(Failure::Plaintext)?;
         let metadata = &report.report_share.metadata;
-        let verified = self.verifier.verify(self.task, self.keys, &self.agg_param, report)?;
+        let verified = match self.verifier {
+            Some(verifier) => verifier.verify(self.task, self.keys, &self.agg_param, report),
+            None => {
+                let opener =
+                    self.opening.opener(report.report_share.encrypted_input_share.config_id);
+                let prepared = (opener, self.opening.shared(n));
+                open_and_verify(self.task, prepared, &self.agg_param, report)
+            }
+        }?;
         let proposal =
             self.time_proposal(metadata.time).or_else(|| self.key_proposal(&report.report_share));
         let (verified, left) = match verified {

@@ -4,4 +4,5 @@ pub mod commit;
 pub mod deferred;
 pub mod helper;
 pub mod leader;
+mod opening;
 pub mod rounds;

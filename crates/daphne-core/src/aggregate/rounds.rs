@@ -90,6 +90,7 @@ pub(super) async fn begin(
             return Ok(answers);
         }
     }
+    job.prepare().await;
     let FirstRound { waiting, answers, failures } = first_round(job)?;
     let begin = JobStoreRequest::Begin {
         placement,
@@ -142,9 +143,9 @@ fn first_round(job: &HelperJob<'_>) -> Result<FirstRound, Internal> {
     };
     let mut answers = Vec::with_capacity(job.init().verify_inits.len());
     let mut failures: BTreeMap<ReportId, Failure> = BTreeMap::new();
-    for init in &job.init().verify_inits {
+    for (n, init) in job.init().verify_inits.iter().enumerate() {
         let report_id = init.report_share.metadata.report_id;
-        let (examined, left) = job.examine(init);
+        let (examined, left) = job.examine(n);
         let result = match (examined, left) {
             (Examined::Owned(OwnedReport { proposal: Some(error), .. }), _) => {
                 VerifyRespResult::Reject(error)

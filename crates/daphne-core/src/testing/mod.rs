@@ -5,6 +5,7 @@ pub mod conformance;
 pub mod faulty;
 pub mod half_valid;
 pub mod memory;
+pub mod points;
 pub mod recorded;
 pub mod runs;
 pub mod tables;

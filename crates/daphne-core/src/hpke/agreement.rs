@@ -1,0 +1,26 @@
+//! Diffie-Hellman results that somebody else computes, for many messages at once.
+//!
+//! X25519 is most of what opening a message costs, more so in WebAssembly, and a host may have a faster one, which
+//! it can only wait for. What it computes is a pure function: which of the two was asked changes no verdict.
+
+use std::fmt;
+
+use futures::future::LocalBoxFuture;
+use zeroize::Zeroizing;
+
+use super::HpkeKeypair;
+
+/// Results of X25519 (RFC 7748 §5), in the order of the points, 32 bytes each. Secret. Zeros stand where there is none: the core
+/// computes that one itself, so that nobody else's error refuses a report.
+pub type SharedPoints = Zeroizing<Vec<[u8; 32]>>;
+
+/// Whoever computes X25519 for many messages at once.
+pub trait KeyAgreement: fmt::Debug {
+    /// The private key of `keypair`, which is one of X25519, with each of `points`, which are any 32 bytes. `None` if it
+    /// cannot be done here.
+    fn agree<'a>(
+        &'a self,
+        keypair: &'a HpkeKeypair,
+        points: &'a [[u8; 32]],
+    ) -> LocalBoxFuture<'a, Option<SharedPoints>>;
+}
