@@ -38,6 +38,9 @@ pub struct Plan {
     /// The faults.
     #[serde(default)]
     pub calls: BTreeMap<u64, Fault>,
+    /// Whether the platform computes no Diffie-Hellman.
+    #[serde(default)]
+    pub no_webcrypto: bool,
 }
 
 #[derive(Default)]
@@ -53,6 +56,11 @@ thread_local! {
 /// Sets the plan and starts counting anew.
 pub fn set_plan(plan: Plan) {
     STATE.with_borrow_mut(|state| *state = State { plan, log: Vec::new() });
+}
+
+/// Whether the platform is to compute no Diffie-Hellman.
+pub(crate) fn webcrypto_is_away() -> bool {
+    STATE.with_borrow(|state| state.plan.no_webcrypto)
 }
 
 /// The bindings called since the plan was set, in order.

@@ -10,9 +10,11 @@ use daphne_core::{
         message::DeferredFailure,
         placement::ShardKey,
     },
+    task::Task,
+    time::Time,
 };
 use storage_proxy::{
-    config::{self, Config},
+    config::{self, Config, keys::Keys},
     objects::ObjectCaller,
 };
 use worker::{Env, console_error, console_log};
@@ -44,12 +46,11 @@ impl Workshop {
             Internal::Broken("the root key of the task's shards is missing".to_owned())
         })?;
         let mut keys = config.keyring(&self.env, now).await?;
-        if (Worker { task: &task, keys: &keys, shard_key, now }).lacks_key_for(work) {
+        if worker(&task, &keys, shard_key, now).lacks_key_for(work) {
             // A key that was made a moment ago may not have come here yet: "unknown" is a verdict for ever.
             keys = config.keyring_beyond(keys, &self.env, now).await?;
         }
-        let done =
-            Worker { task: &task, keys: &keys, shard_key, now }.work(&self.objects, work).await;
+        let done = worker(&task, &keys, shard_key, now).work(&self.objects, work).await;
         if let Err(Error::Internal(why)) = &done {
             console_error!(
                 "{}",
@@ -71,6 +72,10 @@ impl Workshop {
         let root_keys = config::root_keys(&self.env).map_err(Internal::Unavailable)?;
         Ok(self.config.get_or_init(|| Config::new(root_keys)))
     }
+}
+
+fn worker<'a>(task: &'a Task, keys: &'a Keys, shard_key: ShardKey, now: Time) -> Worker<'a> {
+    Worker { task, keys, shard_key, now, agreement: Some(keys.agreement()) }
 }
 
 /// The line of the log about a step of a job that came to its end.

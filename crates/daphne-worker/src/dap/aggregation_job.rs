@@ -9,7 +9,7 @@ use daphne_core::{
     aggregate::{
         commit::{self, JobIdentity},
         deferred::{self, Reply},
-        helper::{HelperJob, HpkeKeyring},
+        helper::HelperJob,
         rounds::Continuation,
     },
     error::{Abort, AbortKind, Error, Internal},
@@ -19,7 +19,7 @@ use daphne_core::{
     version::Message,
 };
 use sha2::{Digest, Sha256};
-use storage_proxy::objects::ObjectCaller;
+use storage_proxy::{config::keys::Keys, objects::ObjectCaller};
 use worker::{Request, Response};
 
 use super::{DapContext, leaders_job, leaders_task, read_job, shard_key};
@@ -40,7 +40,8 @@ pub async fn put(
     let (body, _memory) = read_job(context, request, Message::AggregationJobInit, &task).await?;
     let init = task.parameters.wire().aggregation_job_init(&body)?;
     let keyring = keys_for(context, &init).await?;
-    let helper_job = HelperJob::new(&task, &keyring, context.now, &init)?;
+    let helper_job =
+        HelperJob::new(&task, &keyring, context.now, &init)?.agreed_by(keyring.agreement());
     let identity = identity(context, &task, job, &body)?;
     let objects = ObjectCaller::new(context.env.clone());
     answer(&task, &commit::run(&objects, &identity, &helper_job).await?, outcome)
@@ -63,7 +64,8 @@ pub async fn create(
     outcome.job(job);
     let init = task.parameters.wire().aggregation_job_init(&body)?;
     let keyring = keys_for(context, &init).await?;
-    let helper_job = HelperJob::of_any_size(&task, &keyring, context.now, &init)?;
+    let helper_job =
+        HelperJob::of_any_size(&task, &keyring, context.now, &init)?.agreed_by(keyring.agreement());
     let identity = identity(context, &task, job, &body)?;
     let objects = ObjectCaller::new(context.env.clone());
     let reply = deferred::create(&objects, context.budget, &identity, &helper_job, &body).await?;
@@ -77,7 +79,7 @@ pub async fn create(
 async fn keys_for(
     context: &DapContext<'_>,
     init: &AggregationJobInit<'_>,
-) -> Result<Rc<HpkeKeyring>, Internal> {
+) -> Result<Rc<Keys>, Internal> {
     let keyring = context.config.keyring(context.env, context.now).await?;
     if keyring.lacks_key_for(init) {
         // A key that was made a moment ago may not have come here yet: "unknown" is a verdict for ever.

@@ -3,12 +3,12 @@
 //! The `ConfigStore` alone writes their copy in KV. A copy that is older than what an isolate has seen is none: who met a
 //! new key once does not refuse its reports, nor publish a list without it, because of a copy that came late.
 
-use std::rc::Rc;
+use std::{ops::Deref, rc::Rc};
 
 use daphne_core::{
     aggregate::helper::HpkeKeyring,
     error::Internal,
-    hpke::{HpkeKem, HpkeKeypair},
+    hpke::{HpkeKem, HpkeKeypair, KeyAgreement},
     ids::HpkeConfigId,
     store::config_store::{
         ConfigRequest, ConfigResponse,
@@ -23,14 +23,36 @@ use serde::Serialize;
 use worker::{Env, kv::KvError};
 
 use super::{Cached, Config, ask, broken, kv, unexpected};
-use crate::random;
+use crate::{random, webcrypto::WebCrypto};
 
 const KV_KEY: &str = "hpke";
+
+/// Our HPKE keys, and what the platform computes with them. What it holds of a key goes when the ring goes.
+#[derive(Debug)]
+pub struct Keys {
+    ring: HpkeKeyring,
+    webcrypto: WebCrypto,
+}
+
+impl Keys {
+    /// Who computes Diffie-Hellman with these keys for many reports at once.
+    pub fn agreement(&self) -> &dyn KeyAgreement {
+        &self.webcrypto
+    }
+}
+
+impl Deref for Keys {
+    type Target = HpkeKeyring;
+
+    fn deref(&self) -> &HpkeKeyring {
+        &self.ring
+    }
+}
 
 /// HPKE keys as an isolate knows them.
 #[derive(Clone, Debug)]
 pub(super) struct Known {
-    ring: Rc<HpkeKeyring>,
+    ring: Rc<Keys>,
     /// How new they are.
     revision: u64,
 }
@@ -49,7 +71,7 @@ impl Config {
     ///
     /// # Errors
     /// Ours.
-    pub async fn keyring(&self, env: &Env, now: Time) -> Result<Rc<HpkeKeyring>, Internal> {
+    pub async fn keyring(&self, env: &Env, now: Time) -> Result<Rc<Keys>, Internal> {
         if let Some(known) = self.keyring.borrow().as_ref().and_then(|c| c.fresh(now)) {
             return Ok(known.ring);
         }
@@ -72,10 +94,10 @@ impl Config {
     /// Ours.
     pub async fn keyring_beyond(
         &self,
-        ring: Rc<HpkeKeyring>,
+        ring: Rc<Keys>,
         env: &Env,
         now: Time,
-    ) -> Result<Rc<HpkeKeyring>, Internal> {
+    ) -> Result<Rc<Keys>, Internal> {
         if self.answered_with_keys_at.get() == Some(now) {
             let newest = self.keyring.borrow().as_ref().map(|cached| cached.value.ring.clone());
             return Ok(newest.unwrap_or(ring));
@@ -87,7 +109,7 @@ impl Config {
     ///
     /// # Errors
     /// Ours.
-    pub async fn refresh_keyring(&self, env: &Env, now: Time) -> Result<Rc<HpkeKeyring>, Internal> {
+    pub async fn refresh_keyring(&self, env: &Env, now: Time) -> Result<Rc<Keys>, Internal> {
         self.ask_for_keyring(env, &ConfigRequest::ListHpkeKeys, now).await
     }
 
@@ -96,7 +118,7 @@ impl Config {
         env: &Env,
         request: &ConfigRequest,
         now: Time,
-    ) -> Result<Rc<HpkeKeyring>, Internal> {
+    ) -> Result<Rc<Keys>, Internal> {
         let asked_with = self.known_revision();
         let keys = stored_keys(env, request).await?;
         self.answered_with_keys_at.set(Some(now));
@@ -121,14 +143,11 @@ impl Config {
         Ok(keys.iter().map(StoredHpkeKey::info).collect())
     }
 
-    fn keep_keyring(
-        &self,
-        keys: Vec<StoredHpkeKey>,
-        now: Time,
-    ) -> Result<Rc<HpkeKeyring>, Internal> {
+    fn keep_keyring(&self, keys: Vec<StoredHpkeKey>, now: Time) -> Result<Rc<Keys>, Internal> {
         let revision = keys::revision(&keys);
         let ring = keys::keyring(keys, &self.root_keys).map_err(|e| broken("the keyring", e))?;
-        let known = Known { ring: Rc::new(ring), revision };
+        let ring = Rc::new(Keys { ring, webcrypto: WebCrypto::default() });
+        let known = Known { ring, revision };
         let ring = known.ring.clone();
         *self.keyring.borrow_mut() = Some(Cached { value: known, since: now });
         Ok(ring)
