@@ -23,7 +23,7 @@ pub mod signature;
 #[cfg(test)]
 mod tests;
 
-pub use agreement::{KeyAgreement, SharedPoints};
+pub use agreement::{KeyAgreement, OwnX25519, SharedPoints};
 pub use opener::Opener;
 use provider::{Once, Seeded};
 

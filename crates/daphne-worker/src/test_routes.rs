@@ -4,15 +4,18 @@
 //! - `POST /internal/test/patience?ms={n}`: bodies may take that long from now on, instead of half a minute.
 //! - `GET /internal/test/sleep`: answers after half a second, and is in flight until then.
 //! - `POST /internal/test/faults`: sets the plan of [`storage_proxy::faults`]. `GET`: the calls made since.
-//! - `GET /internal/test/meter`: what objects and KV were billed for so far.
+//! - `GET /internal/test/meter`: what objects and KV were billed for so far, and what the platform's cryptography computed.
+//! - `POST /internal/test/x25519`: computes Diffie-Hellman as the platform does, and as the core does.
 //! - `POST /internal/test/probe?object={name}&what={probe}`: has an `AggregateStore` answer a probe of a benchmark.
 //! - `POST /internal/test/store`, `/ledger`, `/job`: sends a message, as JSON, to an object.
 
 use std::{cell::Cell, time::Duration};
 
 use daphne_core::{
+    b64,
     error::{Abort, AbortKind, Error, Internal},
-    ids::TaskId,
+    hpke::{HpkeKem, HpkeKeypair, KeyAgreement as _, OwnX25519},
+    ids::{HpkeConfigId, TaskId},
     store::{
         CallError, Objects,
         message::{AggregateStoreRequest, JobStoreRequest, LedgerRequest},
@@ -23,6 +26,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use storage_proxy::{
     faults,
     objects::{AGGREGATE_STORE, ObjectCaller},
+    webcrypto::WebCrypto,
 };
 use worker::{Delay, Method, Request, RequestInit, Response, js_sys};
 
@@ -62,6 +66,25 @@ struct Meter {
     counts: durable_objects::meter::Counts,
     kv_reads: u64,
     kv_writes: u64,
+    agreements: u64,
+}
+
+#[derive(Deserialize)]
+struct Points {
+    #[serde(with = "b64::serde_b64")]
+    seed: Vec<u8>,
+    /// 32 bytes each.
+    #[serde(with = "b64::serde_b64")]
+    points: Vec<u8>,
+}
+
+/// 32 bytes for each point, or nothing.
+#[derive(Serialize)]
+struct SharedBoth {
+    #[serde(with = "b64::serde_b64")]
+    platform: Vec<u8>,
+    #[serde(with = "b64::serde_b64")]
+    core: Vec<u8>,
 }
 
 #[derive(Deserialize)]
@@ -103,8 +126,10 @@ pub async fn handle(
             let counts = durable_objects::meter::read();
             let (kv_reads, kv_writes) =
                 (storage_proxy::meter::kv_reads(), storage_proxy::meter::kv_writes());
-            respond::json(&Meter { counts, kv_reads, kv_writes }, 200)
+            let agreements = storage_proxy::meter::agreements();
+            respond::json(&Meter { counts, kv_reads, kv_writes, agreements }, 200)
         }
+        ("x25519", _) => x25519(&read(request).await?).await,
         ("probe", _) => probe(context, request).await,
         ("store", _) => {
             let ToStore { store, request } = read(request).await?;
@@ -121,6 +146,18 @@ pub async fn handle(
         }
         _ => Err(Abort::new(AbortKind::NotFound, "").into()),
     }
+}
+
+async fn x25519(request: &Points) -> Result<Response, Error> {
+    let id = HpkeConfigId(0);
+    let keypair = HpkeKeypair::derive(id, HpkeKem::X25519HkdfSha256, &request.seed)
+        .map_err(|e| Internal::Broken(e.to_string()))?;
+    let (points, _) = request.points.as_chunks::<32>();
+    let platform = WebCrypto::default().agree(&keypair, points).await;
+    let core = OwnX25519.agree(&keypair, points).await;
+    let [platform, core] =
+        [platform, core].map(|shared| shared.map_or(vec![], |s| s.as_flattened().to_vec()));
+    respond::json(&SharedBoth { platform, core }, 200)
 }
 
 /// Hands a probe on as it is: what is measured must not be what carries it.

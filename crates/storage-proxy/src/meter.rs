@@ -1,4 +1,4 @@
-//! Counts what the platform bills for KV. Only in builds with the feature `test-routes`.
+//! Counts what the platform bills for KV, and what its cryptography computed. Only in builds with the feature `test-routes`.
 //!
 //! It only ever grows: who measures takes differences.
 
@@ -7,6 +7,7 @@ use std::cell::Cell;
 thread_local! {
     static READS: Cell<u64> = const { Cell::new(0) };
     static WRITES: Cell<u64> = const { Cell::new(0) };
+    static AGREEMENTS: Cell<u64> = const { Cell::new(0) };
 }
 
 /// Entries read since the isolate began, found or not.
@@ -27,4 +28,14 @@ pub(crate) fn kv_write() {
 /// An entry is read.
 pub(crate) fn kv_read() {
     READS.set(READS.get() + 1);
+}
+
+/// Diffie-Hellman results that the platform computed since the isolate began.
+pub fn agreements() -> u64 {
+    AGREEMENTS.get()
+}
+
+/// The platform computed as many Diffie-Hellman results.
+pub(crate) fn agreed(results: usize) {
+    AGREEMENTS.set(AGREEMENTS.get() + results as u64);
 }

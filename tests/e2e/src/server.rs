@@ -223,6 +223,13 @@ impl Server {
         assert_eq!(answer.status, 204, "{}", answer.text());
     }
 
+    /// Has the platform compute no Diffie-Hellman, or compute it again. No call to an object fails.
+    pub fn plan_webcrypto(&self, is_there: bool) {
+        let plan = json!({ "no_webcrypto": !is_there }).to_string();
+        let answer = self.client.ask("POST", "/internal/test/faults", &[], Some(plan.as_bytes()));
+        assert_eq!(answer.status, 204, "{}", answer.text());
+    }
+
     /// The bindings of the objects called since the last [`Server::plan`].
     pub fn calls(&self) -> Vec<String> {
         serde_json::from_value(self.client.get("/internal/test/faults").json()).expect("a list")

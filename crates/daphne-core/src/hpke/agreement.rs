@@ -5,7 +5,8 @@
 
 use std::fmt;
 
-use futures::future::LocalBoxFuture;
+use futures::{FutureExt as _, future::LocalBoxFuture};
+use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
 use super::HpkeKeypair;
@@ -23,4 +24,28 @@ pub trait KeyAgreement: fmt::Debug {
         keypair: &'a HpkeKeypair,
         points: &'a [[u8; 32]],
     ) -> LocalBoxFuture<'a, Option<SharedPoints>>;
+}
+
+/// The core's own X25519: what anybody else's is compared with.
+#[derive(Clone, Copy, Debug)]
+pub struct OwnX25519;
+
+impl OwnX25519 {
+    /// As [`KeyAgreement::agree`]. Zeros where RFC 7748 §6.1 has zeros.
+    pub fn results(self, keypair: &HpkeKeypair, points: &[[u8; 32]]) -> Option<SharedPoints> {
+        let private_key = Zeroizing::new(<[u8; 32]>::try_from(keypair.private_key()).ok()?);
+        let private_key = StaticSecret::from(*private_key);
+        let shared = |point: &[u8; 32]| private_key.diffie_hellman(&PublicKey::from(*point));
+        Some(SharedPoints::new(points.iter().map(|point| shared(point).to_bytes()).collect()))
+    }
+}
+
+impl KeyAgreement for OwnX25519 {
+    fn agree<'a>(
+        &'a self,
+        keypair: &'a HpkeKeypair,
+        points: &'a [[u8; 32]],
+    ) -> LocalBoxFuture<'a, Option<SharedPoints>> {
+        async move { self.results(keypair, points) }.boxed_local()
+    }
 }

@@ -22,6 +22,7 @@ use daphne_core::{
 };
 use futures::executor::block_on;
 
+mod agreement;
 mod extensions;
 mod world;
 
