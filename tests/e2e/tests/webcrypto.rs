@@ -1,6 +1,9 @@
 //! Diffie-Hellman by the platform's cryptography: it computes what the core computes, and no verdict depends on it.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use daphne_core::{
     b64,
@@ -122,4 +125,28 @@ fn verdicts_do_not_depend_on_who_computes_diffie_hellman() {
         }
     }
     server.plan_webcrypto(true);
+}
+
+#[test]
+fn pieces_that_are_answered_later_have_the_platform_compute_too() {
+    let mut server = Server::start();
+    server.set_secret("REQUEST_WORK_MAX", "700");
+    let world = World::new_in(&server, DapVersion::V18, TimeInterval, |_| {});
+    let reports: Vec<_> = (0..20).map(|_| forge(&world, 5, world.time(0), |_| ())).collect();
+    let before = agreements(&server);
+    let created = world.create(&job_body(&world, TIMED, &reports));
+    assert!(created.status == 200 && created.body.is_empty(), "{created:?}");
+    let location = created.header("location").to_owned();
+    let deadline = Instant::now() + Duration::from_secs(120);
+    let answer = loop {
+        let answer = world.get(&location);
+        if !answer.body.is_empty() {
+            break answer;
+        }
+        assert!(Instant::now() < deadline, "no answer");
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    let verdicts = world.verdicts(world.job_resp(&answer));
+    assert!(verdicts.iter().all(|(_, error)| error.is_none()) && verdicts.len() == 20);
+    assert_eq!(agreements(&server) - before, 20);
 }

@@ -2,7 +2,7 @@
 
 use daphne_core::{
     aggregate::helper::{Examined, HelperJob, Verified},
-    hpke::{self, Role},
+    hpke::{self, Opener, OwnX25519, Role, SharedPoints},
     message::{AggregationJobInit, VerifyResp, VerifyRespResult},
     vdaf::{AggregateShare, AggregationParam, HelperTransition, OutputShare},
     wire::input_share_aad,
@@ -17,6 +17,8 @@ pub enum Step {
     Decode,
     /// Input shares are opened (HPKE) and decoded.
     Open,
+    /// The same, when somebody else has computed Diffie-Hellman.
+    OpenAgreed,
     /// Reports are verified, up to the helper's output share and its message.
     Verify,
     /// Output shares are added, and the sum is encoded.
@@ -35,6 +37,7 @@ pub const STEPS: &[(&str, Step)] = &[
     ("accumulate", Step::Accumulate),
     ("encode", Step::Encode),
     ("whole", Step::Whole),
+    ("open-agreed", Step::OpenAgreed),
 ];
 
 /// A case, and what each step begins with.
@@ -43,6 +46,8 @@ pub struct Bench<'a> {
     case: &'a Case,
     init: AggregationJobInit<'a>,
     agg_param: AggregationParam,
+    /// Diffie-Hellman results.
+    shared: SharedPoints,
     /// Opened input shares.
     input_shares: Vec<Vec<u8>>,
     outputs: Vec<OutputShare>,
@@ -58,8 +63,15 @@ impl Case {
         let init = self.task.parameters.wire().aggregation_job_init(self.request).expect("a job");
         let agg_param = self.task.vdaf.decode_agg_param(init.agg_param).expect("a parameter");
         let (input_shares, outputs, answers) = (Vec::new(), Vec::new(), Vec::new());
-        let mut bench = Bench { case: self, init, agg_param, input_shares, outputs, answers };
-        bench.input_shares = (0..bench.len()).map(|n| bench.open(n)).collect();
+        let shared = SharedPoints::default();
+        let mut bench =
+            Bench { case: self, init, agg_param, shared, input_shares, outputs, answers };
+        let opener = bench.opener();
+        let ciphertexts =
+            bench.init.verify_inits.iter().map(|v| v.report_share.encrypted_input_share);
+        let points: Vec<_> = ciphertexts.filter_map(|c| opener.point(c)).collect();
+        bench.shared = OwnX25519.results(opener.keypair(), &points).expect("a key of X25519");
+        bench.input_shares = bench.open(false);
         for n in 0..bench.len() {
             let (output, message) = bench.verify(n);
             bench.outputs.push(output);
@@ -87,7 +99,8 @@ impl Bench<'_> {
     pub fn run(&self, step: Step) -> usize {
         match step {
             Step::Decode => self.decode().verify_inits.len(),
-            Step::Open => (0..self.len()).map(|n| self.open(n).len()).sum(),
+            Step::Open => self.open(false).iter().map(Vec::len).sum(),
+            Step::OpenAgreed => self.open(true).iter().map(Vec::len).sum(),
             Step::Verify => (0..self.len()).map(|n| self.verify(n).1.len()).sum(),
             Step::Accumulate => self.accumulate(self.outputs.iter()).len(),
             Step::Encode => self.encode(&self.answers).len(),
@@ -100,10 +113,22 @@ impl Bench<'_> {
         wire.aggregation_job_init(self.case.request).expect("a job")
     }
 
-    fn open(&self, n: usize) -> Vec<u8> {
+    /// What opens the job's reports, which are all sealed to one key.
+    fn opener(&self) -> Opener<'_> {
+        let info = hpke::input_share_info(self.case.task.parameters.version, Role::Helper);
+        let share = &self.init.verify_inits[0].report_share;
+        let key = self.case.keys.get(share.encrypted_input_share.config_id).expect("a key");
+        Opener::new(key, &info)
+    }
+
+    fn open(&self, agreed: bool) -> Vec<Vec<u8>> {
+        let opener = self.opener();
+        (0..self.len()).map(|n| self.open_one(&opener, n, agreed)).collect()
+    }
+
+    fn open_one(&self, opener: &Opener<'_>, n: usize, agreed: bool) -> Vec<u8> {
         let parameters = &self.case.task.parameters;
         let share = &self.init.verify_inits[n].report_share;
-        let key = self.case.keys.get(share.encrypted_input_share.config_id).expect("a key");
         let aad = input_share_aad(
             self.case.task.id(),
             &parameters.task_configuration,
@@ -111,8 +136,12 @@ impl Bench<'_> {
             share.public_share,
         )
         .expect("short fields");
-        let info = hpke::input_share_info(parameters.version, Role::Helper);
-        let opened = hpke::open(key, &info, &aad, share.encrypted_input_share).expect("opens");
+        let sealed = share.encrypted_input_share;
+        let opened = match agreed {
+            true => opener.open_with(&self.shared[n], &aad, sealed),
+            false => opener.open(&aad, sealed),
+        }
+        .expect("opens");
         parameters.wire().plaintext_input_share(&opened).expect("an input share").payload.to_vec()
     }
 
@@ -158,9 +187,8 @@ impl Bench<'_> {
         let job = HelperJob::new(&case.task, &case.keys, case.now, &init).expect("a job");
         let mut sum = self.sum();
         let mut answers = Vec::with_capacity(init.verify_inits.len());
-        for report in &init.verify_inits {
-            let (Examined::Owned(owned), Some(Verified::Output(output))) = job.examine(report)
-            else {
+        for n in 0..init.verify_inits.len() {
+            let (Examined::Owned(owned), Some(Verified::Output(output))) = job.examine(n) else {
                 panic!("a report was refused");
             };
             assert!(owned.is_acceptable(), "a report was refused");
