@@ -2,9 +2,11 @@
 //!
 //! Each function below is generic over the instances; [`Scheme`] picks the instance.
 
+use std::sync::Arc;
+
 use prio08::{
     codec::{Encode, ParameterizedDecode},
-    field::{Field64, FieldElement},
+    field::{Field64, Field128, FieldElement},
     flp::{
         Type,
         gadgets::{Mul, ParallelSum},
@@ -28,39 +30,43 @@ use super::{
     agg_param::{AggregationParam, Kind},
     config::{INPUT_SHARE_BYTES_MAX, bits, too_long},
     erased::erased,
-    fast::{
-        field128::{self, Line08},
-        query_08::Fast,
-    },
+    fast::{self, Context, Elements, Verifier},
     message::Message,
 };
 use crate::version::VdafDraft;
 
-/// `prio`'s field with arithmetic of our own.
-type Field128 = field128::Field128<Line08>;
 type Products<F> = ParallelSum<F, Mul<F>>;
 
 /// The XOF's usage for the joint randomness seed, VDAF-08 §7.2.
 const JOINT_RAND_SEED: u16 = 6;
 
+/// The id of the instance that VDAF-08 does not have.
+const MULTIHOT: u32 = 0xffff_0000;
+
 /// The instances, by their ids in VDAF-08 §10 and the private `0xFFFF0000` and `0xFFFF1003`.
 #[derive(Clone, Debug)]
 pub(super) enum Scheme {
-    Count(Prio3<Fast<Count<Field64>>, XofTurboShake128, 16>),
-    Sum(Prio3<Fast<Sum<Field128>>, XofTurboShake128, 16>),
-    SumVec(Prio3<Fast<SumVec<Field128, Products<Field128>>>, XofTurboShake128, 16>),
-    Histogram(Prio3<Fast<Histogram<Field128, Products<Field128>>>, XofTurboShake128, 16>),
-    Multihot(Prio3<Fast<MultihotCountVec<Field128, Products<Field128>>>, XofTurboShake128, 16>),
-    Multiproof(Prio3<Fast<SumVec<Field64, Products<Field64>>>, XofHmacSha256Aes128, 32>),
+    /// Those with one proof: clients and collectors are `prio`'s, aggregators are ours.
+    Prio3(Instance, Arc<Verifier>),
+    Multiproof(Prio3<SumVec<Field64, Products<Field64>>, XofHmacSha256Aes128, 32>),
     Poplar1(Poplar1<XofTurboShake128, 16>),
+}
+
+/// Prio3 with one proof.
+#[derive(Clone, Debug)]
+pub(super) enum Instance {
+    Count(Prio3<Count<Field64>, XofTurboShake128, 16>),
+    Sum(Prio3<Sum<Field128>, XofTurboShake128, 16>),
+    SumVec(Prio3<SumVec<Field128, Products<Field128>>, XofTurboShake128, 16>),
+    Histogram(Prio3<Histogram<Field128, Products<Field128>>, XofTurboShake128, 16>),
+    Multihot(Prio3<MultihotCountVec<Field128, Products<Field128>>, XofTurboShake128, 16>),
 }
 
 erased! {
     /// What an aggregator remembers between its steps.
     VerifyState {
-        F64(Prio3PrepareState<Field64, 16>),
-        F128(Prio3PrepareState<Field128, 16>),
-        F64Wide(Prio3PrepareState<Field64, 32>),
+        Prio3(fast::LeaderState),
+        Multiproof(Prio3PrepareState<Field64, 32>),
         Poplar1(Poplar1PrepareState),
     }
 }
@@ -68,8 +74,8 @@ erased! {
 erased! {
     /// A verified report's share.
     Output {
-        F64(OutputShare<Field64>),
-        F128(OutputShare<Field128>),
+        Prio3(Elements),
+        Multiproof(OutputShare<Field64>),
         Poplar1(Poplar1FieldVec),
     }
 }
@@ -77,8 +83,8 @@ erased! {
 erased! {
     /// The sum of output shares.
     Aggregate {
-        F64(AggregateShare<Field64>),
-        F128(AggregateShare<Field128>),
+        Prio3(Elements),
+        Multiproof(AggregateShare<Field64>),
         Poplar1(Poplar1FieldVec),
     }
 }
@@ -87,17 +93,16 @@ erased! {
 pub(super) type LeaderStep = (Output, Option<Vec<u8>>);
 
 /// The helper's first step. As [`super::HelperTransition`].
-pub(super) type HelperStep = (Result<Output, VerifyState>, Vec<u8>);
+pub(super) type HelperStep = Transition<Output, VerifyState>;
 
-/// Evaluates the body with the instance and its parameter; the other expression if the parameter is of another VDAF.
+/// An output share, or what a helper remembers until it has one; and its message.
+pub(super) type Transition<O, S> = (Result<O, S>, Vec<u8>);
+
+/// Evaluates the body with the instance of `prio` and its parameter; the other expression if the aggregator is not `prio`'s, or
+/// the parameter is of another VDAF.
 macro_rules! each {
     ($scheme:expr, $param:expr, ($vdaf:ident, $agg_param:ident) => $body:expr, else $mismatch:expr) => {
         match ($scheme, &$param.kind) {
-            (Scheme::Count($vdaf), Kind::Prio3) => each!(@prio3 $agg_param $body),
-            (Scheme::Sum($vdaf), Kind::Prio3) => each!(@prio3 $agg_param $body),
-            (Scheme::SumVec($vdaf), Kind::Prio3) => each!(@prio3 $agg_param $body),
-            (Scheme::Histogram($vdaf), Kind::Prio3) => each!(@prio3 $agg_param $body),
-            (Scheme::Multihot($vdaf), Kind::Prio3) => each!(@prio3 $agg_param $body),
             (Scheme::Multiproof($vdaf), Kind::Prio3) => each!(@prio3 $agg_param $body),
             (Scheme::Poplar1($vdaf), Kind::Poplar1V08($agg_param)) => $body,
             _ => $mismatch,
@@ -112,56 +117,53 @@ macro_rules! each {
 impl Scheme {
     pub(super) fn new(config: &VdafConfig) -> Result<Self, ConfigError> {
         let bits = |max| Ok(bits(VdafDraft::V08, max)? as usize);
-        Ok(match *config {
-            VdafConfig::Prio3Count => Self::Count(build(0, 1, Ok(Count::new()))?),
+        let (id, instance) = match *config {
+            VdafConfig::Prio3Count => (0, Instance::Count(build(0, 1, Ok(Count::new()))?)),
             VdafConfig::Prio3Sum { max_measurement } => {
-                Self::Sum(build(1, 1, Sum::new(bits(max_measurement)?))?)
+                (1, Instance::Sum(build(1, 1, Sum::new(bits(max_measurement)?))?))
             }
             VdafConfig::Prio3SumVec { length, max_measurement, chunk_length } => {
-                Self::SumVec(build(
-                    2,
-                    1,
-                    SumVec::new(bits(max_measurement)?, length as usize, chunk_length as usize),
-                )?)
+                let bits = bits(max_measurement)?;
+                let circuit = SumVec::new(bits, length as usize, chunk_length as usize);
+                (2, Instance::SumVec(build(2, 1, circuit)?))
             }
-            VdafConfig::Prio3Histogram { length, chunk_length } => Self::Histogram(build(
-                3,
-                1,
-                Histogram::new(length as usize, chunk_length as usize),
-            )?),
+            VdafConfig::Prio3Histogram { length, chunk_length } => {
+                let circuit = Histogram::new(length as usize, chunk_length as usize);
+                (3, Instance::Histogram(build(3, 1, circuit)?))
+            }
             VdafConfig::Prio3MultihotCountVec { length, max_weight, chunk_length } => {
-                Self::Multihot(build(
-                    0xffff_0000,
-                    1,
-                    MultihotCountVec::new(
-                        length as usize,
-                        max_weight as usize,
-                        chunk_length as usize,
-                    ),
-                )?)
+                let circuit = MultihotCountVec::new(
+                    length as usize,
+                    max_weight as usize,
+                    chunk_length as usize,
+                );
+                (MULTIHOT, Instance::Multihot(build(MULTIHOT, 1, circuit)?))
             }
             VdafConfig::Prio3SumVecField64MultiproofHmacSha256Aes128 {
                 length,
                 max_measurement,
                 chunk_length,
                 proofs,
-            } => Self::Multiproof(build(
-                0xffff_1003,
-                proofs,
-                SumVec::new(bits(max_measurement)?, length as usize, chunk_length as usize),
-            )?),
-            VdafConfig::Poplar1 { bits } => Self::Poplar1(Poplar1::new_turboshake128(bits.into())),
-        })
+            } => {
+                let bits = bits(max_measurement)?;
+                return Ok(Self::Multiproof(build(
+                    0xffff_1003,
+                    proofs,
+                    SumVec::new(bits, length as usize, chunk_length as usize),
+                )?));
+            }
+            VdafConfig::Poplar1 { bits } => {
+                return Ok(Self::Poplar1(Poplar1::new_turboshake128(bits.into())));
+            }
+        };
+        let verifier = Verifier::new(VdafDraft::V08, id, config);
+        Ok(Self::Prio3(instance, Arc::new(verifier.ok_or_else(too_many_calls)?)))
     }
 
     /// Elements of an aggregate share; for Poplar1, whose parameter says how many, none.
     pub(super) fn output_len(&self) -> usize {
         match self {
-            Self::Count(vdaf) => vdaf.output_len(),
-            Self::Sum(vdaf) => vdaf.output_len(),
-            Self::SumVec(vdaf) => vdaf.output_len(),
-            Self::Histogram(vdaf) => vdaf.output_len(),
-            Self::Multihot(vdaf) => vdaf.output_len(),
+            Self::Prio3(_, verifier) => verifier.output_len(),
             Self::Multiproof(vdaf) => vdaf.output_len(),
             Self::Poplar1(_) => 0,
         }
@@ -173,13 +175,19 @@ impl Scheme {
         nonce: &[u8; 16],
     ) -> Result<ShardedReport, MeasurementError> {
         match (self, measurement) {
-            (Self::Count(vdaf), Measurement::Count(b)) => shard(vdaf, b, nonce),
-            (Self::Sum(vdaf), Measurement::Sum(n)) => shard(vdaf, &(*n).into(), nonce),
-            (Self::SumVec(vdaf), Measurement::SumVec(v)) => {
+            (Self::Prio3(Instance::Count(vdaf), _), Measurement::Count(b)) => shard(vdaf, b, nonce),
+            (Self::Prio3(Instance::Sum(vdaf), _), Measurement::Sum(n)) => {
+                shard(vdaf, &(*n).into(), nonce)
+            }
+            (Self::Prio3(Instance::SumVec(vdaf), _), Measurement::SumVec(v)) => {
                 shard(vdaf, &v.iter().map(|n| (*n).into()).collect(), nonce)
             }
-            (Self::Histogram(vdaf), Measurement::Histogram(i)) => shard(vdaf, i, nonce),
-            (Self::Multihot(vdaf), Measurement::MultihotCountVec(v)) => shard(vdaf, v, nonce),
+            (Self::Prio3(Instance::Histogram(vdaf), _), Measurement::Histogram(i)) => {
+                shard(vdaf, i, nonce)
+            }
+            (Self::Prio3(Instance::Multihot(vdaf), _), Measurement::MultihotCountVec(v)) => {
+                shard(vdaf, v, nonce)
+            }
             (Self::Multiproof(vdaf), Measurement::SumVec(v)) => shard(vdaf, v, nonce),
             (Self::Poplar1(vdaf), Measurement::Poplar1(string)) => {
                 let bools: Vec<bool> = string.iter().collect();
@@ -197,8 +205,14 @@ impl Scheme {
         public_share: &[u8],
         input_share: &[u8],
     ) -> Result<(VerifyState, Vec<u8>), VerifyError> {
+        if let (Self::Prio3(_, verifier), Kind::Prio3) = (self, &agg_param.kind) {
+            let context = Context { verify_key: verify_key.as_bytes(), ctx: &[], nonce };
+            let (state, message) = verifier.leader_init(context, public_share, input_share)?;
+            return Ok((state.into(), message));
+        }
         each!(self, agg_param, (vdaf, agg_param) =>
-            leader_init(vdaf, verify_key, agg_param, nonce, public_share, input_share),
+            leader_init(vdaf, verify_key, agg_param, nonce, public_share, input_share)
+                .map(|(state, message)| (state.into(), message)),
             else Err(VerifyError::Refused))
     }
 
@@ -208,8 +222,17 @@ impl Scheme {
         state: VerifyState,
         inbound: &[u8],
     ) -> Result<LeaderStep, VerifyError> {
+        let state = match (state, &agg_param.kind) {
+            (VerifyState::Prio3(state), Kind::Prio3) => {
+                return Ok((state.continued(inbound)?.into(), None));
+            }
+            (state, _) => state,
+        };
         each!(self, agg_param, (vdaf, agg_param) =>
-            leader_continued(vdaf, agg_param, state, inbound),
+            state.try_into().map_err(|_| VerifyError::Refused).and_then(|state| {
+    leader_continued(vdaf, agg_param, state, inbound)
+                    .map(|(output, message)| (output.into(), message))
+            }),
             else Err(VerifyError::Refused))
     }
 
@@ -222,8 +245,15 @@ impl Scheme {
         input_share: &[u8],
         inbound: &[u8],
     ) -> Result<HelperStep, VerifyError> {
+        if let (Self::Prio3(_, verifier), Kind::Prio3) = (self, &agg_param.kind) {
+            let context = Context { verify_key: verify_key.as_bytes(), ctx: &[], nonce };
+            let (output, message) =
+                verifier.helper_init(context, public_share, input_share, inbound)?;
+            return Ok((Ok(output.into()), message));
+        }
         each!(self, agg_param, (vdaf, agg_param) =>
-            helper_init(vdaf, verify_key, agg_param, nonce, public_share, input_share, inbound),
+            helper_init(vdaf, verify_key, agg_param, nonce, public_share, input_share, inbound)
+                .map(|(output, message)| (output.map(Into::into).map_err(Into::into), message)),
             else Err(VerifyError::Refused))
     }
 
@@ -239,9 +269,12 @@ impl Scheme {
     }
 
     pub(super) fn aggregate_init(&self, agg_param: &AggregationParam) -> Aggregate {
+        if let Self::Prio3(_, verifier) = self {
+            return verifier.aggregate_init().into();
+        }
         each!(self, agg_param, (vdaf, agg_param) =>
             aggregate_init(vdaf, agg_param),
-            else Aggregate::F64(AggregateShare::from(Vec::new())))
+            else Aggregate::Multiproof(AggregateShare::from(Vec::new())))
     }
 
     pub(super) fn unshard(
@@ -251,6 +284,20 @@ impl Scheme {
         helper_share: &[u8],
         report_count: usize,
     ) -> Result<AggregateResult, UnshardError> {
+        if let (Self::Prio3(instance, _), Kind::Prio3) = (self, &agg_param.kind) {
+            macro_rules! unshard {
+                ($vdaf:expr) => {
+                    unshard($vdaf, &(), leader_share, helper_share, report_count)
+                };
+            }
+            return match instance {
+                Instance::Count(vdaf) => unshard!(vdaf),
+                Instance::Sum(vdaf) => unshard!(vdaf),
+                Instance::SumVec(vdaf) => unshard!(vdaf),
+                Instance::Histogram(vdaf) => unshard!(vdaf),
+                Instance::Multihot(vdaf) => unshard!(vdaf),
+            };
+        }
         each!(self, agg_param, (vdaf, agg_param) =>
             unshard(vdaf, agg_param, leader_share, helper_share, report_count),
             else Err(UnshardError::Combine))
@@ -281,8 +328,8 @@ impl VerifyState {
 impl Aggregate {
     pub(super) fn accumulate(&mut self, output: &Output) -> Result<(), ShareError> {
         match (self, output) {
-            (Self::F64(sum), Output::F64(share)) => sum.accumulate(share),
-            (Self::F128(sum), Output::F128(share)) => sum.accumulate(share),
+            (Self::Prio3(sum), Output::Prio3(share)) => return sum.accumulate(share),
+            (Self::Multiproof(sum), Output::Multiproof(share)) => sum.accumulate(share),
             (Self::Poplar1(sum), Output::Poplar1(share)) => sum.accumulate(share),
             _ => return Err(ShareError::Length),
         }
@@ -291,8 +338,8 @@ impl Aggregate {
 
     pub(super) fn encode(&self) -> Vec<u8> {
         match self {
-            Self::F64(sum) => sum.get_encoded(),
-            Self::F128(sum) => sum.get_encoded(),
+            Self::Prio3(sum) => return sum.encode(),
+            Self::Multiproof(sum) => sum.get_encoded(),
             Self::Poplar1(sum) => sum.get_encoded(),
         }
         // Unwrap safety: writing field elements into a vector has no failing step.
@@ -300,11 +347,16 @@ impl Aggregate {
     }
 }
 
+/// What would be a proof of more than [`INPUT_SHARE_BYTES_MAX`].
+fn too_many_calls() -> ConfigError {
+    ConfigError("the VDAF refuses this: the gadget is called too often".to_owned())
+}
+
 fn build<T: Type, P: Xof<S>, const S: usize>(
     id: u32,
     proofs: u8,
     circuit: Result<T, prio08::flp::FlpError>,
-) -> Result<Prio3<Fast<T>, P, S>, ConfigError> {
+) -> Result<Prio3<T, P, S>, ConfigError> {
     let refused = |e: &dyn std::fmt::Display| ConfigError(format!("the VDAF refuses this: {e}"));
     let circuit = circuit.map_err(|e| refused(&e))?;
     let elements = circuit.input_len() + circuit.proof_len() * usize::from(proofs);
@@ -312,10 +364,10 @@ fn build<T: Type, P: Xof<S>, const S: usize>(
     if elements * T::Field::ENCODED_SIZE + blind > INPUT_SHARE_BYTES_MAX {
         return Err(too_long("leader's input share", INPUT_SHARE_BYTES_MAX));
     }
-    Prio3::new(2, proofs, id, Fast(circuit)).map_err(|e| refused(&e))
+    Prio3::new(2, proofs, id, circuit).map_err(|e| refused(&e))
 }
 
-fn shard<V: Client<16>>(
+pub(super) fn shard<V: Client<16>>(
     vdaf: &V,
     measurement: &V::Measurement,
     nonce: &[u8; 16],
@@ -347,50 +399,38 @@ fn decode_shares<V: Vdaf>(
     ))
 }
 
-fn leader_init<V: Aggregator<S, 16>, const S: usize>(
+pub(super) fn leader_init<V: Aggregator<S, 16>, const S: usize>(
     vdaf: &V,
     verify_key: &VerifyKey,
     agg_param: &V::AggregationParam,
     nonce: &[u8; 16],
     public_share: &[u8],
     input_share: &[u8],
-) -> Result<(VerifyState, Vec<u8>), VerifyError>
-where
-    VerifyState: From<V::PrepareState>,
-{
+) -> Result<(V::PrepareState, Vec<u8>), VerifyError> {
     let (public_share, input_share) = decode_shares(vdaf, 0, public_share, input_share)?;
     let (state, message) = vdaf
         .leader_initialized(verify_key.seed()?, agg_param, nonce, &public_share, &input_share)
         .map_err(|_| VerifyError::Refused)?;
     match state {
-        PingPongState::Continued(state) => Ok((state.into(), write(&message)?)),
+        PingPongState::Continued(state) => Ok((state, write(&message)?)),
         PingPongState::Finished(_) => Err(VerifyError::Refused),
     }
 }
 
-fn leader_continued<V: Aggregator<S, 16>, const S: usize>(
+pub(super) fn leader_continued<V: Aggregator<S, 16>, const S: usize>(
     vdaf: &V,
     agg_param: &V::AggregationParam,
-    state: VerifyState,
+    state: V::PrepareState,
     inbound: &[u8],
-) -> Result<LeaderStep, VerifyError>
-where
-    V::PrepareState: TryFrom<VerifyState>,
-    Output: From<V::OutputShare>,
-{
-    let state = state.try_into().map_err(|_| VerifyError::Refused)?;
+) -> Result<(V::OutputShare, Option<Vec<u8>>), VerifyError> {
     let value = vdaf
         .leader_continued(PingPongState::Continued(state), agg_param, &read(inbound)?)
         .map_err(|_| VerifyError::Refused)?;
     match value {
-        PingPongContinuedValue::FinishedNoMessage { output_share } => {
-            Ok((output_share.into(), None))
-        }
+        PingPongContinuedValue::FinishedNoMessage { output_share } => Ok((output_share, None)),
         PingPongContinuedValue::WithMessage { transition } => {
             match transition.evaluate(vdaf).map_err(|_| VerifyError::Refused)? {
-                (PingPongState::Finished(output), message) => {
-                    Ok((output.into(), Some(write(&message)?)))
-                }
+                (PingPongState::Finished(output), message) => Ok((output, Some(write(&message)?))),
                 // No VDAF here has a third round.
                 (PingPongState::Continued(_), _) => Err(VerifyError::Refused),
             }
@@ -399,7 +439,7 @@ where
 }
 
 /// Whether the leader will accept what the helper does.
-trait LeaderAgrees<const S: usize>: Aggregator<S, 16> {
+pub(super) trait LeaderAgrees<const S: usize>: Aggregator<S, 16> {
     /// Whether the leader's state fits the message with which the helper is about to finish.
     fn leader_agrees(&self, public_share: &[u8], message: &PingPongMessage) -> bool;
 }
@@ -426,7 +466,7 @@ impl LeaderAgrees<16> for Poplar1<XofTurboShake128, 16> {
     }
 }
 
-fn helper_init<V: LeaderAgrees<S>, const S: usize>(
+pub(super) fn helper_init<V: LeaderAgrees<S>, const S: usize>(
     vdaf: &V,
     verify_key: &VerifyKey,
     agg_param: &V::AggregationParam,
@@ -434,11 +474,7 @@ fn helper_init<V: LeaderAgrees<S>, const S: usize>(
     public_share: &[u8],
     input_share: &[u8],
     inbound: &[u8],
-) -> Result<HelperStep, VerifyError>
-where
-    VerifyState: From<V::PrepareState>,
-    Output: From<V::OutputShare>,
-{
+) -> Result<Transition<V::OutputShare, V::PrepareState>, VerifyError> {
     let shares = decode_shares(vdaf, 1, public_share, input_share)?;
     let inbound = read(inbound).map_err(|_| VerifyError::PeerShare)?;
     let (state, message) = vdaf
@@ -449,8 +485,8 @@ where
         return Err(VerifyError::Step);
     }
     let state = match state {
-        PingPongState::Finished(output) => Ok(output.into()),
-        PingPongState::Continued(state) => Err(state.into()),
+        PingPongState::Finished(output) => Ok(output),
+        PingPongState::Continued(state) => Err(state),
     };
     Ok((state, write(&message)?))
 }

@@ -2,9 +2,11 @@
 //!
 //! Each function below is generic over the instances; [`Scheme`] picks the instance.
 
+use std::sync::Arc;
+
 use prio18::{
     codec::{Encode, ParameterizedDecode},
-    field::{Field64, FieldElement},
+    field::{Field64, Field128, FieldElement},
     flp::{
         Type,
         gadgets::{Mul, ParallelSum},
@@ -28,15 +30,11 @@ use super::{
     agg_param::{AggregationParam, Kind},
     config::{INPUT_SHARE_BYTES_MAX, too_long},
     erased::erased,
-    fast::{
-        field128::{self, Line18},
-        query_18::Fast,
-    },
+    fast::{self, Context, Elements, Verifier},
     message::Message,
 };
+use crate::version::VdafDraft;
 
-/// `prio`'s field with arithmetic of our own.
-type Field128 = field128::Field128<Line18>;
 type Products<F> = ParallelSum<F, Mul>;
 
 /// The draft's number, and the XOF's usage for the joint randomness seed, VDAF-18 §7.2.
@@ -46,20 +44,27 @@ const JOINT_RAND_SEED: u8 = 6;
 /// The instances, by their ids in VDAF-18 §10 and the private `0xFFFF1003`.
 #[derive(Clone, Debug)]
 pub(super) enum Scheme {
-    Count(Prio3<Fast<Count<Field64>>, XofTurboShake128, 32>),
-    Sum(Prio3<Fast<Sum<Field64>>, XofTurboShake128, 32>),
-    SumVec(Prio3<Fast<SumVec<Field128, Products<Field128>>>, XofTurboShake128, 32>),
-    Histogram(Prio3<Fast<Histogram<Field128, Products<Field128>>>, XofTurboShake128, 32>),
-    Multihot(Prio3<Fast<MultihotCountVec<Field128, Products<Field128>>>, XofTurboShake128, 32>),
-    Multiproof(Prio3<Fast<SumVec<Field64, Products<Field64>>>, XofHmacSha256Aes128, 32>),
+    /// Those with one proof: clients and collectors are `prio`'s, aggregators are ours.
+    Prio3(Instance, Arc<Verifier>),
+    Multiproof(Prio3<SumVec<Field64, Products<Field64>>, XofHmacSha256Aes128, 32>),
     Poplar1(Poplar1<XofTurboShake128, 32>),
+}
+
+/// Prio3 with one proof.
+#[derive(Clone, Debug)]
+pub(super) enum Instance {
+    Count(Prio3<Count<Field64>, XofTurboShake128, 32>),
+    Sum(Prio3<Sum<Field64>, XofTurboShake128, 32>),
+    SumVec(Prio3<SumVec<Field128, Products<Field128>>, XofTurboShake128, 32>),
+    Histogram(Prio3<Histogram<Field128, Products<Field128>>, XofTurboShake128, 32>),
+    Multihot(Prio3<MultihotCountVec<Field128, Products<Field128>>, XofTurboShake128, 32>),
 }
 
 erased! {
     /// What an aggregator remembers between its steps.
     VerifyState {
-        F64(Prio3VerifyState<Field64, 32>),
-        F128(Prio3VerifyState<Field128, 32>),
+        Prio3(fast::LeaderState),
+        Multiproof(Prio3VerifyState<Field64, 32>),
         Poplar1(Poplar1VerifierState),
     }
 }
@@ -67,8 +72,8 @@ erased! {
 erased! {
     /// A verified report's share.
     Output {
-        F64(OutputShare<Field64>),
-        F128(OutputShare<Field128>),
+        Prio3(Elements),
+        Multiproof(OutputShare<Field64>),
         Poplar1(Poplar1FieldVec),
     }
 }
@@ -76,8 +81,8 @@ erased! {
 erased! {
     /// The sum of output shares.
     Aggregate {
-        F64(AggregateShare<Field64>),
-        F128(AggregateShare<Field128>),
+        Prio3(Elements),
+        Multiproof(AggregateShare<Field64>),
         Poplar1(Poplar1FieldVec),
     }
 }
@@ -86,17 +91,16 @@ erased! {
 pub(super) type LeaderStep = (Output, Option<Vec<u8>>);
 
 /// The helper's first step. As [`super::HelperTransition`].
-pub(super) type HelperStep = (Result<Output, VerifyState>, Vec<u8>);
+pub(super) type HelperStep = Transition<Output, VerifyState>;
 
-/// Evaluates the body with the instance and its parameter; the other expression if the parameter is of another VDAF.
+/// An output share, or what a helper remembers until it has one; and its message.
+pub(super) type Transition<O, S> = (Result<O, S>, Vec<u8>);
+
+/// Evaluates the body with the instance of `prio` and its parameter; the other expression if the aggregator is not `prio`'s, or
+/// the parameter is of another VDAF.
 macro_rules! each {
     ($scheme:expr, $param:expr, ($vdaf:ident, $agg_param:ident) => $body:expr, else $mismatch:expr) => {
         match ($scheme, &$param.kind) {
-            (Scheme::Count($vdaf), Kind::Prio3) => each!(@prio3 $agg_param $body),
-            (Scheme::Sum($vdaf), Kind::Prio3) => each!(@prio3 $agg_param $body),
-            (Scheme::SumVec($vdaf), Kind::Prio3) => each!(@prio3 $agg_param $body),
-            (Scheme::Histogram($vdaf), Kind::Prio3) => each!(@prio3 $agg_param $body),
-            (Scheme::Multihot($vdaf), Kind::Prio3) => each!(@prio3 $agg_param $body),
             (Scheme::Multiproof($vdaf), Kind::Prio3) => each!(@prio3 $agg_param $body),
             (Scheme::Poplar1($vdaf), Kind::Poplar1V18($agg_param)) => $body,
             _ => $mismatch,
@@ -110,56 +114,52 @@ macro_rules! each {
 
 impl Scheme {
     pub(super) fn new(config: &VdafConfig) -> Result<Self, ConfigError> {
-        Ok(match *config {
-            VdafConfig::Prio3Count => Self::Count(build(1, 1, Ok(Count::new()))?),
+        let (id, instance) = match *config {
+            VdafConfig::Prio3Count => (1, Instance::Count(build(1, 1, Ok(Count::new()))?)),
             VdafConfig::Prio3Sum { max_measurement } => {
-                Self::Sum(build(2, 1, Sum::new(max_measurement))?)
+                (2, Instance::Sum(build(2, 1, Sum::new(max_measurement))?))
             }
             VdafConfig::Prio3SumVec { length, max_measurement, chunk_length } => {
-                Self::SumVec(build(
-                    3,
-                    1,
-                    SumVec::new(max_measurement.into(), length as usize, chunk_length as usize),
-                )?)
+                let circuit =
+                    SumVec::new(max_measurement.into(), length as usize, chunk_length as usize);
+                (3, Instance::SumVec(build(3, 1, circuit)?))
             }
-            VdafConfig::Prio3Histogram { length, chunk_length } => Self::Histogram(build(
-                4,
-                1,
-                Histogram::new(length as usize, chunk_length as usize),
-            )?),
+            VdafConfig::Prio3Histogram { length, chunk_length } => {
+                let circuit = Histogram::new(length as usize, chunk_length as usize);
+                (4, Instance::Histogram(build(4, 1, circuit)?))
+            }
             VdafConfig::Prio3MultihotCountVec { length, max_weight, chunk_length } => {
-                Self::Multihot(build(
-                    5,
-                    1,
-                    MultihotCountVec::new(
-                        length as usize,
-                        max_weight as usize,
-                        chunk_length as usize,
-                    ),
-                )?)
+                let circuit = MultihotCountVec::new(
+                    length as usize,
+                    max_weight as usize,
+                    chunk_length as usize,
+                );
+                (5, Instance::Multihot(build(5, 1, circuit)?))
             }
             VdafConfig::Prio3SumVecField64MultiproofHmacSha256Aes128 {
                 length,
                 max_measurement,
                 chunk_length,
                 proofs,
-            } => Self::Multiproof(build(
-                0xffff_1003,
-                proofs,
-                SumVec::new(max_measurement, length as usize, chunk_length as usize),
-            )?),
-            VdafConfig::Poplar1 { bits } => Self::Poplar1(Poplar1::new_turboshake128(bits.into())),
-        })
+            } => {
+                return Ok(Self::Multiproof(build(
+                    0xffff_1003,
+                    proofs,
+                    SumVec::new(max_measurement, length as usize, chunk_length as usize),
+                )?));
+            }
+            VdafConfig::Poplar1 { bits } => {
+                return Ok(Self::Poplar1(Poplar1::new_turboshake128(bits.into())));
+            }
+        };
+        let verifier = Verifier::new(VdafDraft::V18, id, config);
+        Ok(Self::Prio3(instance, Arc::new(verifier.ok_or_else(too_many_calls)?)))
     }
 
     /// Elements of an aggregate share; for Poplar1, whose parameter says how many, none.
     pub(super) fn output_len(&self) -> usize {
         match self {
-            Self::Count(vdaf) => vdaf.output_len(),
-            Self::Sum(vdaf) => vdaf.output_len(),
-            Self::SumVec(vdaf) => vdaf.output_len(),
-            Self::Histogram(vdaf) => vdaf.output_len(),
-            Self::Multihot(vdaf) => vdaf.output_len(),
+            Self::Prio3(_, verifier) => verifier.output_len(),
             Self::Multiproof(vdaf) => vdaf.output_len(),
             Self::Poplar1(_) => 0,
         }
@@ -172,13 +172,21 @@ impl Scheme {
         nonce: &[u8; 16],
     ) -> Result<ShardedReport, MeasurementError> {
         match (self, measurement) {
-            (Self::Count(vdaf), Measurement::Count(b)) => shard(vdaf, ctx, b, nonce),
-            (Self::Sum(vdaf), Measurement::Sum(n)) => shard(vdaf, ctx, n, nonce),
-            (Self::SumVec(vdaf), Measurement::SumVec(v)) => {
+            (Self::Prio3(Instance::Count(vdaf), _), Measurement::Count(b)) => {
+                shard(vdaf, ctx, b, nonce)
+            }
+            (Self::Prio3(Instance::Sum(vdaf), _), Measurement::Sum(n)) => {
+                shard(vdaf, ctx, n, nonce)
+            }
+            (Self::Prio3(Instance::SumVec(vdaf), _), Measurement::SumVec(v)) => {
                 shard(vdaf, ctx, &v.iter().map(|n| (*n).into()).collect(), nonce)
             }
-            (Self::Histogram(vdaf), Measurement::Histogram(i)) => shard(vdaf, ctx, i, nonce),
-            (Self::Multihot(vdaf), Measurement::MultihotCountVec(v)) => shard(vdaf, ctx, v, nonce),
+            (Self::Prio3(Instance::Histogram(vdaf), _), Measurement::Histogram(i)) => {
+                shard(vdaf, ctx, i, nonce)
+            }
+            (Self::Prio3(Instance::Multihot(vdaf), _), Measurement::MultihotCountVec(v)) => {
+                shard(vdaf, ctx, v, nonce)
+            }
             (Self::Multiproof(vdaf), Measurement::SumVec(v)) => shard(vdaf, ctx, v, nonce),
             (Self::Poplar1(vdaf), Measurement::Poplar1(string)) => {
                 let bools: Vec<bool> = string.iter().collect();
@@ -197,8 +205,14 @@ impl Scheme {
         public_share: &[u8],
         input_share: &[u8],
     ) -> Result<(VerifyState, Vec<u8>), VerifyError> {
+        if let (Self::Prio3(_, verifier), Kind::Prio3) = (self, &agg_param.kind) {
+            let context = Context { verify_key: verify_key.as_bytes(), ctx, nonce };
+            let (state, message) = verifier.leader_init(context, public_share, input_share)?;
+            return Ok((state.into(), message));
+        }
         each!(self, agg_param, (vdaf, agg_param) =>
-            leader_init(vdaf, verify_key, ctx, agg_param, nonce, public_share, input_share),
+            leader_init(vdaf, verify_key, ctx, agg_param, nonce, public_share, input_share)
+                .map(|(state, message)| (state.into(), message)),
             else Err(VerifyError::Refused))
     }
 
@@ -209,8 +223,17 @@ impl Scheme {
         state: VerifyState,
         inbound: &[u8],
     ) -> Result<LeaderStep, VerifyError> {
+        let state = match (state, &agg_param.kind) {
+            (VerifyState::Prio3(state), Kind::Prio3) => {
+                return Ok((state.continued(inbound)?.into(), None));
+            }
+            (state, _) => state,
+        };
         each!(self, agg_param, (vdaf, agg_param) =>
-            leader_continued(vdaf, ctx, agg_param, state, inbound),
+            state.try_into().map_err(|_| VerifyError::Refused).and_then(|state| {
+    leader_continued(vdaf, ctx, agg_param, state, inbound)
+                    .map(|(output, message)| (output.into(), message))
+            }),
             else Err(VerifyError::Refused))
     }
 
@@ -225,8 +248,15 @@ impl Scheme {
         input_share: &[u8],
         inbound: &[u8],
     ) -> Result<HelperStep, VerifyError> {
+        if let (Self::Prio3(_, verifier), Kind::Prio3) = (self, &agg_param.kind) {
+            let context = Context { verify_key: verify_key.as_bytes(), ctx, nonce };
+            let (output, message) =
+                verifier.helper_init(context, public_share, input_share, inbound)?;
+            return Ok((Ok(output.into()), message));
+        }
         each!(self, agg_param, (vdaf, agg_param) =>
-            helper_init(vdaf, verify_key, ctx, agg_param, nonce, public_share, input_share, inbound),
+            helper_init(vdaf, verify_key, ctx, agg_param, nonce, public_share, input_share, inbound)
+                .map(|(output, message)| (output.map(Into::into).map_err(Into::into), message)),
             else Err(VerifyError::Refused))
     }
 
@@ -243,9 +273,12 @@ impl Scheme {
     }
 
     pub(super) fn aggregate_init(&self, agg_param: &AggregationParam) -> Aggregate {
+        if let Self::Prio3(_, verifier) = self {
+            return verifier.aggregate_init().into();
+        }
         each!(self, agg_param, (vdaf, agg_param) =>
             aggregate_init(vdaf, agg_param),
-            else Aggregate::F64(AggregateShare::from(Vec::new())))
+            else Aggregate::Multiproof(AggregateShare::from(Vec::new())))
     }
 
     pub(super) fn unshard(
@@ -255,6 +288,20 @@ impl Scheme {
         helper_share: &[u8],
         report_count: usize,
     ) -> Result<AggregateResult, UnshardError> {
+        if let (Self::Prio3(instance, _), Kind::Prio3) = (self, &agg_param.kind) {
+            macro_rules! unshard {
+                ($vdaf:expr) => {
+                    unshard($vdaf, &(), leader_share, helper_share, report_count)
+                };
+            }
+            return match instance {
+                Instance::Count(vdaf) => unshard!(vdaf),
+                Instance::Sum(vdaf) => unshard!(vdaf),
+                Instance::SumVec(vdaf) => unshard!(vdaf),
+                Instance::Histogram(vdaf) => unshard!(vdaf),
+                Instance::Multihot(vdaf) => unshard!(vdaf),
+            };
+        }
         each!(self, agg_param, (vdaf, agg_param) =>
             unshard(vdaf, agg_param, leader_share, helper_share, report_count),
             else Err(UnshardError::Combine))
@@ -285,8 +332,8 @@ impl VerifyState {
 impl Aggregate {
     pub(super) fn accumulate(&mut self, output: &Output) -> Result<(), ShareError> {
         match (self, output) {
-            (Self::F64(sum), Output::F64(share)) => sum.accumulate(share),
-            (Self::F128(sum), Output::F128(share)) => sum.accumulate(share),
+            (Self::Prio3(sum), Output::Prio3(share)) => return sum.accumulate(share),
+            (Self::Multiproof(sum), Output::Multiproof(share)) => sum.accumulate(share),
             (Self::Poplar1(sum), Output::Poplar1(share)) => sum.accumulate(share),
             _ => return Err(ShareError::Length),
         }
@@ -295,8 +342,8 @@ impl Aggregate {
 
     pub(super) fn encode(&self) -> Vec<u8> {
         match self {
-            Self::F64(sum) => sum.get_encoded(),
-            Self::F128(sum) => sum.get_encoded(),
+            Self::Prio3(sum) => return sum.encode(),
+            Self::Multiproof(sum) => sum.get_encoded(),
             Self::Poplar1(sum) => sum.get_encoded(),
         }
         // Unwrap safety: writing field elements into a vector has no failing step.
@@ -304,11 +351,16 @@ impl Aggregate {
     }
 }
 
+/// What would be a proof of more than [`INPUT_SHARE_BYTES_MAX`].
+fn too_many_calls() -> ConfigError {
+    ConfigError("the VDAF refuses this: the gadget is called too often".to_owned())
+}
+
 fn build<T: Type, P: Xof<S>, const S: usize>(
     id: u32,
     proofs: u8,
     circuit: Result<T, prio18::flp::FlpError>,
-) -> Result<Prio3<Fast<T>, P, S>, ConfigError> {
+) -> Result<Prio3<T, P, S>, ConfigError> {
     let refused = |e: &dyn std::fmt::Display| ConfigError(format!("the VDAF refuses this: {e}"));
     let circuit = circuit.map_err(|e| refused(&e))?;
     let elements = circuit.input_len() + circuit.proof_len() * usize::from(proofs);
@@ -316,10 +368,10 @@ fn build<T: Type, P: Xof<S>, const S: usize>(
     if elements * T::Field::ENCODED_SIZE + blind > INPUT_SHARE_BYTES_MAX {
         return Err(too_long("leader's input share", INPUT_SHARE_BYTES_MAX));
     }
-    Prio3::new(2, proofs, id, Fast(circuit)).map_err(|e| refused(&e))
+    Prio3::new(2, proofs, id, circuit).map_err(|e| refused(&e))
 }
 
-fn shard<V: Client<16>>(
+pub(super) fn shard<V: Client<16>>(
     vdaf: &V,
     ctx: &[u8],
     measurement: &V::Measurement,
@@ -353,7 +405,7 @@ fn decode_shares<V: Vdaf>(
     ))
 }
 
-fn leader_init<V: Aggregator<S, 16>, const S: usize>(
+pub(super) fn leader_init<V: Aggregator<S, 16>, const S: usize>(
     vdaf: &V,
     verify_key: &VerifyKey,
     ctx: &[u8],
@@ -361,37 +413,29 @@ fn leader_init<V: Aggregator<S, 16>, const S: usize>(
     nonce: &[u8; 16],
     public_share: &[u8],
     input_share: &[u8],
-) -> Result<(VerifyState, Vec<u8>), VerifyError>
-where
-    VerifyState: From<V::VerifyState>,
-{
+) -> Result<(V::VerifyState, Vec<u8>), VerifyError> {
     let (public_share, input_share) = decode_shares(vdaf, 0, public_share, input_share)?;
     let Continued { verifier_state, message } = vdaf
         .leader_initialized(verify_key.seed()?, ctx, agg_param, nonce, &public_share, &input_share)
         .map_err(|_| VerifyError::Refused)?;
-    Ok((verifier_state.into(), write(&message)?))
+    Ok((verifier_state, write(&message)?))
 }
 
-fn leader_continued<V: Aggregator<S, 16>, const S: usize>(
+pub(super) fn leader_continued<V: Aggregator<S, 16>, const S: usize>(
     vdaf: &V,
     ctx: &[u8],
     agg_param: &V::AggregationParam,
-    state: VerifyState,
+    state: V::VerifyState,
     inbound: &[u8],
-) -> Result<LeaderStep, VerifyError>
-where
-    V::VerifyState: TryFrom<VerifyState>,
-    Output: From<V::OutputShare>,
-{
-    let state = state.try_into().map_err(|_| VerifyError::Refused)?;
+) -> Result<(V::OutputShare, Option<Vec<u8>>), VerifyError> {
     let state = vdaf
         .leader_continued(ctx, agg_param, state, &read(inbound)?)
         .and_then(|continuation| continuation.evaluate(ctx, vdaf))
         .map_err(|_| VerifyError::Refused)?;
     match state {
-        PingPongState::Finished { output_share } => Ok((output_share.into(), None)),
+        PingPongState::Finished { output_share } => Ok((output_share, None)),
         PingPongState::FinishedWithOutbound { output_share, message } => {
-            Ok((output_share.into(), Some(write(&message)?)))
+            Ok((output_share, Some(write(&message)?)))
         }
         // No VDAF here has a third round.
         PingPongState::Continued(_) => Err(VerifyError::Refused),
@@ -399,7 +443,7 @@ where
 }
 
 /// Whether the leader will accept what the helper does.
-trait LeaderAgrees<const S: usize>: Aggregator<S, 16> {
+pub(super) trait LeaderAgrees<const S: usize>: Aggregator<S, 16> {
     /// Whether the leader's state fits the message with which the helper is about to finish.
     fn leader_agrees(&self, ctx: &[u8], public_share: &[u8], message: &PingPongMessage) -> bool;
 }
@@ -429,7 +473,7 @@ impl LeaderAgrees<32> for Poplar1<XofTurboShake128, 32> {
 }
 
 #[expect(clippy::too_many_arguments, reason = "these are the draft's")]
-fn helper_init<V: LeaderAgrees<S>, const S: usize>(
+pub(super) fn helper_init<V: LeaderAgrees<S>, const S: usize>(
     vdaf: &V,
     verify_key: &VerifyKey,
     ctx: &[u8],
@@ -438,11 +482,7 @@ fn helper_init<V: LeaderAgrees<S>, const S: usize>(
     public_share: &[u8],
     input_share: &[u8],
     inbound: &[u8],
-) -> Result<HelperStep, VerifyError>
-where
-    VerifyState: From<V::VerifyState>,
-    Output: From<V::OutputShare>,
-{
+) -> Result<Transition<V::OutputShare, V::VerifyState>, VerifyError> {
     let shares = decode_shares(vdaf, 1, public_share, input_share)?;
     let inbound = read(inbound).map_err(|_| VerifyError::PeerShare)?;
     let state = vdaf
@@ -462,10 +502,10 @@ where
             if !vdaf.leader_agrees(ctx, public_share, &message) {
                 return Err(VerifyError::Step);
             }
-            Ok((Ok(output_share.into()), write(&message)?))
+            Ok((Ok(output_share), write(&message)?))
         }
         PingPongState::Continued(Continued { verifier_state, message }) => {
-            Ok((Err(verifier_state.into()), write(&message)?))
+            Ok((Err(verifier_state), write(&message)?))
         }
         PingPongState::Finished { .. } => Err(VerifyError::Refused),
     }
@@ -563,32 +603,4 @@ fn write(message: &PingPongMessage) -> Result<Vec<u8>, VerifyError> {
         PingPongMessage::Finish { verifier_message } => Message::Finish(verifier_message),
     }
     .encode()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_leader_agrees_unless_it_was_lied_to() {
-        let Ok(Scheme::SumVec(vdaf)) = Scheme::new(&VdafConfig::Prio3SumVec {
-            length: 3,
-            max_measurement: 7,
-            chunk_length: 2,
-        }) else {
-            panic!("a VDAF");
-        };
-        let (key, ctx, nonce) = ([1; 32], b"context", [2; 16]);
-        let (public, inputs) = vdaf.shard(ctx, &vec![7, 0, 3], &nonce).unwrap();
-        let (_, leader) = vdaf.verify_init(&key, ctx, 0, &(), &nonce, &public, &inputs[0]).unwrap();
-        let (_, helper) = vdaf.verify_init(&key, ctx, 1, &(), &nonce, &public, &inputs[1]).unwrap();
-        let message = vdaf.verifier_shares_to_message(ctx, &(), [leader, helper]).unwrap();
-        let message = PingPongMessage::Finish { verifier_message: message.get_encoded().unwrap() };
-        let mut public = public.get_encoded().unwrap();
-        assert!(vdaf.leader_agrees(ctx, &public, &message));
-        assert!(!vdaf.leader_agrees(b"other", &public, &message));
-        // The helper's part, in the second half.
-        public[32] ^= 1;
-        assert!(!vdaf.leader_agrees(ctx, &public, &message));
-    }
 }

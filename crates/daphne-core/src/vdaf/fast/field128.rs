@@ -1,43 +1,34 @@
 //! Field128 of VDAF-08 §6.1 and VDAF-18 §6.1: integers modulo `p = 2^128 - 28·2^64 + 1`.
 //!
 //! Elements are kept as the integers that they are, in `[0, p)`, so that decoding is a comparison. What exceeds 128 bits is
-//! folded: `2^128` is `28·2^64 - 1`, and a product by 28 is cheap. The type is generic over a marker, because both lines of
-//! `prio` ask for implementations that would contradict each other on one type.
+//! folded: `2^128` is `28·2^64 - 1`, and a product by 28 is cheap. Sums of products are not even folded until they are
+//! complete: see [`products`](super::products).
 
-use std::{
-    fmt,
-    marker::PhantomData,
-    ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign},
+use std::ops::{Add, AddAssign, Mul, MulAssign, Neg, Sub, SubAssign};
+
+use super::{
+    field::Field,
+    products::{Factor, Sum},
+    words::{add, mask, mul, sub},
 };
-
-use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
 /// The modulus.
 pub(super) const MODULUS: u128 = 340_282_366_920_938_462_946_865_773_367_900_766_209;
 const MODULUS_LOW: u64 = 1;
 const MODULUS_HIGH: u64 = u64::MAX - 27;
+/// `2^256` modulo it.
+const TWO_TO_256: Field128 = Field128::of(0_u64.wrapping_sub(783), 21_895);
 
-/// Length of an element's encoding in bytes.
-pub(super) const ENCODED_LEN: usize = 16;
-
-/// An element. Secret, more often than not: `Debug` prints no value.
-#[derive(Clone, Copy, Default)]
-pub(in crate::vdaf) struct Field128<L> {
+/// An element. Secret, more often than not.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::vdaf) struct Field128 {
     low: u64,
     high: u64,
-    line: PhantomData<L>,
 }
 
-/// For `prio` 0.16.
-#[derive(Clone, Copy, Debug, Default)]
-pub(in crate::vdaf) struct Line08;
-/// For `prio` 0.18.
-#[derive(Clone, Copy, Debug, Default)]
-pub(in crate::vdaf) struct Line18;
-
-impl<L> Field128<L> {
+impl Field128 {
     const fn of(low: u64, high: u64) -> Self {
-        Self { low, high, line: PhantomData }
+        Self { low, high }
     }
 
     /// The element that is this integer, which must be below [`MODULUS`].
@@ -45,57 +36,16 @@ impl<L> Field128<L> {
         Self::of(integer as u64, (integer >> 64) as u64)
     }
 
-    /// The integer that it is.
-    pub(super) const fn integer(self) -> u128 {
-        (self.high as u128) << 64 | self.low as u128
+    /// The words of the integer that it is.
+    #[inline(always)]
+    pub(super) const fn words(self) -> [u64; 2] {
+        [self.low, self.high]
     }
-}
 
-impl<L: Copy> Field128<L> {
-    /// Its power. The exponent is public.
-    pub(super) fn power(self, mut exponent: u128) -> Self {
-        let (mut base, mut out) = (self, Self::of(1, 0));
-        while exponent > 0 {
-            if exponent & 1 == 1 {
-                out *= base;
-            }
-            base *= base;
-            exponent >>= 1;
-        }
-        out
-    }
-}
-
-/// Sum of two words and a carry of 0 or 1, and the next carry.
-#[inline(always)]
-const fn add(a: u64, b: u64, carry: u64) -> (u64, u64) {
-    let (sum, over) = a.overflowing_add(b);
-    let (sum, over_again) = sum.overflowing_add(carry);
-    (sum, (over | over_again) as u64)
-}
-
-/// Difference of two words and a borrow of 0 or 1, and the next borrow.
-#[inline(always)]
-const fn sub(a: u64, b: u64, borrow: u64) -> (u64, u64) {
-    let (difference, under) = a.overflowing_sub(b);
-    let (difference, under_again) = difference.overflowing_sub(borrow);
-    (difference, (under | under_again) as u64)
-}
-
-/// Product of two words, low and high.
-#[inline(always)]
-const fn mul(a: u64, b: u64) -> (u64, u64) {
-    if cfg!(target_arch = "wasm32") {
-        // A product of 128 bits is a call there, with a detour through memory.
-        const LOW: u64 = 0xffff_ffff;
-        let (a0, a1, b0, b1) = (a & LOW, a >> 32, b & LOW, b >> 32);
-        let (p00, p01, p10, p11) = (a0 * b0, a0 * b1, a1 * b0, a1 * b1);
-        let middle = (p00 >> 32) + (p01 & LOW) + (p10 & LOW);
-        let high = p11 + (p01 >> 32) + (p10 >> 32) + (middle >> 32);
-        ((p00 & LOW) | (middle << 32), high)
-    } else {
-        let product = a as u128 * b as u128;
-        (product as u64, (product >> 64) as u64)
+    /// Of an integer of five words, the highest of which is small.
+    #[inline(always)]
+    pub(super) fn of_words([t0, t1, t2, t3, t4]: [u64; 5]) -> Self {
+        Self::fold([t0, t1, t2, t3]) + TWO_TO_256 * Self::of(t4, 0)
     }
 }
 
@@ -107,13 +57,7 @@ const fn mul_28(a: u64) -> (u64, u64) {
     ((low & 0xffff_ffff) | (high << 32), high >> 32)
 }
 
-/// All ones for 1, zero for 0.
-#[inline(always)]
-const fn mask(bit: u64) -> u64 {
-    0_u64.wrapping_sub(bit)
-}
-
-impl<L> Field128<L> {
+impl Field128 {
     /// Of a value below twice the modulus, whose bit 128 is `carry`.
     #[inline(always)]
     const fn reduce(low: u64, high: u64, carry: u64) -> Self {
@@ -160,7 +104,7 @@ impl<L> Field128<L> {
     }
 }
 
-impl<L> Add for Field128<L> {
+impl Add for Field128 {
     type Output = Self;
 
     #[inline(always)]
@@ -171,7 +115,7 @@ impl<L> Add for Field128<L> {
     }
 }
 
-impl<L> Sub for Field128<L> {
+impl Sub for Field128 {
     type Output = Self;
 
     #[inline(always)]
@@ -185,7 +129,7 @@ impl<L> Sub for Field128<L> {
     }
 }
 
-impl<L> Mul for Field128<L> {
+impl Mul for Field128 {
     type Output = Self;
 
     #[inline(always)]
@@ -203,7 +147,7 @@ impl<L> Mul for Field128<L> {
     }
 }
 
-impl<L> Neg for Field128<L> {
+impl Neg for Field128 {
     type Output = Self;
 
     #[inline(always)]
@@ -212,26 +156,9 @@ impl<L> Neg for Field128<L> {
     }
 }
 
-impl<L: Copy> Neg for &Field128<L> {
-    type Output = Field128<L>;
-
-    fn neg(self) -> Field128<L> {
-        -*self
-    }
-}
-
-impl<L: Copy> Div for Field128<L> {
-    type Output = Self;
-
-    /// Of a divisor that is not zero.
-    fn div(self, divisor: Self) -> Self {
-        self * divisor.power(MODULUS - 2)
-    }
-}
-
 macro_rules! assigning {
     ($($trait:ident $name:ident $op:tt),+) => {
-        $(impl<L: Copy> $trait for Field128<L> {
+        $(impl $trait for Field128 {
             #[inline(always)]
             fn $name(&mut self, other: Self) {
                 *self = *self $op other;
@@ -239,57 +166,53 @@ macro_rules! assigning {
         })+
     };
 }
-assigning!(AddAssign add_assign +, SubAssign sub_assign -, MulAssign mul_assign *, DivAssign div_assign /);
+assigning!(AddAssign add_assign +, SubAssign sub_assign -, MulAssign mul_assign *);
 
-impl<L> ConstantTimeEq for Field128<L> {
-    fn ct_eq(&self, other: &Self) -> Choice {
-        self.low.ct_eq(&other.low) & self.high.ct_eq(&other.high)
+impl Field for Field128 {
+    const ZERO: Self = Self::of(0, 0);
+    const ONE: Self = Self::of(1, 0);
+    const HALF: Self = Self::reduced(MODULUS.div_ceil(2));
+    const WORDS: usize = 2;
+
+    fn from_integer(integer: u64) -> Self {
+        Self::of(integer, 0)
     }
-}
 
-impl<L> PartialEq for Field128<L> {
-    fn eq(&self, other: &Self) -> bool {
-        self.ct_eq(other).into()
+    #[inline(always)]
+    fn from_words(mut words: impl FnMut() -> u64) -> Option<Self> {
+        let (low, high) = (words(), words());
+        let (_, borrow) = sub(low, MODULUS_LOW, 0);
+        let (_, borrow) = sub(high, MODULUS_HIGH, borrow);
+        (borrow == 1).then_some(Self::of(low, high))
     }
-}
 
-impl<L> Eq for Field128<L> {}
-
-impl<L: Copy> ConditionallySelectable for Field128<L> {
-    fn conditional_select(a: &Self, b: &Self, choice: Choice) -> Self {
-        Self::of(
-            u64::conditional_select(&a.low, &b.low, choice),
-            u64::conditional_select(&a.high, &b.high, choice),
-        )
+    #[inline(always)]
+    fn for_each_word(self, mut each: impl FnMut(u64)) {
+        each(self.low);
+        each(self.high);
     }
-}
 
-impl<L> fmt::Debug for Field128<L> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Field128")
+    fn root(log: u32) -> Option<Self> {
+        use prio18::field::{Field128 as Theirs, NttFriendlyFieldElement as _};
+        Theirs::root(log as usize).map(|root| Self::reduced(root.into()))
     }
-}
 
-impl<L> fmt::Display for Field128<L> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Field128")
+    type Factor = Factor;
+    type Sum = Sum;
+    const PRODUCTS_MAX: usize = Sum::PRODUCTS_MAX;
+
+    #[inline(always)]
+    fn factor(self) -> Factor {
+        Factor::new(self.words())
     }
-}
 
-impl<L> From<u128> for Field128<L> {
-    fn from(integer: u128) -> Self {
-        Self::reduce(integer as u64, (integer >> 64) as u64, 0)
+    #[inline(always)]
+    fn add_product(sum: &mut Sum, factor: &Factor, other: &Factor) {
+        sum.add(factor, other);
     }
-}
 
-impl<L> From<Field128<L>> for u128 {
-    fn from(element: Field128<L>) -> Self {
-        element.integer()
-    }
-}
-
-impl<L> From<Field128<L>> for Vec<u8> {
-    fn from(element: Field128<L>) -> Self {
-        element.integer().to_le_bytes().to_vec()
+    #[inline(always)]
+    fn total(sum: Sum) -> Self {
+        Self::of_words(sum.words())
     }
 }

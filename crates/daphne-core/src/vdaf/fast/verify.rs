@@ -1,0 +1,252 @@
+//! Verification by one aggregator: VDAF-08 §7.2.2 and VDAF-18 §7.2.2, in the ping-pong topology of two.
+
+use subtle::ConstantTimeEq as _;
+
+use super::{
+    circuit::Circuit,
+    field::{Field, decode, encode},
+    query::Queries,
+    xof::{Origin, Usage, Xof},
+};
+use crate::{
+    vdaf::{VdafConfig, VerifyError, message::Message},
+    version::VdafDraft,
+};
+
+const LEADER: u8 = 0;
+const HELPER: u8 = 1;
+/// Proofs of a report.
+const PROOFS: u8 = 1;
+
+/// An instance, with seeds of `S` bytes.
+#[derive(Clone)]
+pub(in crate::vdaf) struct Instance<F: Field, const S: usize> {
+    origin: Origin,
+    queries: Queries<F>,
+}
+
+/// Who verifies which report: the same for the whole of it.
+#[derive(Clone, Copy)]
+pub(in crate::vdaf) struct Context<'a> {
+    /// The verification key's bytes. Secret.
+    pub(in crate::vdaf) verify_key: &'a [u8],
+    /// The application's context; VDAF-08 ignores it.
+    pub(in crate::vdaf) ctx: &'a [u8],
+    /// The report's id.
+    pub(in crate::vdaf) nonce: &'a [u8; 16],
+}
+
+/// What a leader remembers between its message and the helper's. Secret.
+#[derive(Clone)]
+pub(in crate::vdaf) struct LeaderState<F> {
+    output: Vec<F>,
+    /// What the verifier message must be: the joint randomness seed, if there is one.
+    expected: Vec<u8>,
+}
+
+impl<F> LeaderState<F> {
+    /// The leader's last step: its output share.
+    pub(super) fn continued(self, inbound: &[u8]) -> Result<Vec<F>, VerifyError> {
+        match Message::decode(inbound)? {
+            Message::Finish(message) if bool::from(message.ct_eq(&self.expected)) => {
+                Ok(self.output)
+            }
+            _ => Err(VerifyError::Refused),
+        }
+    }
+}
+
+/// Both aggregators' parts of the joint randomness; zeros if there is none.
+type Parts<const S: usize> = [[u8; S]; 2];
+
+/// An aggregator's shares and randomness of a report.
+struct Begun<F, const S: usize> {
+    measurement: Vec<F>,
+    verifier: Vec<F>,
+    /// Our part of the joint randomness, and the seed that it makes with what the public share says of the other's.
+    joint: Option<([u8; S], [u8; S])>,
+}
+
+impl<F: Field, const S: usize> Instance<F, S> {
+    /// `None` for an instance that is not done here.
+    pub(super) fn new(draft: VdafDraft, algorithm: u32, config: &VdafConfig) -> Option<Self> {
+        let queries = Queries::new(Circuit::new(draft, config)?)?;
+        Some(Self { origin: Origin { draft, algorithm }, queries })
+    }
+
+    pub(super) fn output_len(&self) -> usize {
+        self.queries.circuit.output_len
+    }
+
+    fn has_joint_rand(&self) -> bool {
+        self.queries.circuit.joint_rand_len() > 0
+    }
+
+    fn xof(&self, usage: Usage, ctx: &[u8], seed: &[u8]) -> Xof {
+        Xof::new(self.origin, usage, ctx, seed)
+    }
+
+    fn public_share(&self, bytes: &[u8]) -> Result<Parts<S>, VerifyError> {
+        let parts = match bytes.as_chunks() {
+            ([first, second], []) if self.has_joint_rand() => Some([*first, *second]),
+            ([], []) if !self.has_joint_rand() => Some([[0; S]; 2]),
+            _ => None,
+        };
+        parts.ok_or(VerifyError::PublicShare)
+    }
+
+    /// The joint randomness seed of two parts.
+    fn seed_of(&self, ctx: &[u8], parts: [&[u8; S]; 2]) -> [u8; S] {
+        let mut xof = self.xof(Usage::JointRandSeed, ctx, &[0; S]);
+        parts.iter().for_each(|part| xof.update(*part));
+        xof.seed()
+    }
+
+    /// The leader's first step: what to remember, and the ping-pong message for the helper.
+    pub(super) fn leader_init(
+        &self,
+        context: Context<'_>,
+        public_share: &[u8],
+        input_share: &[u8],
+    ) -> Result<(LeaderState<F>, Vec<u8>), VerifyError> {
+        let parts = self.public_share(public_share)?;
+        let decoded = || {
+            let (measurement, rest) = decode(input_share, self.queries.circuit.input_len)?;
+            let (proof, blind) = decode(rest, self.queries.proof_len())?;
+            let expected = if self.has_joint_rand() { S } else { 0 };
+            (blind.len() == expected).then_some((measurement, proof, blind))
+        };
+        let (measurement, proof, blind) = decoded().ok_or(VerifyError::InputShare)?;
+        let begun = self
+            .begin(context, LEADER, parts, measurement, &proof, blind)
+            .map_err(|_| VerifyError::Refused)?;
+        let mut share = Vec::new();
+        encode(&begun.verifier, &mut share);
+        let expected = begun.joint.map_or_else(Vec::new, |(part, seed)| {
+            share.extend_from_slice(&part);
+            seed.to_vec()
+        });
+        let output = self.queries.circuit.truncate(begun.measurement);
+        Ok((LeaderState { output, expected }, Message::Initialize(&share).encode()?))
+    }
+
+    /// The helper's only step: its output share, and the ping-pong message for the leader.
+    pub(super) fn helper_init(
+        &self,
+        context: Context<'_>,
+        public_share: &[u8],
+        input_share: &[u8],
+        inbound: &[u8],
+    ) -> Result<(Vec<F>, Vec<u8>), VerifyError> {
+        let parts = self.public_share(public_share)?;
+        let (seeds, rest) = input_share.as_chunks::<S>();
+        let (measurement_seed, proof_seed, blind) = match (self.origin.draft, seeds) {
+            (VdafDraft::V08, [measurement, proof, blind @ ..]) => (measurement, proof, blind),
+            (VdafDraft::V18, [seed, blind @ ..]) => (seed, seed, blind),
+            _ => return Err(VerifyError::InputShare),
+        };
+        if !rest.is_empty() || blind.len() != usize::from(self.has_joint_rand()) {
+            return Err(VerifyError::InputShare);
+        }
+        let inbound = Message::decode(inbound).map_err(|_| VerifyError::PeerShare)?;
+        let mut xof = self.xof(Usage::MeasurementShare, context.ctx, measurement_seed);
+        xof.update(&[HELPER]);
+        let measurement = xof.stream().elements(self.queries.circuit.input_len);
+        let mut xof = self.xof(Usage::ProofShare, context.ctx, proof_seed);
+        xof.update(&[PROOFS, HELPER]);
+        let proof: Vec<F> = xof.stream().elements(self.queries.proof_len());
+        let begun =
+            self.begin(context, HELPER, parts, measurement, &proof, blind.as_flattened())?;
+        let share = match inbound {
+            Message::Initialize(share) => share,
+            Message::Continue { .. } => return Err(VerifyError::PeerStep),
+            Message::Finish(_) => return Err(VerifyError::PeerFinish),
+        };
+        let (mut verifier, rest) =
+            decode(share, self.queries.verifier_len()).ok_or(VerifyError::PeerShare)?;
+        let leaders_part: Option<&[u8; S]> = match (begun.joint, rest.first_chunk()) {
+            (None, _) if rest.is_empty() => None,
+            (Some(_), Some(part)) if rest.len() == S => Some(part),
+            _ => return Err(VerifyError::PeerShare),
+        };
+        verifier.iter_mut().zip(begun.verifier).for_each(|(sum, share)| *sum += share);
+        if !self.decide(&verifier) {
+            return Err(VerifyError::Refused);
+        }
+        let output = |measurement| self.queries.circuit.truncate(measurement);
+        let (Some((part, seed)), Some(leaders_part)) = (begun.joint, leaders_part) else {
+            return Ok((output(begun.measurement), Message::Finish(&[]).encode()?));
+        };
+        // The verifier message is the seed of both parts as they were computed. Ours is of what the public share says of the
+        // leader's: it is the same if that is true. Equal parts make equal seeds, so most often nothing is computed here.
+        //
+        // SPEC: Both drafts have each aggregator check only what the public share says of the *other's* part. What it says of
+        // ours, the leader works with, and finds wrong when we have accepted the report. One client with such a report
+        // would make the two counts of a batch differ for good. So we check that, too.
+        let seed_of = |theirs: &[u8; S], ours: &[u8; S]| {
+            if bool::from(theirs.ct_eq(&parts[0]) & ours.ct_eq(&part)) {
+                seed
+            } else {
+                self.seed_of(context.ctx, [theirs, ours])
+            }
+        };
+        let message = seed_of(leaders_part, &part);
+        let leaders_seed = seed_of(&parts[0], &parts[1]);
+        if !bool::from(message.ct_eq(&seed) & message.ct_eq(&leaders_seed)) {
+            return Err(VerifyError::Step);
+        }
+        Ok((output(begun.measurement), Message::Finish(&message).encode()?))
+    }
+
+    /// What both aggregators do first, with decoded or expanded shares.
+    fn begin(
+        &self,
+        context: Context<'_>,
+        aggregator: u8,
+        parts: Parts<S>,
+        measurement: Vec<F>,
+        proof: &[F],
+        blind: &[u8],
+    ) -> Result<Begun<F, S>, VerifyError> {
+        let Context { verify_key, ctx, nonce } = context;
+        if verify_key.len() != S {
+            return Err(VerifyError::Refused); // The key of another VDAF.
+        }
+        let circuit = &self.queries.circuit;
+        let (joint, joint_rand) = if self.has_joint_rand() {
+            let mut xof = self.xof(Usage::JointRandPart, ctx, blind);
+            xof.update(&[aggregator]);
+            xof.update(nonce);
+            xof.elements(&measurement);
+            let part = xof.seed();
+            let seed = match aggregator {
+                LEADER => self.seed_of(ctx, [&part, &parts[1]]),
+                _ => self.seed_of(ctx, [&parts[0], &part]),
+            };
+            let mut xof = self.xof(Usage::JointRandomness, ctx, &seed);
+            xof.update(&[PROOFS]);
+            (Some((part, seed)), xof.stream().elements(circuit.joint_rand_len()))
+        } else {
+            (None, Vec::new())
+        };
+        let mut xof = self.xof(Usage::QueryRandomness, ctx, verify_key);
+        xof.update(&[PROOFS]);
+        xof.update(nonce);
+        let query_rand: Vec<F> = xof.stream().elements(circuit.query_rand_len());
+        let verifier = self
+            .queries
+            .query(&measurement, proof, &query_rand, &joint_rand)
+            .map_err(|_| VerifyError::Init)?;
+        Ok(Begun { measurement, verifier, joint })
+    }
+
+    /// Whether a verifier, the sum of both shares, is one of a valid measurement. The answer is public.
+    fn decide(&self, verifier: &[F]) -> bool {
+        match verifier {
+            [output, wires @ .., value] => {
+                *output == F::ZERO && self.queries.circuit.gadget(wires) == *value
+            }
+            _ => false,
+        }
+    }
+}
