@@ -67,6 +67,11 @@ impl<F: Field> Queries<F> {
         Some(Self { circuit, roots, proof })
     }
 
+    /// Roots of unity at which wires have values.
+    pub(super) fn roots(&self) -> usize {
+        self.roots.len()
+    }
+
     /// Elements of a proof.
     pub(super) fn proof_len(&self) -> usize {
         self.circuit.arity + 2 * self.roots.len() - 1

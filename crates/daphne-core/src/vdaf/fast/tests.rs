@@ -545,3 +545,23 @@ fn what_is_not_done_here_is_left_to_prio() {
         }
     }
 }
+
+/// Those that are not kept are among what is compared with `prio`, too.
+#[test]
+fn constants_are_kept_of_circuits_with_few_calls() {
+    for draft in [VdafDraft::V08, VdafDraft::V18] {
+        for (config, is_kept) in [
+            (histogram(100, 10), true),
+            (sum_vec(98_000, 1, 313), true),
+            (sum_vec(600, 1, 1), false),
+            (sum_vec(98_000, 1, 1), false),
+        ] {
+            let keeps = match Verifier::new(draft, 2, &config) {
+                Some(Verifier::F128Short(instance)) => instance.keeps_constants(),
+                Some(Verifier::F128(instance)) => instance.keeps_constants(),
+                _ => panic!("{config:?} is over the large field"),
+            };
+            assert_eq!(keeps, is_kept, "{draft:?} {config:?}");
+        }
+    }
+}

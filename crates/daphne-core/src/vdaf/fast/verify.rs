@@ -1,5 +1,7 @@
 //! Verification by one aggregator: VDAF-08 §7.2.2 and VDAF-18 §7.2.2, in the ping-pong topology of two.
 
+use std::borrow::Cow;
+
 use subtle::ConstantTimeEq as _;
 
 use super::{
@@ -18,11 +20,17 @@ const HELPER: u8 = 1;
 /// Proofs of a report.
 const PROOFS: u8 = 1;
 
+/// Most roots of unity whose constants an instance keeps, some 32 KiB: whoever brings tasks chooses their chunks, and an
+/// isolate keeps many tasks. A good choice, about as many chunks as elements in one, is never beyond.
+const KEPT_ROOTS_MAX: usize = 512;
+
 /// An instance, with seeds of `S` bytes.
 #[derive(Clone)]
 pub(in crate::vdaf) struct Instance<F: Field, const S: usize> {
     origin: Origin,
-    queries: Queries<F>,
+    circuit: Circuit<F>,
+    /// `None` if they are too large to be kept, and are made for each report.
+    queries: Option<Queries<F>>,
 }
 
 /// Who verifies which report: the same for the whole of it.
@@ -70,16 +78,32 @@ struct Begun<F, const S: usize> {
 impl<F: Field, const S: usize> Instance<F, S> {
     /// `None` for an instance that is not done here.
     pub(super) fn new(draft: VdafDraft, algorithm: u32, config: &VdafConfig) -> Option<Self> {
-        let queries = Queries::new(Circuit::new(draft, config)?)?;
-        Some(Self { origin: Origin { draft, algorithm }, queries })
+        let circuit = Circuit::new(draft, config)?;
+        let queries = Queries::new(circuit.clone())?;
+        let queries = (queries.roots() <= KEPT_ROOTS_MAX).then_some(queries);
+        Some(Self { origin: Origin { draft, algorithm }, circuit, queries })
+    }
+
+    fn queries(&self) -> Result<Cow<'_, Queries<F>>, VerifyError> {
+        match &self.queries {
+            Some(queries) => Ok(Cow::Borrowed(queries)),
+            // That it can be made was seen when the instance was.
+            None => Queries::new(self.circuit.clone()).map(Cow::Owned).ok_or(VerifyError::Refused),
+        }
+    }
+
+    /// Whether constants are kept from report to report.
+    #[cfg(test)]
+    pub(super) fn keeps_constants(&self) -> bool {
+        self.queries.is_some()
     }
 
     pub(super) fn output_len(&self) -> usize {
-        self.queries.circuit.output_len
+        self.circuit.output_len
     }
 
     fn has_joint_rand(&self) -> bool {
-        self.queries.circuit.joint_rand_len() > 0
+        self.circuit.joint_rand_len() > 0
     }
 
     fn xof(&self, usage: Usage, ctx: &[u8], seed: &[u8]) -> Xof {
@@ -110,15 +134,16 @@ impl<F: Field, const S: usize> Instance<F, S> {
         input_share: &[u8],
     ) -> Result<(LeaderState<F>, Vec<u8>), VerifyError> {
         let parts = self.public_share(public_share)?;
+        let queries = self.queries()?;
         let decoded = || {
-            let (measurement, rest) = decode(input_share, self.queries.circuit.input_len)?;
-            let (proof, blind) = decode(rest, self.queries.proof_len())?;
+            let (measurement, rest) = decode(input_share, self.circuit.input_len)?;
+            let (proof, blind) = decode(rest, queries.proof_len())?;
             let expected = if self.has_joint_rand() { S } else { 0 };
             (blind.len() == expected).then_some((measurement, proof, blind))
         };
         let (measurement, proof, blind) = decoded().ok_or(VerifyError::InputShare)?;
         let begun = self
-            .begin(context, LEADER, parts, measurement, &proof, blind)
+            .begin(&queries, context, LEADER, parts, (measurement, &proof, blind))
             .map_err(|_| VerifyError::Refused)?;
         let mut share = Vec::new();
         encode(&begun.verifier, &mut share);
@@ -126,7 +151,7 @@ impl<F: Field, const S: usize> Instance<F, S> {
             share.extend_from_slice(&part);
             seed.to_vec()
         });
-        let output = self.queries.circuit.truncate(begun.measurement);
+        let output = self.circuit.truncate(begun.measurement);
         Ok((LeaderState { output, expected }, Message::Initialize(&share).encode()?))
     }
 
@@ -149,21 +174,22 @@ impl<F: Field, const S: usize> Instance<F, S> {
             return Err(VerifyError::InputShare);
         }
         let inbound = Message::decode(inbound).map_err(|_| VerifyError::PeerShare)?;
+        let queries = self.queries()?;
         let mut xof = self.xof(Usage::MeasurementShare, context.ctx, measurement_seed);
         xof.update(&[HELPER]);
-        let measurement = xof.stream().elements(self.queries.circuit.input_len);
+        let measurement = xof.stream().elements(self.circuit.input_len);
         let mut xof = self.xof(Usage::ProofShare, context.ctx, proof_seed);
         xof.update(&[PROOFS, HELPER]);
-        let proof: Vec<F> = xof.stream().elements(self.queries.proof_len());
-        let begun =
-            self.begin(context, HELPER, parts, measurement, &proof, blind.as_flattened())?;
+        let proof: Vec<F> = xof.stream().elements(queries.proof_len());
+        let shares = (measurement, &*proof, blind.as_flattened());
+        let begun = self.begin(&queries, context, HELPER, parts, shares)?;
         let share = match inbound {
             Message::Initialize(share) => share,
             Message::Continue { .. } => return Err(VerifyError::PeerStep),
             Message::Finish(_) => return Err(VerifyError::PeerFinish),
         };
         let (mut verifier, rest) =
-            decode(share, self.queries.verifier_len()).ok_or(VerifyError::PeerShare)?;
+            decode(share, queries.verifier_len()).ok_or(VerifyError::PeerShare)?;
         let leaders_part: Option<&[u8; S]> = match (begun.joint, rest.first_chunk()) {
             (None, _) if rest.is_empty() => None,
             (Some(_), Some(part)) if rest.len() == S => Some(part),
@@ -173,7 +199,7 @@ impl<F: Field, const S: usize> Instance<F, S> {
         if !self.decide(&verifier) {
             return Err(VerifyError::Refused);
         }
-        let output = |measurement| self.queries.circuit.truncate(measurement);
+        let output = |measurement| self.circuit.truncate(measurement);
         let (Some((part, seed)), Some(leaders_part)) = (begun.joint, leaders_part) else {
             return Ok((output(begun.measurement), Message::Finish(&[]).encode()?));
         };
@@ -198,21 +224,20 @@ impl<F: Field, const S: usize> Instance<F, S> {
         Ok((output(begun.measurement), Message::Finish(&message).encode()?))
     }
 
-    /// What both aggregators do first, with decoded or expanded shares.
+    /// What both aggregators do first, with decoded or expanded shares: of the measurement and the proof, and the blind.
     fn begin(
         &self,
+        queries: &Queries<F>,
         context: Context<'_>,
         aggregator: u8,
         parts: Parts<S>,
-        measurement: Vec<F>,
-        proof: &[F],
-        blind: &[u8],
+        (measurement, proof, blind): (Vec<F>, &[F], &[u8]),
     ) -> Result<Begun<F, S>, VerifyError> {
         let Context { verify_key, ctx, nonce } = context;
         if verify_key.len() != S {
             return Err(VerifyError::Refused); // The key of another VDAF.
         }
-        let circuit = &self.queries.circuit;
+        let circuit = &self.circuit;
         let (joint, joint_rand) = if self.has_joint_rand() {
             let mut xof = self.xof(Usage::JointRandPart, ctx, blind);
             xof.update(&[aggregator]);
@@ -233,8 +258,7 @@ impl<F: Field, const S: usize> Instance<F, S> {
         xof.update(&[PROOFS]);
         xof.update(nonce);
         let query_rand: Vec<F> = xof.stream().elements(circuit.query_rand_len());
-        let verifier = self
-            .queries
+        let verifier = queries
             .query(&measurement, proof, &query_rand, &joint_rand)
             .map_err(|_| VerifyError::Init)?;
         Ok(Begun { measurement, verifier, joint })
@@ -244,7 +268,7 @@ impl<F: Field, const S: usize> Instance<F, S> {
     fn decide(&self, verifier: &[F]) -> bool {
         match verifier {
             [output, wires @ .., value] => {
-                *output == F::ZERO && self.queries.circuit.gadget(wires) == *value
+                *output == F::ZERO && self.circuit.gadget(wires) == *value
             }
             _ => false,
         }
