@@ -17,6 +17,7 @@ case $CACHE in /*) ;; *) CACHE=$PWD/$CACHE ;; esac
 WORKER_BUILD_DIR=$CACHE/worker-build-$WORKER_BUILD_VERSION
 WASM_BINDGEN_DIR=$CACHE/wasm-bindgen-$WASM_BINDGEN_VERSION
 SHIMS=$CACHE/shims
+VALGRIND_DIR=$CACHE/valgrind # only where it could not be installed
 UNWIND_FILE=$CACHE/unwind-toolchain # one line: the name of the toolchain for panic=unwind builds
 
 NODE_BIN=$ROOT/node_modules/node/bin
@@ -77,3 +78,21 @@ can_unwind() {
 
 # Debian's compiler brings no linker for wasm; rustup's stable does.
 rust_lld() { find "$(rust_sysroot stable)/lib/rustlib" -path '*/bin/rust-lld' 2>/dev/null | head -n 1; }
+
+# Says where valgrind is, to whoever asks by VALGRIND and VALGRIND_LIB; fails if it is nowhere. Asking it to run something
+# shows whether it can, here.
+find_valgrind() {
+  local runs
+  runs=$(command -v true)
+  if have valgrind && valgrind -q --tool=callgrind --callgrind-out-file=/dev/null "$runs" >/dev/null 2>&1; then
+    VALGRIND=$(command -v valgrind)
+    export VALGRIND
+    return 0
+  fi
+  VALGRIND=$VALGRIND_DIR/usr/bin/valgrind
+  # Debian has had its tools in both places.
+  VALGRIND_LIB=$(compgen -G "$VALGRIND_DIR/usr/lib*/valgrind/callgrind-*-linux" || compgen -G "$VALGRIND_DIR/usr/lib/*/valgrind/callgrind-*-linux") || return 1
+  VALGRIND_LIB=$(dirname "${VALGRIND_LIB%%$'\n'*}")
+  export VALGRIND VALGRIND_LIB
+  "$VALGRIND" -q --tool=callgrind --callgrind-out-file=/dev/null "$runs" >/dev/null 2>&1
+}
