@@ -14,13 +14,19 @@ pub fn build(arguments: &[&str]) -> Result<(), Failure> {
     script("build", arguments)
 }
 
-fn script(name: &str, arguments: &[&str]) -> Result<(), Failure> {
+/// Runs a script of this checkout with these arguments; what it says goes to standard error.
+///
+/// # Errors
+/// [`Failure::Wrong`] if it fails, which it has said why.
+pub fn script(name: &str, arguments: &[&str]) -> Result<(), Failure> {
     let failed = || Failure::Wrong(format!("scripts/{name} failed"));
-    let output = Command::new(root().join("scripts").join(name))
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(std::io::stderr())
-        .status()
-        .map_err(|_| failed())?;
-    if output.success() { Ok(()) } else { Err(failed()) }
+    let status = command(name, arguments).stdout(std::io::stderr()).status();
+    if status.map_err(|_| failed())?.success() { Ok(()) } else { Err(failed()) }
+}
+
+/// A script of this checkout with these arguments.
+pub fn command(name: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(root().join("scripts").join(name));
+    command.args(arguments).stdin(Stdio::null());
+    command
 }

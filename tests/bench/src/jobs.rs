@@ -35,6 +35,9 @@ use e2e::{now, server::random_token, world::configure};
 
 use crate::kinds::{agg_param, measurement};
 
+/// How often a request is repeated, if need be.
+const RETRIES: usize = 5;
+
 /// Leader, clients and collector of a task.
 pub struct Party {
     /// The task, as all but the helper know it.
@@ -151,7 +154,8 @@ impl Party {
                 helper_hpke_config: helper,
             },
             auth_header: AuthHeader::default(),
-            retry: Retry::NONE,
+            // On a slow machine a helper may ask for time. What was repeated is counted.
+            retry: Retry::times(RETRIES),
             epoch: now(),
             next: AtomicU64::new(0),
             file,
@@ -167,8 +171,8 @@ impl Party {
             let why = "the task file must hold the leader's token and the collector's key pair";
             return Err(Failure::Usage(why.into()));
         }
-        let retry = Retry::times(3);
-        let configs = helper_client(&file, auth_header, retry)?.hpke_configs()?;
+        let configs =
+            helper_client(&file, auth_header, Retry::times(RETRIES))?.hpke_configs()?;
         let usable = configs.0.into_iter().find(HpkeConfig::is_supported);
         let config = usable.ok_or_else(|| {
             Failure::Wrong("the helper has no HPKE configuration that we can seal to".into())
@@ -177,7 +181,7 @@ impl Party {
         let week = Duration::from_seconds(7 * 86_400).as_seconds();
         let age = week.min(file.spec.report_expiry_age.as_seconds() / 2);
         let back = u64::from(u32::from_be_bytes(random()?)) % age.max(1);
-        Ok(Self { auth_header, retry, epoch: now() - back, ..Self::new(file, config)? })
+        Ok(Self { auth_header, epoch: now() - back, ..Self::new(file, config)? })
     }
 
     /// A client of the helper, with connections of its own.

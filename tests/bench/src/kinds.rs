@@ -70,8 +70,9 @@ impl Kind {
         self.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default()
     }
 
-    /// Published CPU microseconds per report of native Janus 0.7 with Postgres, as a helper of DAP-09, on two cores of
-    /// about this kind, jobs of 500, four connections.
+    /// CPU microseconds per report of native Janus 0.7 with Postgres, as a helper of DAP-09: measured once, on two cores of
+    /// about the kind that we measure on, with jobs of 500, four at a time. A mark to compare with, and no figure of this
+    /// machine.
     pub const fn janus_us(self) -> Option<f64> {
         match self {
             Self::Count => Some(200.0),

@@ -6,8 +6,8 @@
 //! - [`storage`]: grows one batch to millions of reports and shows what a job costs at each size.
 //!
 //! Beneath these: [`kinds`] are the VDAFs that are measured, [`jobs`] a task's parties and the jobs that they make ahead of
-//! time, [`drive`] sends these, [`cpu`] knows what processes used, [`floor`] measures the libraries alone, and [`results`] and
-//! [`table`] say it.
+//! time, [`drive`] sends these, [`mod@warm`] until they cost the same, [`cpu`] knows what processes used, [`floor`] measures the
+//! libraries alone and [`wasm`] the core in V8, and [`results`] and [`table`] say it.
 
 mod builds;
 mod cost;
@@ -26,6 +26,8 @@ mod storage;
 mod subject;
 mod summary;
 mod table;
+mod warm;
+mod wasm;
 
 use std::{fmt::Display, panic, process::ExitCode};
 

@@ -12,6 +12,7 @@ use crate::{
     kinds::{self, Kind},
     machine,
     run::{self, Helper, Shape},
+    warm::Limits,
 };
 
 /// Measures what DAP helpers cost, on this machine and on state of its own.
@@ -26,6 +27,9 @@ pub struct Cli {
     pub output: Format,
 }
 
+/// Reports in a job of a short run.
+const QUICK_SIZE: usize = 50;
+
 /// What to measure.
 #[derive(Subcommand)]
 pub enum Command {
@@ -33,8 +37,10 @@ pub enum Command {
     ///
     /// Jobs are made ahead of time and sent to the built Worker, as it is deployed, in workerd on this machine. Each verdict is
     /// checked, and at the end the aggregate of each batch. CPU is that of workerd alone. Beside it stand what the libraries
-    /// cost natively (hpke-rs and prio on one thread), and published figures of native Janus. Cells are measured in
-    /// interleaved rounds, and the median round counts. Then the Worker with a meter counts what the platform bills.
+    /// cost natively (hpke-rs and prio on one thread), what the core costs in V8 (as scripts/bench wasm does), and what
+    /// native Janus 0.7 with Postgres once cost on two cores of about this kind. Jobs are sent until they cost no less any
+    /// more; then cells are measured in interleaved rounds, and the median round counts. Then the Worker with a meter
+    /// counts what the platform bills.
     ///
     /// Without --job-size and --concurrency: jobs of 500 four at a time, and for histograms also other sizes and numbers.
     ///
@@ -184,9 +190,11 @@ impl RunOptions {
                 .collect(),
             shapes,
             histogram_shapes,
-            reports: self.reports.unwrap_or(if self.quick { 400 } else { 8_000 }),
+            reports: self.reports.unwrap_or(if self.quick { 4 * QUICK_SIZE } else { 8_000 }),
             rounds: self.rounds.unwrap_or(if self.quick { 1 } else { 3 }),
-            count: ours.then_some(if self.quick { 100 } else { 500 }),
+            warm_up: if self.quick { Limits::SHORT } else { Limits::USUAL },
+            wasm: ours && !self.quick,
+            count: ours.then_some(if self.quick { QUICK_SIZE } else { 500 }),
             helper,
         })
     }
@@ -200,7 +208,7 @@ impl RunOptions {
         let or = |given: &Vec<usize>, default: usize| {
             if given.is_empty() { vec![default] } else { given.clone() }
         };
-        let size = if self.quick { 100 } else { 500 };
+        let size = if self.quick { QUICK_SIZE } else { 500 };
         let shapes = cross(&or(&self.job_size, size), &or(&self.concurrency, 4));
         let asked = self.quick || !self.job_size.is_empty() || !self.concurrency.is_empty();
         let more = if asked { Vec::new() } else { cross(&[10, 100, 500], &[1, 4, 16]) };
@@ -264,7 +272,7 @@ mod tests {
         assert_eq!(plan.subjects.len(), 2 * Kind::all().len());
         assert_eq!(plan.shapes, [Shape { job_size: 500, concurrency: 4 }]);
         assert_eq!(plan.histogram_shapes.len(), 8);
-        assert_eq!((plan.rounds, plan.count), (3, Some(500)));
+        assert_eq!((plan.rounds, plan.count, plan.wasm), (3, Some(500), true));
     }
 
     #[test]

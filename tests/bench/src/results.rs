@@ -83,17 +83,26 @@ pub struct Cell {
     pub latency_ms: Latency,
     /// Requests that had to be repeated.
     pub retries: usize,
+    /// Jobs of this version and VDAF that nobody measured, before all others.
+    #[serde(default)]
+    pub warm_up_jobs: usize,
+    /// Whether these had stopped becoming cheaper.
+    #[serde(default)]
+    pub steady: bool,
     /// CPU of `hpke-rs` and `prio` alone, natively on one thread, in microseconds per report.
     pub native_floor_us: Option<f64>,
     /// `cpu_us_per_report` to that.
     pub ratio_to_floor: Option<f64>,
-    /// Published CPU of native Janus 0.7 with Postgres as a helper of DAP-09, on two cores of about this kind, in
-    /// microseconds per report.
+    /// CPU of native Janus 0.7 with Postgres as a helper of DAP-09 in microseconds per report, measured once on two cores of
+    /// about this kind, with jobs of 500, four at a time.
     pub janus_us: Option<f64>,
     /// `cpu_us_per_report` to that.
     pub ratio_to_janus: Option<f64>,
-    /// The cryptography alone in wasm, in V8, in microseconds per report.
+    /// CPU of the core alone in wasm, in V8, in microseconds per report, measured in the same run.
     pub wasm_us: Option<f64>,
+    /// `cpu_us_per_report` to that.
+    #[serde(default)]
+    pub ratio_to_wasm: Option<f64>,
     /// Requests to Durable Objects for a job.
     pub do_requests_per_job: Option<u64>,
     /// Rows read for a job.

@@ -19,12 +19,14 @@ use crate::{
     machine,
     numbers::{Latency, Range},
     results::{Cell, Run},
+    warm::{Limits, Warm, warm_up},
+    wasm::{self, Wasm},
 };
 
-/// Jobs that nobody measures, of each version and VDAF: the runtime optimizes what runs often.
-const WARM_UP_JOBS: usize = 4;
 /// Shortest time that the libraries are measured for in each round.
 const FLOOR_TIME: Duration = Duration::from_millis(200);
+/// The jobs that Janus was measured with.
+const JANUS_SHAPE: Shape = Shape { job_size: 500, concurrency: 4 };
 /// Above this many CPUs used by others the machine counts as busy.
 const BUSY_CPUS: f64 = 0.15;
 
@@ -41,6 +43,10 @@ pub struct Plan {
     pub reports: usize,
     /// Rounds.
     pub rounds: usize,
+    /// How long jobs that nobody measures are sent before.
+    pub warm_up: Limits,
+    /// Whether to also measure the core alone in V8.
+    pub wasm: bool,
     /// Whether to also count what the platform bills, and with jobs of what size.
     pub count: Option<usize>,
     /// Whose helper.
@@ -119,7 +125,7 @@ pub fn run(plan: &Plan) -> Result<Run, Failure> {
             cells.push(Measured { subject, shape: *shape, batch, rounds: Vec::new() });
         }
     }
-    warm_up(plan, &running, &mut cells)?;
+    let warm = warm_up_all(plan, &running, &mut cells)?;
     let mut floors = Floors::new();
     for round in 1..=plan.rounds {
         for cell in &mut cells {
@@ -157,7 +163,7 @@ pub fn run(plan: &Plan) -> Result<Run, Failure> {
             let party = &running.parties[cell.subject];
             let kind = Kind::of(party.leader.vdaf.config());
             let floor = kind.and_then(|kind| floors.get(&(party.leader.version.tag(), kind)));
-            cell.finish(party, floor.map(|(_, us)| us.as_slice()))
+            cell.finish(party, floor.map(|(_, us)| us.as_slice()), warm[cell.subject])
         })
         .collect();
     let others_cpus = others_cpus(&cells);
@@ -180,6 +186,11 @@ pub fn run(plan: &Plan) -> Result<Run, Failure> {
         seconds: 0.0,
     };
     run.busy = run.others_cpus.is_some_and(|cpus| cpus > BUSY_CPUS);
+    if plan.wasm {
+        eprintln!("measuring the core alone in V8");
+        let wasm = Wasm::measure()?;
+        run.cells.iter_mut().for_each(|cell| cell.compare(&wasm));
+    }
     if let Some(job_size) = plan.count {
         count(plan, job_size, &mut run)?;
     }
@@ -187,16 +198,24 @@ pub fn run(plan: &Plan) -> Result<Run, Failure> {
     Ok(run)
 }
 
-/// Sends jobs that nobody measures. They count in the first batch of each task.
-fn warm_up(plan: &Plan, running: &Running, cells: &mut [Measured]) -> Result<(), Failure> {
+/// Warms the helper up for each task. Those jobs count in its first batch.
+fn warm_up_all(
+    plan: &Plan,
+    running: &Running,
+    cells: &mut [Measured],
+) -> Result<Vec<Warm>, Failure> {
+    let mut all = Vec::new();
     for (subject, party) in running.parties.iter().enumerate() {
-        let Some(cell) = cells.iter_mut().find(|cell| cell.subject == subject) else { continue };
-        eprintln!("warming up: {}", party.name());
+        let cell = cells.iter_mut().find(|cell| cell.subject == subject);
+        let cell = cell.ok_or_else(|| Failure::Usage("nothing is to be measured".into()))?;
+        eprint!("warming up: {} ...", party.name());
         let size = cell.shape.job_size.min(plan.reports);
-        let jobs = party.make(&cell.batch, WARM_UP_JOBS, size)?;
-        drive(party, &mut cell.batch, jobs, (size, 2), &[])?;
+        let warm = warm_up(party, &mut cell.batch, size, &running.pids, plan.warm_up)?;
+        let steady = if warm.steady { "steady" } else { "still becoming cheaper" };
+        eprintln!(" {steady} after {} jobs of {size}", warm.jobs);
+        all.push(warm);
     }
-    Ok(())
+    Ok(all)
 }
 
 /// Measures the libraries alone, once in each round.
@@ -271,9 +290,12 @@ impl Running {
                 });
             }
         };
-        // What counts later is built now, so that nothing is compiled between.
+        // What is measured or counts later is built now, so that nothing is compiled between.
         if plan.count.is_some() {
             builds::build(&["--test"])?;
+        }
+        if plan.wasm {
+            wasm::build()?;
         }
         let server = Server::start_built(&build);
         let mut parties = Vec::new();
@@ -293,8 +315,15 @@ impl Round {
     }
 }
 
+impl Cell {
+    fn compare(&mut self, wasm: &Wasm) {
+        self.wasm_us = self.vdaf.and_then(|kind| wasm.us_per_report(self.version, kind));
+        self.ratio_to_wasm = self.cpu_us_per_report.zip(self.wasm_us).map(|(cpu, wasm)| cpu / wasm);
+    }
+}
+
 impl Measured {
-    fn finish(&self, party: &Party, floor_us: Option<&[f64]>) -> Cell {
+    fn finish(&self, party: &Party, floor_us: Option<&[f64]>, warm: Warm) -> Cell {
         let rounds = || self.rounds.iter();
         let range = |samples: Vec<f64>| Range::of(samples).unwrap_or_default();
         let per_s = range(rounds().map(|r| r.reports as f64 / r.seconds).collect());
@@ -304,8 +333,7 @@ impl Measured {
         let floor = floor_us.and_then(|us| Range::of(us.to_vec())).map(|range| range.median);
         let config = *party.leader.vdaf.config();
         let vdaf = Kind::of(&config);
-        // What was published is of DAP-09 and jobs of 500.
-        let comparable = !party.leader.version.aggregates_once() && self.shape.job_size == 500;
+        let comparable = party.leader.version == DapVersion::V09 && self.shape == JANUS_SHAPE;
         let janus = vdaf.and_then(Kind::janus_us).filter(|_| comparable);
         let ratio = |to: Option<f64>| Some(cpu_us? / to?);
         Cell {
@@ -321,11 +349,14 @@ impl Measured {
             cpu_us_per_report_range: cpu,
             latency_ms: Latency::of(rounds().flat_map(|r| r.latencies_ms.clone()).collect()),
             retries: rounds().map(|r| r.retries).sum(),
+            warm_up_jobs: warm.jobs,
+            steady: warm.steady,
             native_floor_us: floor,
             ratio_to_floor: ratio(floor),
             janus_us: janus,
             ratio_to_janus: ratio(janus),
             wasm_us: None,
+            ratio_to_wasm: None,
             do_requests_per_job: None,
             rows_read_per_job: None,
             rows_written_per_job: None,

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use crate::results::{Cell, Run};
+use crate::{
+    kinds::Kind,
+    results::{Cell, Run},
+};
 
 /// A column: two lines of a heading, its width, and what a cell shows.
 type Column = (&'static str, &'static str, usize, fn(&Cell) -> String);
@@ -17,6 +20,7 @@ const COLUMNS: &[Column] = &[
     ("native", "floor µs", 10, |c| whole(c.native_floor_us)),
     ("× the", "floor", 7, |c| ratio(c.ratio_to_floor)),
     ("wasm", "µs", 7, |c| whole(c.wasm_us)),
+    ("×", "wasm", 7, |c| ratio(c.ratio_to_wasm)),
     ("Janus", "µs", 7, |c| whole(c.janus_us)),
     ("×", "Janus", 7, |c| ratio(c.ratio_to_janus)),
     ("ms per job", "p50 / p90 / p99 / max", 27, |c| {
@@ -41,6 +45,12 @@ fn mib(bytes: u64) -> u64 {
     bytes >> 20
 }
 
+impl Cell {
+    fn vdaf_name(&self) -> String {
+        self.vdaf.map_or_else(|| self.parameters.name().to_owned(), Kind::name)
+    }
+}
+
 impl fmt::Display for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let m = &self.machine;
@@ -55,9 +65,7 @@ impl fmt::Display for Run {
             writeln!(f)?;
         }
         for cell in &self.cells {
-            let vdaf =
-                cell.vdaf.map_or_else(|| cell.parameters.name().to_owned(), |vdaf| vdaf.name());
-            write!(f, "{:<7}{vdaf:<26}", cell.version.tag())?;
+            write!(f, "{:<7}{:<26}", cell.version.tag(), cell.vdaf_name())?;
             for (_, _, width, show) in COLUMNS {
                 write!(f, "{:>width$}", show(cell))?;
             }
@@ -70,10 +78,30 @@ impl fmt::Display for Run {
                 "native floor: hpke-rs and prio alone, natively on one thread, measured in this run"
             )?;
         }
+        if self.cells.iter().any(|c| c.wasm_us.is_some()) {
+            writeln!(
+                f,
+                "wasm: the core alone in V8, compiled as the Worker is, measured in this run (scripts/bench wasm)"
+            )?;
+        }
         if self.cells.iter().any(|c| c.janus_us.is_some()) {
             writeln!(
                 f,
-                "Janus: published figures of native Janus 0.7 with Postgres, DAP-09, on two cores of about this kind"
+                "Janus: native Janus 0.7 with Postgres, DAP-09, measured once on two cores of about this kind"
+            )?;
+        }
+        let mut unsteady: Vec<String> = self
+            .cells
+            .iter()
+            .filter(|cell| !cell.steady)
+            .map(|cell| format!("{} {}", cell.version.tag(), cell.vdaf_name()))
+            .collect();
+        unsteady.dedup();
+        if !unsteady.is_empty() {
+            writeln!(
+                f,
+                "measured while jobs still became cheaper, so expect better: {}",
+                unsteady.join(", ")
             )?;
         }
         if let (Some(now), Some(max)) = (self.memory_bytes, self.memory_bytes_max) {

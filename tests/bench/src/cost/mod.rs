@@ -20,6 +20,7 @@ use crate::{
     kinds::{self, Kind},
     results::Run,
     run::{self, Helper, Shape},
+    warm::Limits,
 };
 
 /// Job sizes whose CPU is measured, beside the workload's own.
@@ -257,6 +258,8 @@ impl CostOptions {
             histogram_shapes: Vec::new(),
             reports,
             rounds,
+            warm_up: Limits::USUAL,
+            wasm: false,
             count: Some(COUNTED_SIZE),
         })
     }
