@@ -171,8 +171,7 @@ impl Party {
             let why = "the task file must hold the leader's token and the collector's key pair";
             return Err(Failure::Usage(why.into()));
         }
-        let configs =
-            helper_client(&file, auth_header, Retry::times(RETRIES))?.hpke_configs()?;
+        let configs = helper_client(&file, auth_header, Retry::times(RETRIES))?.hpke_configs()?;
         let usable = configs.0.into_iter().find(HpkeConfig::is_supported);
         let config = usable.ok_or_else(|| {
             Failure::Wrong("the helper has no HPKE configuration that we can seal to".into())

@@ -3,6 +3,7 @@
 //! - [`run`]: how fast a helper answers jobs, and what that costs in CPU; ours in workerd, or any other.
 //! - [`counts`]: what the platform bills for a job: requests, rows, bytes.
 //! - [`cost`]: what that comes to in a month, at list prices.
+//! - [`task`]: a task for a helper that is not ours, to measure that one.
 //! - [`storage`]: grows one batch to millions of reports and shows what a job costs at each size.
 //!
 //! Beneath these: [`kinds`] are the VDAFs that are measured, [`jobs`] a task's parties and the jobs that they make ahead of
@@ -26,6 +27,7 @@ mod storage;
 mod subject;
 mod summary;
 mod table;
+mod task;
 mod warm;
 mod wasm;
 
@@ -57,6 +59,10 @@ fn command(cli: &Cli) -> Result<(), Failure> {
             print(cli.output, &counts::run(&options.plan(), |what| eprintln!("{what}"))?)
         }
         Command::Cost(options) => print(cli.output, &options.run()?),
+        Command::Task(options) => {
+            let (text, json) = options.run()?;
+            output::print(cli.output, &text, &json)
+        }
         Command::Storage { reports, shards } => {
             builds::build(&["--test"])?;
             print(cli.output, &storage::run(*reports, *shards))

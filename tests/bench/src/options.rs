@@ -12,6 +12,7 @@ use crate::{
     kinds::{self, Kind},
     machine,
     run::{self, Helper, Shape},
+    task::TaskOptions,
     warm::Limits,
 };
 
@@ -44,8 +45,9 @@ pub enum Command {
     ///
     /// Without --job-size and --concurrency: jobs of 500 four at a time, and for histograms also other sizes and numbers.
     ///
-    /// --helper measures another helper, of either version, with the same jobs. It must have the task: `dapctl task add
-    /// --save FILE` writes a task file, and --task reads it. Reports are spread over the last days, each run and cell in
+    /// --helper measures another helper, of either version, with the same jobs. It must have the task, and --task reads its
+    /// file: of a Worker of ours `dapctl task add --save FILE` makes both, for others `scripts/bench task` writes the file and
+    /// what their operator provisions. Reports are spread over the last days, each run and cell in
     /// a batch bucket of its own; the helper must accept reports of that age. The first of its HPKE configurations that we
     /// implement is sealed to. --pid says which processes' CPU is to be counted, if they are on this machine: those of the
     /// aggregator and of its database.
@@ -60,6 +62,10 @@ pub enum Command {
     /// a run, and --cpu-us takes CPU from you. The prices are Cloudflare's, with their day, from tests/bench/prices.json.
     /// CPU is that of this machine, objects' included, which the platform does not bill.
     Cost(CostOptions),
+    /// Makes a task for a helper that is not ours: the file that `run --task` reads, and what its operator provisions.
+    ///
+    /// scripts/bench task --vdaf histogram --helper http://127.0.0.1:8080/ --save t.json --janus tasks.yaml
+    Task(TaskOptions),
     /// Grows one batch bucket, and shows what an aggregation job of 500 reports costs at each size.
     ///
     /// Most jobs are made up and sent to the Durable Objects as they are; at each size a few real ones go through the
