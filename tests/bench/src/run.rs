@@ -1,7 +1,7 @@
 //! The main benchmark: how fast a helper answers jobs, and what that costs.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -244,14 +244,17 @@ fn others_cpus(cells: &[Measured]) -> Option<f64> {
     others.filter(|_| seconds > 0.0).map(|others| others / seconds)
 }
 
+/// Each version and VDAF once.
+fn counts_plan(plan: &Plan, job_size: usize) -> counts::Plan {
+    let has = |version: &DapVersion| plan.subjects.iter().any(|(v, _)| v == version);
+    let versions = DapVersion::ALL.into_iter().filter(has).collect();
+    let kinds: BTreeSet<Kind> = plan.subjects.iter().map(|(_, kind)| *kind).collect();
+    counts::Plan { versions, kinds: kinds.into_iter().collect(), job_size, jobs: counts::JOBS }
+}
+
 /// Counts what the platform bills, on the Worker with routes for tests, and enters it.
 fn count(plan: &Plan, job_size: usize, run: &mut Run) -> Result<(), Failure> {
-    let mut versions: Vec<DapVersion> = plan.subjects.iter().map(|(v, _)| *v).collect();
-    versions.dedup();
-    let mut kinds: Vec<Kind> = plan.subjects.iter().map(|(_, kind)| *kind).collect();
-    kinds.sort_unstable();
-    kinds.dedup();
-    let plan = counts::Plan { versions, kinds, job_size, jobs: counts::JOBS };
+    let plan = counts_plan(plan, job_size);
     let counted = counts::run(&plan, |what| eprintln!("{what}"))?;
     for cell in &mut run.cells {
         let Some(counts) = cell.vdaf.and_then(|kind| counted.of(cell.version, kind)) else {
@@ -370,6 +373,26 @@ impl Measured {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_version_and_vdaf_is_counted_once() {
+        let kinds = [Kind::Histogram, Kind::Count];
+        let subjects = kinds.into_iter().flat_map(|kind| DapVersion::ALL.map(|v| (v, kind)));
+        let plan = Plan {
+            subjects: subjects.collect(),
+            shapes: Vec::new(),
+            histogram_shapes: Vec::new(),
+            reports: 1,
+            rounds: 1,
+            warm_up: Limits::SHORT,
+            wasm: false,
+            count: Some(1),
+            helper: Helper::Ours,
+        };
+        let counted = counts_plan(&plan, 1);
+        assert_eq!(counted.versions, DapVersion::ALL);
+        assert_eq!(counted.kinds, [Kind::Count, Kind::Histogram]);
+    }
 
     #[test]
     fn those_at_work_at_a_time_get_as_many_jobs_each() {

@@ -98,11 +98,9 @@ impl fmt::Display for Run {
             .collect();
         unsteady.dedup();
         if !unsteady.is_empty() {
-            writeln!(
-                f,
-                "measured while jobs still became cheaper, so expect better: {}",
-                unsteady.join(", ")
-            )?;
+            let all = self.cells.iter().all(|cell| !cell.steady);
+            let which = if all { "all".to_owned() } else { unsteady.join(", ") };
+            writeln!(f, "measured while jobs still became cheaper, so expect better: {which}")?;
         }
         if let (Some(now), Some(max)) = (self.memory_bytes, self.memory_bytes_max) {
             writeln!(
