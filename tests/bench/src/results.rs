@@ -98,7 +98,8 @@ pub struct Cell {
     pub janus_us: Option<f64>,
     /// `cpu_us_per_report` to that.
     pub ratio_to_janus: Option<f64>,
-    /// CPU of the core alone in wasm, in V8, in microseconds per report, measured in the same run.
+    /// CPU of the core alone in wasm, in V8, in microseconds per report, measured in the same run. It computes
+    /// Diffie-Hellman itself, which the Worker has the platform do.
     pub wasm_us: Option<f64>,
     /// `cpu_us_per_report` to that.
     #[serde(default)]

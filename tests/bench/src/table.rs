@@ -81,7 +81,7 @@ impl fmt::Display for Run {
         if self.cells.iter().any(|c| c.wasm_us.is_some()) {
             writeln!(
                 f,
-                "wasm: the core alone in V8, compiled as the Worker is, measured in this run (scripts/bench wasm)"
+                "wasm: the core alone in V8, compiled as the Worker is, measured in this run (scripts/bench wasm); it computes Diffie-Hellman itself, which the Worker has the platform do"
             )?;
         }
         if self.cells.iter().any(|c| c.janus_us.is_some()) {
