@@ -1,5 +1,6 @@
 //! Which code this is: told to whoever asks, so that a peer can build the same and compare.
 
+use daphne_core::version::DapVersion;
 use serde::Serialize;
 use worker::{
     js_sys::{Reflect, global},
@@ -11,7 +12,8 @@ use worker::{
 pub struct BuildInfo {
     software: &'static str,
     version: &'static str,
-    protocols: [&'static str; 1],
+    /// `DAP-` and the draft, of each version that is spoken.
+    protocols: Vec<String>,
     /// The commit of the sources, with `-modified` if there were changes; or `unknown`.
     commit: String,
     /// SHA-256 of the WebAssembly file in hexadecimal, which `scripts/build --verify` makes again.
@@ -35,7 +37,7 @@ impl BuildInfo {
         Self {
             software: "daphne-edge",
             version: env!("CARGO_PKG_VERSION"),
-            protocols: ["DAP-09"],
+            protocols: DapVersion::ALL.iter().map(|version| version.tag().to_uppercase()).collect(),
             commit: field("commit"),
             wasm_sha256: field("wasm"),
             script_sha256: field("script"),

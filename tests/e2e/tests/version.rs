@@ -25,6 +25,7 @@ fn the_worker_tells_which_bytes_it_runs() {
         assert_eq!(answer.header("cache-control"), "no-store");
         let told = answer.json();
         assert_eq!(told["software"], "daphne-edge");
+        assert_eq!(told["protocols"], serde_json::json!(["DAP-09", "DAP-18"]));
         assert_eq!(told["version"], env!("CARGO_PKG_VERSION"));
         assert_eq!(told["wasm_sha256"], wasm);
         assert_eq!(told["script_sha256"], script);

@@ -206,9 +206,9 @@ impl<F: Field, const S: usize> Instance<F, S> {
         // The verifier message is the seed of both parts as they were computed. Ours is of what the public share says of the
         // leader's: it is the same if that is true. Equal parts make equal seeds, so most often nothing is computed here.
         //
-        // SPEC: Both drafts have each aggregator check only what the public share says of the *other's* part. What it says of
-        // ours, the leader works with, and finds wrong when we have accepted the report. One client with such a report
-        // would make the two counts of a batch differ for good. So we check that, too.
+        // SPEC: Both drafts have each aggregator check only what the public share says of the *other's* part (VDAF-08 §7.2.2,
+        // VDAF-18 §7.2.2). What it says of ours, the leader works with, and finds wrong when we have accepted the report. One
+        // client with such a report would make the two counts of a batch differ for good. So we check that, too.
         let seed_of = |theirs: &[u8; S], ours: &[u8; S]| {
             if bool::from(theirs.ct_eq(&parts[0]) & ours.ct_eq(&part)) {
                 seed
