@@ -60,6 +60,8 @@ pub struct Books {
     pub jobs: BTreeMap<u8, Job>,
     /// Numbers of jobs that the leader deleted, also of some that it never began.
     pub deleted: BTreeSet<u8>,
+    /// For what a report's verification began, as the leader was answered, by level.
+    begun: BTreeMap<(Option<u16>, usize), usize>,
     collected: Vec<(View, Vec<u8>)>,
 }
 
@@ -81,7 +83,13 @@ pub struct View {
 impl Books {
     /// Nothing happened yet.
     pub fn new(pool: &'static Pool) -> Self {
-        Self { pool, jobs: BTreeMap::new(), deleted: BTreeSet::new(), collected: Vec::new() }
+        Self {
+            pool,
+            jobs: BTreeMap::new(),
+            deleted: BTreeSet::new(),
+            begun: BTreeMap::new(),
+            collected: Vec::new(),
+        }
     }
 
     fn level(&self, param: usize) -> Option<u16> {
@@ -139,7 +147,23 @@ impl Books {
         );
     }
 
-    /// Whether "replayed" is true.
+    /// The level of a report's one beginning, if there is one at each.
+    fn scope(&self, param: usize) -> Option<u16> {
+        if self.aggregates_once() { None } else { self.level(param) }
+    }
+
+    /// Whether a report began with another parameter than the job's.
+    pub fn began_otherwise(&self, job: &Job, report: usize) -> bool {
+        self.begun.get(&(self.scope(job.param), report)).is_some_and(|param| *param != job.param)
+    }
+
+    /// A report goes on: it never began otherwise.
+    pub fn began(&mut self, id: u8, job: &Job, report: usize) {
+        assert!(!self.began_otherwise(job, report), "job {id}: report {report} began otherwise");
+        self.begun.insert((self.scope(job.param), report), job.param);
+    }
+
+    /// Whether "replayed" is true of what was to count.
     pub fn is_replay(&self, id: u8, job: &Job, report: usize) -> bool {
         self.is_counted(job.param, report)
             || self

@@ -166,11 +166,18 @@ impl Run {
             match &answer.result {
                 VerifyRespResult::Continue(_) => accepted.push(*n),
                 VerifyRespResult::Finish => panic!("the leader waits for a message"),
+                VerifyRespResult::Reject(ReportError::ReportReplayed)
+                    if self.pool.has_two_rounds() =>
+                {
+                    let is_right = self.books.began_otherwise(&job, *n);
+                    assert!(is_right || !self.is_strict(), "job {id}, report {n}: began once");
+                }
                 VerifyRespResult::Reject(error) => self.check_refused(id, &job, *n, *error),
             }
         }
         job.answer = Some(answers);
         if self.pool.has_two_rounds() {
+            accepted.iter().for_each(|n| self.books.began(id, &job, *n));
             job.waiting = accepted;
         } else {
             accepted.iter().for_each(|n| self.books.check_accepted(id, &job, *n));
