@@ -6,7 +6,8 @@
 //! - `sealed`: one row per collected range and aggregation parameter.
 //! - `job_G`: the jobs of generation G, one row each. Columns are in the order of how often they are read, so that what
 //!   is not asked for stays on overflow pages unread.
-//! - `chunk_G`: the shares of a job that would make its row exceed SQLite's 2 MB.
+//! - `chunk_G`: the shares of a job that would make its row exceed SQLite's 2 MB; and under the key of no job, numbered, the
+//!   fingerprints of reports that began, one row each time.
 //! - `packed_E`: what repeats of packed jobs are answered from, some rows per packed generation of epoch E.
 //! - `merged_E`: the sums of merged slices of epoch E, one row per bucket and parameter (more for large shares).
 //! - `run_R`: the replay index (`runs.rs`).
@@ -18,7 +19,8 @@ use daphne_core::{
     ids::AggregationJobId,
     metrics::Tally,
     store::{
-        AggregateTables, RecordedJob, StoreError, StoreResult, VisitJob, VisitJobIds, VisitMerged,
+        AggregateTables, RecordedJob, StoreError, StoreResult, VisitFingerprints, VisitJob,
+        VisitJobIds, VisitMerged,
         aggregate_store::{self, JobHead, JobRow, SealedRange, SliceHead, StoreMeta},
         message::{AggregateStoreRequest, Content},
         replay::{Run, RunTables},
@@ -33,13 +35,15 @@ use worker::{
 
 use crate::{
     alarm::{Alarm, now},
-    exchange,
+    exchange, runs,
     sql::{Row, Sql, SqlDatabase, Tables, blob, pack},
 };
 
 /// SQLite refuses a row of 2 MB; ids and heads of the largest job stay well below what is left.
 const SHARES_IN_ROW_MAX: usize = 1_000_000;
 const CHUNK: usize = 1_500_000;
+/// In place of a job's id. Those have 16 bytes.
+const NO_JOB: &[u8] = &[];
 
 /// The class.
 #[durable_object(alarm)]
@@ -306,6 +310,24 @@ impl AggregateTables for AggregateSql {
             })?;
         }
         Ok(shares)
+    }
+
+    fn insert_begun(&mut self, generation: u32, n: u32, fingerprints: &[u64]) -> StoreResult<()> {
+        // 16 bytes a report: those of the largest job are far below the limit.
+        self.0.run(
+            &format!("INSERT INTO chunk_{generation} VALUES (?, ?, ?)"),
+            vec![blob(NO_JOB), number(n as usize)?, blob(&runs::to_bytes(fingerprints))],
+        )
+    }
+
+    fn each_begun(
+        &mut self,
+        generation: u32,
+        visit: &mut VisitFingerprints<'_>,
+    ) -> StoreResult<()> {
+        let statement = format!("SELECT bytes FROM chunk_{generation} WHERE job = ?");
+        self.0
+            .each(&statement, vec![blob(NO_JOB)], |mut row| visit(&runs::from_bytes(&row.blob()?)?))
     }
 
     fn create_epoch(&mut self, epoch: u32) -> StoreResult<()> {

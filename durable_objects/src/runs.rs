@@ -37,7 +37,7 @@ impl RunTables for Sql {
         let mut rest = fingerprints;
         for cell in u64::from(part) * CELLS..(u64::from(part) + 1) * CELLS {
             let (here, after) = rest.split_at(rest.partition_point(|f| cell_of(run, *f) <= cell));
-            values.push(blob(&bytes(here)));
+            values.push(blob(&to_bytes(here)));
             rest = after;
         }
         self.run(&format!("INSERT INTO run_{} VALUES (?{marks})", run.id()), values)
@@ -49,11 +49,7 @@ impl RunTables for Sql {
             row.integer()?;
             let mut fingerprints = Vec::new();
             for _ in 0..CELLS {
-                let bytes = row.blob()?;
-                let (whole, []) = bytes.as_chunks() else {
-                    return Err(StoreError("a run holds part of a fingerprint".to_owned()));
-                };
-                fingerprints.extend(whole.iter().copied().map(u64::from_be_bytes));
+                fingerprints.extend(from_bytes(&row.blob()?)?);
             }
             Ok(fingerprints)
         })?;
@@ -80,7 +76,7 @@ impl RunTables for Sql {
         );
         let cells: Vec<String> = sorted.iter().map(|f| cell_of(run, *f).to_string()).collect();
         let cells = SqlStorageValue::String(format!("[{}]", cells.join(",")));
-        self.all(&statement, vec![cells, blob(&bytes(sorted))], |mut row| {
+        self.all(&statement, vec![cells, blob(&to_bytes(sorted))], |mut row| {
             row.array().map(u64::from_be_bytes)
         })
     }
@@ -101,6 +97,15 @@ fn number(part: u32) -> StoreResult<SqlStorageValue> {
         .map_err(|_| StoreError("a part's number is too large".to_owned()))
 }
 
-fn bytes(fingerprints: &[u64]) -> Vec<u8> {
+/// Fingerprints as they are stored.
+pub(crate) fn to_bytes(fingerprints: &[u64]) -> Vec<u8> {
     fingerprints.iter().flat_map(|f| f.to_be_bytes()).collect()
+}
+
+/// The same, read.
+pub(crate) fn from_bytes(bytes: &[u8]) -> StoreResult<Vec<u64>> {
+    let (whole, []) = bytes.as_chunks() else {
+        return Err(StoreError("part of a fingerprint is stored".to_owned()));
+    };
+    Ok(whole.iter().copied().map(u64::from_be_bytes).collect())
 }

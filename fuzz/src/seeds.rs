@@ -19,7 +19,7 @@ use daphne_core::{
             tokens::{TokenChange, TokenRequest},
         },
         message::{
-            AggregateStoreRequest, AggregateStoreResponse, Asked, Commit, DeferredRequest,
+            AggregateStoreRequest, AggregateStoreResponse, Asked, Begin, Commit, DeferredRequest,
             JobStoreRequest, JobStoreResponse, LedgerRequest, LedgerResponse, LedgerStatus, Slice,
             StoreAction, encode,
         },
@@ -415,6 +415,7 @@ pub fn store_messages() -> Vec<Vec<u8>> {
             add(5, bytes(&request));
         }
         add(6, bytes(&AggregateStoreResponse::Busy(1)));
+        add(6, bytes(&AggregateStoreResponse::Begun(vec![report_id(1)])));
         add(6, bytes(&JobStoreResponse::Step { digest, state: vec![1] }));
         add(7, bytes(&LedgerResponse::Status(Box::new(LedgerStatus::default()))));
     }
@@ -470,8 +471,17 @@ fn actions(
         },
         StoreAction::Seal { attempt: 1, range, counts: range, param, exclude },
         StoreAction::Thaw { attempt: 1 },
+        begin(Some(0), &[(1, 1), (2, 1)]),
+        begin(Some(0), &[(1, 2), (3, 1)]),
+        begin(None, &[(1, 1)]),
         StoreAction::Purge,
     ]
+}
+
+/// Reports that begin, each with what a number stands for.
+fn begin(level: Option<u16>, reports: &[(usize, u8)]) -> StoreAction {
+    let reports = reports.iter().map(|(n, as_it)| (report_id(*n), [*as_it; 32])).collect();
+    StoreAction::Begin(Begin { level, reports, open: Some(Vec::new()) })
 }
 
 /// What a Worker sends the ledger.

@@ -17,6 +17,8 @@ const JOBS = `${STORE}/job_store.rs`;
 const STEPS = `${STORE}/job_store/steps.rs`;
 const DEFERRED = `${STORE}/job_store/deferred.rs`;
 const WORKER = "crates/daphne-core/src/aggregate/commit.rs";
+const BEGIN = `${STORE}/aggregate_store/begin.rs`;
+const BEGUN = "crates/daphne-core/src/aggregate/begun.rs";
 const HELPER = "crates/daphne-core/src/aggregate/helper.rs";
 
 const SEEDS = 200_000;
@@ -152,8 +154,20 @@ export const MUTANTS = [
   tested("upwards-is-free", "A report that was aggregated at a level is aggregated at one above.", ["store"], [
     edit(COMMIT, "filter(|l| commit.once || **l >= level)", "filter(|l| commit.once || **l == level)"),
   ]),
-  tested("once-at-each-level", "By DAP-18 a report is aggregated once; here, once at each level upwards.", ["rounds"], [
+  tested("once-at-each-level", "By DAP-18 a report is aggregated once; here, once at each level upwards.", ["store"], [
     edit(COMMIT, "filter(|l| commit.once || **l >= level)", "filter(|l| **l >= level)"),
+  ]),
+  tested("nothing-is-bound", "A report begins for any number of parameters, as long as it counts with none.", ["rounds"], [
+    edit(BEGUN, "if waiting.contains(&metadata.report_id) {", "if false && waiting.contains(&metadata.report_id) {"),
+  ]),
+  tested("begun-is-begun", "What began is bound to nothing: it may begin again for anything.", ["store"], [
+    edit(BEGIN, "None if is_held(&begun) => is_held(&as_it),", "None if is_held(&begun) => is_held(&as_it) || true,"),
+  ]),
+  tested("the-leaders-message-is-not-bound", "A report may begin again with another message of the leader.", ["rounds"], [
+    edit(BEGUN, "        *payload,\n", ""),
+  ]),
+  tested("what-began-is-in-memory-only", "A store that wakes up does not read what began in its newest generation.", ["rounds"], [
+    edit(PACK, "                loaded.add_begun(fingerprints);\n", "                let _ = fingerprints;\n"),
   ]),
   tested("what-is-left-out-of-a-query-stays", "Buckets that a leader leaves out of a query count as collected.", ["store"], [
     edit(

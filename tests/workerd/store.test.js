@@ -60,6 +60,30 @@ describe("rows", () => {
     expect(JSON.parse(await task.gather(windows(0, 1))).Gathered.content.share).toBe(large.share);
   });
 
+  it("of reports that begin are one each time, and none for what began", async () => {
+    const task = new Task("begun");
+    // After an abort the old stub is broken.
+    const written = async (work) => rowsWritten(await statements(task.storeStub(), work));
+    const begin = (...reports) => {
+      const all = reports.map(([n, verified]) => [reportId(n), Array(32).fill(verified)]);
+      return task.store({ Begin: { level: 3, reports: all, open: [] } });
+    };
+    const begun = (...refused) => json({ Begun: refused.map(reportId) });
+    expect(await begin([1, 7], [2, 7])).toBe(begun());
+    expect(await rows(task.storeStub())).toEqual({ meta: 1, chunk_0: 1 });
+    const many = range(200).map((n) => [n, 7]);
+    expect(await written(() => begin(...many))).toBe(1);
+    for (const forget of [() => {}, () => evictDurableObject(task.storeStub()), () => abortAllDurableObjects()]) {
+      await forget();
+      expect(await written(() => begin(...many))).toBe(0);
+      expect(await written(() => begin([5, 8]))).toBe(0);
+      expect(await begin([1, 7], [2, 8], [200, 8])).toBe(begun(2, 200));
+    }
+    // A job of theirs writes its own row.
+    expect(await written(async () => task.commit(commit(1, [await slice(0, [1, 2])])))).toBe(1);
+    expect(await rows(task.storeStub())).toEqual({ meta: 1, job_0: 1, chunk_0: 2 });
+  });
+
   it("of a claimed job id are one", async () => {
     const task = new Task("claims");
     const claim = (digest, unasked = []) => {

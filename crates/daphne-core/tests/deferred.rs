@@ -159,6 +159,10 @@ impl World {
     }
 
     fn begin(&self, reports: &[Vec<u8>]) -> LeaderJob {
+        self.begin_for(&self.param(), reports)
+    }
+
+    fn begin_for(&self, param: &AggregationParam, reports: &[Vec<u8>]) -> LeaderJob {
         let reports: Vec<Report<'_>> = reports.iter().map(|r| WIRE.report(r).unwrap()).collect();
         let batch = match self.task.parameters.batch_mode {
             BatchMode::TimeInterval => PartialBatchSelector::TimeInterval,
@@ -166,7 +170,7 @@ impl World {
                 PartialBatchSelector::LeaderSelected(BatchId::new([8; 32]))
             }
         };
-        let begun = self.leader().begin_job(&self.leader_keys, &self.param(), batch, &reports);
+        let begun = self.leader().begin_job(&self.leader_keys, param, batch, &reports);
         begun.unwrap().0.unwrap()
     }
 
@@ -318,6 +322,32 @@ fn what_is_answered_later_is_what_would_have_been_answered_at_once() {
         assert_eq!(w.held(), at_once.held());
         assert_eq!(refusal(w.poll(1, 1)), AbortKind::StepMismatch);
         assert_eq!(w.work(), [], "it is done");
+    }
+}
+
+/// Whether it is answered at once or later makes no difference to what a report may be verified for.
+#[test]
+fn a_report_begins_with_one_parameter_at_once_or_later() {
+    for shape in SHAPES {
+        let w = World::new(STRINGS, shape);
+        let reports = w.reports(1..9);
+        let other = w.task.vdaf.prefixes(&["01".parse().unwrap()]).unwrap();
+        let (a, b) = (w.begin(&reports), w.begin_for(&other, &reports));
+        assert_eq!(codes(&ready(w.create(AMPLE, 1, w.begin(&reports[..3]).request()))), [None; 3]);
+        // Later, and otherwise: what began at once is refused, the rest goes on, in all of its pieces.
+        assert_eq!(later(w.create(w.budget(2), 2, b.request())), 0);
+        w.work();
+        let replayed = Some(ReportError::ReportReplayed);
+        let first = ready(w.poll(2, 0));
+        assert_eq!(codes(&first), [[replayed; 3].as_slice(), &[None; 5]].concat());
+        // At once again: the other way round. The leader's giving up makes no difference.
+        w.delete(2).unwrap();
+        w.work();
+        let answers = ready(w.create(AMPLE, 3, a.request()));
+        assert_eq!(codes(&answers), [[None; 3].as_slice(), &[replayed; 5]].concat());
+        let step = w.continuation(w.begin(&reports), &answers);
+        assert_eq!(codes(&ready(w.proceed(3, step.request()))), [None; 3]);
+        assert_eq!(w.held().0, 3);
     }
 }
 

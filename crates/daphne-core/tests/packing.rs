@@ -18,7 +18,8 @@ use daphne_core::{
     },
     testing::{
         conformance::{
-            self, ONLY, Subject, commit, hard, job, report, slice, soft, window, windows,
+            self, ONLY, Subject, begin, begun_but, commit, hard, job, report, slice, soft, window,
+            windows,
         },
         faulty::{Crash, FaultyDatabase},
         memory::{MemoryAggregateTables, MemoryCluster, MemoryDatabase},
@@ -165,6 +166,50 @@ fn a_repeat_of_a_packed_job_is_answered_as_before() {
     check("packed again");
     block_on(s.release(1));
     check("deleted");
+}
+
+/// Rows of reports that began, and of jobs.
+fn rows(cluster: &MemoryCluster, s: &Subject<'_, MemoryCluster>) -> (usize, usize) {
+    let stores = cluster.stores_of(&s.placement.task_id);
+    (stores.iter().map(|(_, tables)| tables.begun.len()).sum(), separate_jobs(cluster, s))
+}
+
+/// What began stays bound, whatever becomes of its rows: the index has it. A generation of nothing else is dropped, and
+/// what stands beside jobs goes with them.
+#[test]
+fn what_began_outlives_its_rows() {
+    let cluster = MemoryCluster::with_limits(Limits { generation_rows: 3, ..TINY });
+    let s = Subject::new(&cluster, "begun", BatchMode::TimeInterval, 1, 0);
+    let ask =
+        |reports: &[(u8, u8)]| block_on(s.ask(ONLY, StoreAction::Begin(begin(Some(1), reports))));
+    let check = |last: u8, expected: (usize, usize)| {
+        for _ in 0..2 {
+            for n in 1..=last {
+                assert_eq!(ask(&[(n, 7)]), begun_but(&[]), "{n} is bound");
+                assert_eq!(ask(&[(n, 8)]), begun_but(&[n]), "{n} is bound otherwise");
+            }
+            assert_eq!(rows(&cluster, &s), expected, "of {last}");
+            cluster.reset_stores();
+        }
+    };
+    assert_eq!((ask(&[(1, 7)]), ask(&[(2, 7), (3, 7)])), (begun_but(&[]), begun_but(&[])));
+    check(3, (2, 0));
+    assert_eq!(ask(&[(4, 7), (1, 8)]), begun_but(&[1]));
+    check(4, (3, 0));
+    pack(&cluster, &s);
+    check(4, (0, 0));
+    assert_eq!((ask(&[(5, 7)]), ask(&[(6, 7)])), (begun_but(&[]), begun_but(&[])));
+    let first = commit(1, vec![slice(window(0), &[1, 2])]);
+    assert_eq!(block_on(s.commit(ONLY, first.clone())), Answer::Committed(vec![]));
+    assert_eq!(ask(&[(7, 7)]), begun_but(&[]));
+    pack(&cluster, &s);
+    check(7, (3, 1));
+    let collect = s.collection(1, windows(0, 1), &[1, 2]);
+    let answer = block_on(s.collect(&collect));
+    assert_eq!(s.open(&collect, &answer), 3);
+    pack(&cluster, &s);
+    check(7, (1, 0));
+    assert_eq!(block_on(s.commit(ONLY, first)), Answer::Committed(vec![]));
 }
 
 /// What is packed counts for good: its reports are replays for ever, whatever the leader deletes.

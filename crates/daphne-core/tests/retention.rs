@@ -28,7 +28,7 @@ use daphne_core::{
     },
     task::{Task, TaskRole, TaskSpec},
     testing::{
-        conformance::{ONLY, Subject, commit, job, slice, window, windows},
+        conformance::{ONLY, Subject, begin, begun_but, commit, job, slice, window, windows},
         memory::{Fate, MemoryAggregateTables, MemoryCluster, MemoryDatabase, MemoryJobTables},
     },
     time::{Duration, Time},
@@ -115,6 +115,8 @@ fn what_comes_after_the_end_creates_nothing() {
     };
     assert_eq!(late(registered), Answer::Expired);
     assert_eq!(late(None), Answer::Expired);
+    let begun = StoreAction::Begin(begin(Some(1), &[(1, 7)]));
+    assert_eq!(block_on(s.ask(store, begun)), Answer::Expired);
     assert_eq!(block_on(s.ask(store, StoreAction::Thaw { attempt: 1 })), Answer::Done);
     assert_eq!(block_on(s.ask(store, StoreAction::KnowsJob(job(1)))), Answer::Known(false));
     assert_eq!(block_on(s.gather(store, windows(0, 10))), Default::default());
@@ -148,6 +150,10 @@ fn a_store_that_is_cut_off_while_it_takes_its_leave_does_it_again() {
         for forget in [false, true] {
             let cluster = MemoryCluster::new();
             let (s, store, deadline) = group_of(&cluster);
+            let ask = |reports: &[(u8, u8)]| {
+                block_on(s.ask(store, StoreAction::Begin(begin(Some(1), reports))))
+            };
+            assert_eq!(ask(&[(1, 7)]), begun_but(&[]));
             cluster.set_time(deadline);
             cluster.fate_of_call(cluster.calls(), fate);
             alarms(&cluster, &s);
@@ -161,6 +167,9 @@ fn a_store_that_is_cut_off_while_it_takes_its_leave_does_it_again() {
             assert_eq!(block_on(s.commit(store, late)), Answer::Expired);
             let repeat = commit(1, vec![slice(window(0), &[1, 2])]);
             assert_eq!(block_on(s.commit(store, repeat)), Answer::Committed(vec![]));
+            assert_eq!(ask(&[(1, 7)]), begun_but(&[]));
+            assert_eq!(ask(&[(1, 8)]), begun_but(&[1]));
+            assert_eq!(ask(&[(1, 7), (2, 7)]), Answer::Expired);
             assert_eq!(block_on(s.freeze(store, 1, windows(0, 1))), Answer::Stale);
             alarms(&cluster, &s);
             assert_eq!(cluster.stores_of(&s.placement.task_id).len(), 0);
@@ -204,6 +213,33 @@ fn epochs_of_the_whole_task_go_one_by_one() {
     assert_eq!(status(&s).expired_reports, 1);
     let tables = &cluster.stores_of(&s.placement.task_id)[0].1;
     assert!(tables.epochs.is_empty() && tables.generations.is_empty());
+}
+
+/// What began is known for as long as what counts.
+#[test]
+fn what_began_is_forgotten_with_its_epoch() {
+    let cluster = MemoryCluster::new();
+    let s = subject(&cluster, BatchMode::LeaderSelected, 0);
+    let ask =
+        |reports: &[(u8, u8)]| block_on(s.ask(ONLY, StoreAction::Begin(begin(Some(1), reports))));
+    cluster.set_time(DAY - 1);
+    assert_eq!(ask(&[(1, 7), (2, 7)]), begun_but(&[]));
+    cluster.set_time(DAY);
+    assert_eq!(ask(&[(2, 7), (3, 7)]), begun_but(&[]));
+    let first = s.placement.epoch_deadline(0).as_seconds();
+    cluster.set_time(first - 1);
+    alarms(&cluster, &s);
+    assert_eq!(ask(&[(1, 8), (2, 8), (3, 8)]), begun_but(&[1, 2, 3]), "a second too early");
+    cluster.set_time(first);
+    alarms(&cluster, &s);
+    cluster.reset_stores();
+    assert_eq!(ask(&[(3, 8)]), begun_but(&[3]), "the newer epoch protects as before");
+    let tables = &cluster.stores_of(&s.placement.task_id)[0].1;
+    assert_eq!(tables.begun.values().map(Vec::len).collect::<Vec<_>>(), [2], "of report 3");
+    cluster.set_time(first + DAY);
+    alarms(&cluster, &s);
+    let tables = &cluster.stores_of(&s.placement.task_id)[0].1;
+    assert!(tables.epochs.is_empty() && tables.begun.is_empty());
 }
 
 #[test]
@@ -369,7 +405,11 @@ const SHAPES: [(BatchMode, Option<u32>); 4] = [
 ];
 
 impl World {
-    fn new((mode, buckets_per_group): (BatchMode, Option<u32>)) -> Self {
+    fn new(shape: (BatchMode, Option<u32>)) -> Self {
+        Self::with(VdafConfig::Prio3Count, shape)
+    }
+
+    fn with(vdaf: VdafConfig, (mode, buckets_per_group): (BatchMode, Option<u32>)) -> Self {
         let spec = TaskSpec {
             task_id: None,
             version: DapVersion::V09,
@@ -377,7 +417,7 @@ impl World {
             task_configuration: Vec::new(),
             batch_mode: mode,
             max_batch_size: None,
-            vdaf: VdafConfig::Prio3Count,
+            vdaf,
             verify_key: vec![1; 16],
             leader_token: None,
             leader_token_hash: Some(TokenHash::of("token")),
@@ -419,10 +459,19 @@ impl World {
         };
         let random =
             ReportRandomness { report_id: [id; 16], leader_seed: [id; 32], helper_seed: [!id; 32] };
-        client.report(&Measurement::Count(true), Time::from_seconds(time), &random).unwrap()
+        let measurement = match self.task.vdaf.config() {
+            VdafConfig::Poplar1 { .. } => Measurement::Poplar1("01".parse().unwrap()),
+            _ => Measurement::Count(true),
+        };
+        client.report(&measurement, Time::from_seconds(time), &random).unwrap()
     }
 
     fn begin(&self, reports: &[Vec<u8>]) -> LeaderJob {
+        self.begin_for("0", reports)
+    }
+
+    /// A job for this prefix, if the VDAF has any.
+    fn begin_for(&self, prefix: &str, reports: &[Vec<u8>]) -> LeaderJob {
         let leader = LeaderTask {
             version: DapVersion::V09,
             task_configuration: Vec::new(),
@@ -439,7 +488,10 @@ impl World {
         };
         let reports: Vec<Report<'_>> =
             reports.iter().map(|r| v09::Report::decode(r).unwrap().into()).collect();
-        let agg_param = leader.vdaf.decode_agg_param(&[]).unwrap();
+        let agg_param = match self.task.vdaf.config() {
+            VdafConfig::Poplar1 { .. } => leader.vdaf.prefixes(&[prefix.parse().unwrap()]).unwrap(),
+            _ => leader.vdaf.decode_agg_param(&[]).unwrap(),
+        };
         leader.begin_job(&self.leader_keys, &agg_param, batch, &reports).unwrap().0.unwrap()
     }
 
@@ -459,10 +511,14 @@ impl World {
         block_on(self.cluster.run_store_alarms(self.task.id())).unwrap();
     }
 
-    /// How many reports each store holds.
+    /// How many reports each store holds, or knows to have begun.
     fn held(&self) -> BTreeMap<StoreId, usize> {
         let stores = self.cluster.stores_of(self.task.id());
-        stores.iter().map(|(id, t)| (*id, t.jobs().map(|row| row.ids.len() / 16).sum())).collect()
+        let held = |t: &MemoryAggregateTables| {
+            t.jobs().map(|row| row.ids.len() / 16).sum::<usize>()
+                + t.begun.values().map(|row| row.len() / 2).sum::<usize>()
+        };
+        stores.iter().map(|(id, t)| (*id, held(t))).collect()
     }
 }
 
@@ -475,21 +531,29 @@ fn codes(answers: &[VerifyResp]) -> Vec<Option<ReportError>> {
 }
 
 /// Whatever the clocks, at the second at which a report could be accepted again its id is still known; and the report
-/// is refused as too old from the first second on at which its id may be forgotten.
+/// is refused as too old from the first second on at which its id may be forgotten. What counts does not count again, and
+/// what began does not begin otherwise.
 #[test]
 fn deletion_never_opens_a_replay() {
+    for vdaf in [VdafConfig::Prio3Count, VdafConfig::Poplar1 { bits: 2 }] {
+        deletion_never_opens_a_replay_of(vdaf);
+    }
+}
+
+fn deletion_never_opens_a_replay_of(vdaf: VdafConfig) {
     // How far the clocks of Workers are ahead of the objects', when the report comes and when it comes again.
     let day = DAY as i64;
     for shape in SHAPES {
         for (ahead, later_ahead) in [(0, -day), (day, 0), (0, 0), (-day, -day), (day, -day)] {
             for arrives in [NOW, NOW + RETENTION - 1] {
-                let w = World::new(shape);
+                let w = World::with(vdaf, shape);
                 w.cluster.set_time(arrives);
                 // As far ahead of its time as it can be.
                 let worker = arrives.saturating_add_signed(ahead);
                 let time = worker + DAY;
-                let first = w.begin(&[w.report(1, time)]);
+                let first = w.begin_for("0", &[w.report(1, time)]);
                 assert_eq!(w.put(1, first.request(), worker).unwrap(), [None]);
+                assert_eq!(w.held().values().sum::<usize>(), 1);
                 let mut was_forgotten = false;
                 // From the last second at which a Worker may find it young enough, by the objects' clock.
                 let last = (time + RETENTION).saturating_add_signed(-later_ahead);
@@ -499,10 +563,10 @@ fn deletion_never_opens_a_replay() {
                     w.cluster.set_time(at);
                     w.alarms();
                     // The same report in another job.
-                    let again = w.begin(&[w.report(1, time)]);
+                    let again = w.begin_for("1", &[w.report(1, time)]);
                     let worker = at.saturating_add_signed(later_ahead);
                     let verdict = w.put(2 + n as u8, again.request(), worker).unwrap()[0];
-                    let context = format!("{shape:?} {ahead} {later_ahead} {arrives} {n}");
+                    let context = format!("{vdaf:?} {shape:?} {ahead} {later_ahead} {arrives} {n}");
                     assert!(verdict.is_some(), "{context}: accepted twice");
                     if n == 0 {
                         assert_eq!(verdict, Some(ReportError::ReportReplayed), "{context}");

@@ -29,6 +29,8 @@ impl ObjectRequest for AggregateStoreRequest {
         match &self.action {
             // The row of the job id and digest answers a repeat.
             StoreAction::Commit(_) => Idempotence::Idempotent,
+            // The same reports, verified for the same, are bound already.
+            StoreAction::Begin(_) => Idempotence::Idempotent,
             // They only read.
             StoreAction::Gather { .. }
             | StoreAction::GatherJobs { .. }

@@ -60,6 +60,8 @@ pub struct Books {
     pub jobs: BTreeMap<u8, Job>,
     /// Numbers of jobs that the leader deleted, also of some that it never began.
     pub deleted: BTreeSet<u8>,
+    /// For what a report's verification began, as the leader was answered, by level.
+    begun: BTreeMap<(Option<u16>, usize), usize>,
     collected: Vec<(View, Vec<u8>)>,
 }
 
@@ -81,7 +83,13 @@ pub struct View {
 impl Books {
     /// Nothing happened yet.
     pub fn new(pool: &'static Pool) -> Self {
-        Self { pool, jobs: BTreeMap::new(), deleted: BTreeSet::new(), collected: Vec::new() }
+        Self {
+            pool,
+            jobs: BTreeMap::new(),
+            deleted: BTreeSet::new(),
+            begun: BTreeMap::new(),
+            collected: Vec::new(),
+        }
     }
 
     fn level(&self, param: usize) -> Option<u16> {
@@ -126,9 +134,15 @@ impl Books {
         let may_succeed = |other: &Job| {
             (other.is_deleted || other.is_perhaps_deleted) && other.param == job.param
         };
+        // What was done unheard may have been before what went deeper.
+        let was_first = |other: &Job| {
+            matches!(job.continuation, Some((_, None)))
+                && !self.aggregates_once()
+                && self.level(other.param) > self.level(job.param)
+        };
         // With time groups a report of another batch has another owner, but no report here has two times.
         assert!(
-            self.holders(id, job, report).all(may_succeed),
+            self.holders(id, job, report).all(|other| may_succeed(other) || was_first(other)),
             "job {id}: report {report} counts in another job"
         );
         // A repeat may come after its own collection.
@@ -139,7 +153,23 @@ impl Books {
         );
     }
 
-    /// Whether "replayed" is true.
+    /// The level of a report's one beginning, if there is one at each.
+    fn scope(&self, param: usize) -> Option<u16> {
+        if self.aggregates_once() { None } else { self.level(param) }
+    }
+
+    /// Whether a report began with another parameter than the job's.
+    pub fn began_otherwise(&self, job: &Job, report: usize) -> bool {
+        self.begun.get(&(self.scope(job.param), report)).is_some_and(|param| *param != job.param)
+    }
+
+    /// A report goes on: it never began otherwise.
+    pub fn began(&mut self, id: u8, job: &Job, report: usize) {
+        assert!(!self.began_otherwise(job, report), "job {id}: report {report} began otherwise");
+        self.begun.insert((self.scope(job.param), report), job.param);
+    }
+
+    /// Whether "replayed" is true of what was to count.
     pub fn is_replay(&self, id: u8, job: &Job, report: usize) -> bool {
         self.is_counted(job.param, report)
             || self

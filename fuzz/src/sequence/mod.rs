@@ -106,7 +106,11 @@ impl Run {
         let is_repeat = choices.below(4) > 0;
         let mut job = match known {
             Some(job) if is_repeat => job.clone(),
-            _ => self.new_job(choices),
+            _ => {
+                let job = self.new_job(choices);
+                // Chosen anew, it may be the one that there is.
+                known.filter(|known| known.body == job.body).cloned().unwrap_or(job)
+            }
         };
         if self.books.deleted.contains(&id) && known.is_none_or(|known| known.body == job.body) {
             // No leader does this, and it has no use for the answer.
@@ -135,9 +139,14 @@ impl Run {
             }
         };
         if self.is_aged() {
+            // Of a job that went on, a repeat may be told how.
             let was_accepted = |answer: &VerifyResp| {
-                let first = known.and_then(|known| known.answer.as_ref());
-                first.map_or(self.is_lossy, |first| first.contains(answer))
+                let was_told = |told: Option<&Vec<VerifyResp>>| {
+                    told.map_or(self.is_lossy, |told| told.contains(answer))
+                };
+                let then = known.and_then(|known| known.continuation.as_ref());
+                was_told(known.and_then(|known| known.answer.as_ref()))
+                    || then.is_some_and(|(_, then)| was_told(then.as_ref()))
             };
             let is_right = answers.iter().all(|a| !is_accepted(a) || was_accepted(a));
             assert!(is_right, "job {id}: a report of old is accepted");
@@ -166,11 +175,18 @@ impl Run {
             match &answer.result {
                 VerifyRespResult::Continue(_) => accepted.push(*n),
                 VerifyRespResult::Finish => panic!("the leader waits for a message"),
+                VerifyRespResult::Reject(ReportError::ReportReplayed)
+                    if self.pool.has_two_rounds() =>
+                {
+                    let is_right = self.books.began_otherwise(&job, *n);
+                    assert!(is_right || !self.is_strict(), "job {id}, report {n}: began once");
+                }
                 VerifyRespResult::Reject(error) => self.check_refused(id, &job, *n, *error),
             }
         }
         job.answer = Some(answers);
         if self.pool.has_two_rounds() {
+            accepted.iter().for_each(|n| self.books.began(id, &job, *n));
             job.waiting = accepted;
         } else {
             accepted.iter().for_each(|n| self.books.check_accepted(id, &job, *n));

@@ -426,15 +426,24 @@ impl World {
     /// The leader's continuation of a job of several rounds, after the helper's first answer. It reports none as refused.
     #[track_caller]
     pub fn proceed(&self, job: Job, answer: &Answer) -> ContinuedJob {
+        match self.try_to_proceed(job, answer) {
+            Ok(job) => job,
+            Err(_) => panic!("nothing of the job is left to be continued"),
+        }
+    }
+
+    /// The same, or the end of a job of which nothing is left.
+    #[track_caller]
+    fn try_to_proceed(&self, job: Job, answer: &Answer) -> Result<ContinuedJob, LeaderOutcome> {
         let body = self.job_resp(answer);
         match self.leader.proceed(job.leader, body).expect("a proper answer") {
-            LeaderStep::Continued(leader) => ContinuedJob {
+            LeaderStep::Continued(leader) => Ok(ContinuedJob {
                 id: job.id,
                 body: leader.request().to_vec(),
                 begun_with: job.body,
                 leader,
-            },
-            LeaderStep::Finished(_) => panic!("the job has one round"),
+            }),
+            LeaderStep::Finished(outcome) => Err(outcome),
         }
     }
 
@@ -531,9 +540,13 @@ impl World {
         if self.leader.vdaf.rounds() == 1 {
             return self.finish(job, &answer, books);
         }
-        let job = self.proceed(job, &answer);
-        let answer = self.post(&job);
-        self.finish_continued(job, &answer, books)
+        match self.try_to_proceed(job, &answer) {
+            Ok(job) => {
+                let answer = self.post(&job);
+                self.finish_continued(job, &answer, books)
+            }
+            Err(outcome) => outcome.refused,
+        }
     }
 
     /// Runs a job of which every report is accepted.

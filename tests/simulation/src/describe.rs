@@ -150,6 +150,10 @@ fn action(action: &StoreAction) -> String {
             format!("gather {range:?} without {exclude:?}")
         }
         StoreAction::GatherJobs { range, .. } => format!("gather jobs of {range:?}"),
+        StoreAction::Begin(begin) => {
+            let ids: Vec<ReportId> = begin.reports.iter().map(|(id, _)| *id).collect();
+            format!("begin {:?}", numbers(&ids))
+        }
         StoreAction::Purge => "purge".to_owned(),
         StoreAction::Totals { .. } => "totals".to_owned(),
         StoreAction::KnowsJob(id) => format!("knows {}?", job(*id)),

@@ -32,8 +32,8 @@ use crate::{
     vdaf::{AggregateShare, AggregationParam, OutputShare, share},
 };
 
-/// Commit calls under way at once: the platform allows six connections.
-const PARALLEL_CALLS: usize = 6;
+/// Calls to stores under way at once: the platform allows six connections.
+pub(super) const PARALLEL_CALLS: usize = 6;
 /// Times a commit is tried again after refusals before the leader is told to come later.
 const ROUNDS_MAX: usize = 8;
 /// Bytes of a job's sums together. Messages and rows hold several copies of them for a moment, and an isolate has
@@ -426,8 +426,7 @@ impl<O: Objects, J: Step> Committer<'_, O, J> {
     /// Brings one store to a recorded verdict and returns the refusals it recorded.
     async fn commit(&self, store: StoreId, mut work: StoreWork) -> Result<Fate, Error> {
         let field = self.job.task().vdaf.field();
-        // A store of the whole task takes part in every collection, so it needs no registration.
-        let mut open = (store.group == Group::Whole).then(Vec::new);
+        let mut open = open_unasked(&store);
         let mut readmit = BTreeSet::new();
         for _ in 0..ROUNDS_MAX {
             let commit = Commit {
@@ -452,10 +451,12 @@ impl<O: Objects, J: Step> Committer<'_, O, J> {
                     let refused = refused.into_iter().collect();
                     return Ok(Fate { refused, uncounted: Tally::default() });
                 }
-                AggregateStoreResponse::NotOpen => match self.register(store).await? {
-                    Some(collected) => open = Some(collected),
-                    None => return Ok(self.all_too_old(&work)),
-                },
+                AggregateStoreResponse::NotOpen => {
+                    match register(self.objects, self.job.task(), store).await? {
+                        Some(collected) => open = Some(collected),
+                        None => return Ok(self.all_too_old(&work)),
+                    }
+                }
                 AggregateStoreResponse::Expired => return Ok(self.all_too_old(&work)),
                 AggregateStoreResponse::Conflict => return Err(conflict()),
                 AggregateStoreResponse::Busy(attempt) => {
@@ -598,25 +599,6 @@ impl<O: Objects, J: Step> Committer<'_, O, J> {
         }
     }
 
-    /// Has the ledger take note of a store; answers what was collected without it. `None` if its time is over.
-    async fn register(&self, store: StoreId) -> Result<Option<Vec<(BucketRange, Vec<u8>)>>, Error> {
-        let request = LedgerRequest::Open {
-            placement: self.placement,
-            field: self.job.task().vdaf.field(),
-            store,
-        };
-        match self.objects.ledger(self.job.task().id(), request).await.map_err(unavailable)? {
-            LedgerResponse::Opened(collected) => Ok(Some(collected)),
-            LedgerResponse::Expired => Ok(None),
-            LedgerResponse::Busy => {
-                Err(Internal::Unavailable("a collection is under way".to_owned()).into())
-            }
-            other => {
-                Err(Internal::Broken(format!("an opening was answered with {other:?}")).into())
-            }
-        }
-    }
-
     /// Has the ledger bring a collection attempt to its end, so that the leader's retry finds the store free.
     async fn settle(&self, store: StoreId, attempt: u64) -> Internal {
         let request = LedgerRequest::Settle {
@@ -628,6 +610,32 @@ impl<O: Objects, J: Step> Committer<'_, O, J> {
         // If this call is lost too, the next one who meets the attempt settles it.
         let _ = self.objects.ledger(self.job.task().id(), request).await;
         Internal::Unavailable("a collection is under way".to_owned())
+    }
+}
+
+/// What was collected before a store existed, each range with its parameter.
+pub(super) type Collected = Vec<(BucketRange, Vec<u8>)>;
+
+/// A store of the whole task takes part in every collection, so it needs no registration.
+pub(super) fn open_unasked(store: &StoreId) -> Option<Collected> {
+    (store.group == Group::Whole).then(Vec::new)
+}
+
+/// Has the ledger take note of a store; answers what was collected without it. `None` if its time is over.
+pub(super) async fn register(
+    objects: &impl Objects,
+    task: &Task,
+    store: StoreId,
+) -> Result<Option<Collected>, Error> {
+    let (placement, field) = (task.parameters.placement(), task.vdaf.field());
+    let request = LedgerRequest::Open { placement, field, store };
+    match objects.ledger(task.id(), request).await.map_err(unavailable)? {
+        LedgerResponse::Opened(collected) => Ok(Some(collected)),
+        LedgerResponse::Expired => Ok(None),
+        LedgerResponse::Busy => {
+            Err(Internal::Unavailable("a collection is under way".to_owned()).into())
+        }
+        other => Err(Internal::Broken(format!("an opening was answered with {other:?}")).into()),
     }
 }
 

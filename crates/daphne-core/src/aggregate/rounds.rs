@@ -1,15 +1,17 @@
 //! Jobs of VDAFs of several rounds: what the helper keeps between the leader's requests, and the last one's commit.
 //! DAP-09 §4.5.1.2, §4.5.2.2.
 //!
-//! Nothing counts before the last round, and whether a report was aggregated before is asked then. The job's
+//! Nothing counts before the last round, and whether a report was aggregated before is asked then. That it is verified for
+//! one aggregation parameter at each level is seen to when it begins (`begun.rs`). The job's
 //! [`job_store`](crate::store::job_store) keeps the job in between, and gives each step to one body only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
+    begun,
     commit::{self, JobIdentity, Step, conflict, out_of_turn, unavailable},
     helper::{self, Examined, HelperJob, OwnedReport, Verified},
 };
@@ -58,12 +60,13 @@ pub struct WaitingReport {
 /// request gets what the first one got.
 ///
 /// The job store is asked before anything is verified: what has been answered costs a look at a row, however often it
-/// comes. Of several requests that meet a free id at once, the first to be kept counts.
+/// comes. Of several requests that meet a free id at once, the first to be kept counts. Before it is kept, each report
+/// is bound to what was verified; those that began otherwise in whatever job are refused as replayed.
 ///
 /// # Errors
 /// - [`AbortKind::Conflict`] if the job id was used with another body, or the job was continued or deleted: an
 ///   initialization comes first, or not at all (DAP-09 §4.5.1.2).
-/// - [`Internal::Unavailable`] if the job store did not answer.
+/// - [`Internal::Unavailable`] if an object did not answer.
 pub(super) async fn begin(
     objects: &impl Objects,
     identity: &JobIdentity,
@@ -91,7 +94,11 @@ pub(super) async fn begin(
         }
     }
     job.prepare().await;
-    let FirstRound { waiting, answers, failures } = first_round(job)?;
+    let mut first = first_round(job)?;
+    let asked: BTreeSet<ReportId> =
+        first.waiting.reports.iter().map(|report| report.report_id).collect();
+    first.refuse(&begun::bind(objects, identity, job, &asked).await?);
+    let FirstRound { waiting, answers, failures } = first;
     let begin = JobStoreRequest::Begin {
         placement,
         job: identity.job,
@@ -129,6 +136,18 @@ struct FirstRound {
     answers: Vec<VerifyResp>,
     /// What lies behind the refusals, but for those that the clock made.
     failures: BTreeMap<ReportId, Failure>,
+}
+
+impl FirstRound {
+    /// Takes reports out that must not go on.
+    fn refuse(&mut self, refused: &BTreeMap<ReportId, ReportError>) {
+        self.waiting.reports.retain(|report| !refused.contains_key(&report.report_id));
+        for VerifyResp { report_id, result } in &mut self.answers {
+            if let Some(error) = refused.get(report_id) {
+                *result = VerifyRespResult::Reject(*error);
+            }
+        }
+    }
 }
 
 /// Verifies the first round.

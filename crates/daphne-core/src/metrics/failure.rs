@@ -10,7 +10,7 @@ use crate::error::ReportError;
 pub enum Failure {
     /// Its batch was collected before it arrived.
     BatchCollected,
-    /// Its id was aggregated before.
+    /// Its id was aggregated before, or its verification began another way.
     Replayed,
     /// It is too old, or one of so many batch buckets that one job cannot hold them.
     Dropped,

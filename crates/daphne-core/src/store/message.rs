@@ -181,6 +181,20 @@ pub enum StoreAction {
     },
     /// The task is gone: forget everything. Idempotent.
     Purge,
+    /// The verification of some reports begins: bind each to what is verified. Idempotent.
+    Begin(Begin),
+}
+
+/// Reports of a VDAF of several rounds whose verification begins. Only what was never begun before, or was begun the same
+/// way, goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begin {
+    /// The level at which they are verified; none where a report is aggregated once, whatever the aggregation parameter.
+    pub level: Option<u16>,
+    /// The reports, distinct, each with SHA-256 of everything that is verified.
+    pub reports: Vec<(ReportId, [u8; 32])>,
+    /// As in a [`Commit`].
+    pub open: Option<Vec<(BucketRange, Vec<u8>)>>,
 }
 
 /// One job's fate in one store.
@@ -281,6 +295,8 @@ pub enum AggregateStoreResponse {
     WrongPlacement,
     /// The store's reports are all too old, and it is about to forget them. Nothing was written.
     Expired,
+    /// These reports were begun otherwise before; all others are bound now.
+    Begun(Vec<ReportId>),
 }
 
 /// A request to a `JobStore`.

@@ -82,6 +82,9 @@ pub type VisitJob<'a> = dyn FnMut(JobHead) -> StoreResult<()> + 'a;
 /// Visits a job's head and ids.
 pub type VisitJobIds<'a> = dyn FnMut(JobHead, &[u8]) -> StoreResult<()> + 'a;
 
+/// Visits fingerprints.
+pub type VisitFingerprints<'a> = dyn FnMut(&[u64]) -> StoreResult<()> + 'a;
+
 /// Visits merged slices: bucket, aggregation parameter, sum.
 pub type VisitMerged<'a> = dyn FnMut(BatchBucket, &[u8], Content) -> StoreResult<()> + 'a;
 
@@ -166,6 +169,18 @@ pub trait AggregateTables: RunTables {
     /// # Errors
     /// The database's.
     fn shares(&mut self, generation: u32, job: &AggregationJobId) -> StoreResult<Vec<u8>>;
+    /// Keeps what was added to the replay index as reports began (1 row up to the chunk limit of the database). `n` is new
+    /// in the generation.
+    ///
+    /// # Errors
+    /// The database's, or it is there.
+    fn insert_begun(&mut self, generation: u32, n: u32, fingerprints: &[u64]) -> StoreResult<()>;
+    /// Visits each of them.
+    ///
+    /// # Errors
+    /// The database's, or the visitor's.
+    fn each_begun(&mut self, generation: u32, visit: &mut VisitFingerprints<'_>)
+    -> StoreResult<()>;
 
     /// Creates the tables of an epoch.
     ///

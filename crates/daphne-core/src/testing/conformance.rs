@@ -3,6 +3,7 @@
 //!
 //! A case panics when the protocol is broken; the suite runs all of [`CASES`].
 
+mod begun;
 mod collections;
 mod counting;
 mod deferred;
@@ -10,7 +11,8 @@ mod once;
 mod rounds;
 mod stores;
 
-use self::{collections::*, counting::*, deferred::*, once::*, rounds::*, stores::*};
+pub use self::begun::{begin, begun_but};
+use self::{begun::*, collections::*, counting::*, deferred::*, once::*, rounds::*, stores::*};
 use crate::{
     batch::{BatchBucket, BatchMode, BucketRange, Checksum},
     error::{AbortKind, ReportError},
@@ -332,8 +334,13 @@ cases!(
     a_batch_is_collected_once_whatever_for,
     an_answer_is_kept_until_it_is_deleted,
     a_report_is_aggregated_once_at_each_level_and_only_downwards,
+    where_reports_are_aggregated_once_no_other_level_counts_them,
     a_report_that_was_left_out_at_a_level_counts_once_in_its_successor,
     a_report_taken_over_from_what_was_left_out_never_was_in_the_batch,
+    a_report_begins_in_one_way_at_each_level,
+    a_report_begins_in_one_way_where_it_is_aggregated_once,
+    what_began_counts_nowhere,
+    a_store_is_registered_before_it_begins_a_report,
     a_job_of_several_rounds_is_begun_once,
     a_step_is_taken_by_one_body,
     a_deleted_job_of_several_rounds_takes_no_step,

@@ -14,7 +14,8 @@ use crate::{
     metrics::Totals,
     store::{
         AggregateTables, Claim, Database, DeferredPart, JobTables, LedgerTables, RecordedJob,
-        SteppedJob, SteppedJobBody, StoreError, StoreResult, VisitJob, VisitJobIds, VisitMerged,
+        SteppedJob, SteppedJobBody, StoreError, StoreResult, VisitFingerprints, VisitJob,
+        VisitJobIds, VisitMerged,
         aggregate_store::{JobHead, JobRow, SealedRange, StoreMeta},
         config_store::{
             ConfigTables, Purge, TaskEntry,
@@ -81,6 +82,8 @@ pub struct MemoryAggregateTables {
     sealed: Vec<SealedRange>,
     /// Jobs by generation.
     pub generations: BTreeMap<u32, BTreeMap<AggregationJobId, JobRow>>,
+    /// Fingerprints of reports that began, by generation and number.
+    pub begun: BTreeMap<(u32, u32), Vec<u64>>,
     /// What is packed, by epoch.
     pub epochs: BTreeMap<u32, PackedEpoch>,
     /// The replay index.
@@ -159,6 +162,7 @@ impl AggregateTables for MemoryAggregateTables {
     }
 
     fn drop_generation(&mut self, generation: u32) -> StoreResult<()> {
+        self.begun.retain(|(of, _), _| *of != generation);
         no_table(self.generations.remove(&generation)).map(|_| ())
     }
 
@@ -197,6 +201,25 @@ impl AggregateTables for MemoryAggregateTables {
 
     fn shares(&mut self, generation: u32, job: &AggregationJobId) -> StoreResult<Vec<u8>> {
         no_table(self.generation(generation)?.get(job)).map(|row| row.shares.clone())
+    }
+
+    fn insert_begun(&mut self, generation: u32, n: u32, fingerprints: &[u64]) -> StoreResult<()> {
+        self.generation(generation)?;
+        match self.begun.insert((generation, n), fingerprints.to_vec()) {
+            None => Ok(()),
+            Some(_) => Err(StoreError("what began was inserted twice".to_owned())),
+        }
+    }
+
+    fn each_begun(
+        &mut self,
+        generation: u32,
+        visit: &mut VisitFingerprints<'_>,
+    ) -> StoreResult<()> {
+        self.generation(generation)?;
+        self.begun
+            .range((generation, 0)..=(generation, u32::MAX))
+            .try_for_each(|(_, fingerprints)| visit(fingerprints))
     }
 
     fn create_epoch(&mut self, epoch: u32) -> StoreResult<()> {

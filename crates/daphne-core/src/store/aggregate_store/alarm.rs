@@ -114,8 +114,8 @@ where
                     continue;
                 }
                 keep.extend(pack::fates(tables, &meta, full.table)?.staying);
-                // Otherwise little would be won by moving them.
-                if rows == 0 || keep.len() * 2 > rows {
+                // Otherwise little would be won by moving them. Where reports only began there is nothing to move.
+                if keep.len() * 2 > rows {
                     continue;
                 }
                 pack::pack(tables, &mut meta, full, &keep)?;

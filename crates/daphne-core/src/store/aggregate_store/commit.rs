@@ -7,7 +7,7 @@ use super::{
     StoreError, StoreMeta, StoreResult, ids_by_slice, pack, report_ids, sealed_buckets, strike_out,
 };
 use crate::{
-    batch::BatchBucket,
+    batch::{BatchBucket, BucketRange},
     ids::{AggregationJobId, ReportId},
     metrics::{Failure, Tally},
     store::{
@@ -51,15 +51,7 @@ pub(super) fn commit_job<T: AggregateTables>(
     if meta.closing {
         return not_now(Response::Expired);
     }
-    let mut must_write = false;
-    if let (false, Some(sealed)) = (meta.open, &commit.open) {
-        meta.open = true;
-        must_write = true;
-        for (range, param) in sealed {
-            let (range, param) = (*range, param.clone());
-            tables.put_sealed(&super::SealedRange { range, param, attempt: 0 })?;
-        }
-    }
+    let mut must_write = open(tables, meta, commit.open.as_deref())?;
     if let Some(frozen) = &meta.frozen
         && commit.slices.iter().any(|s| frozen.range.contains(&s.bucket))
     {
@@ -101,6 +93,22 @@ pub(super) fn commit_job<T: AggregateTables>(
         tables.put_meta(meta)?;
     }
     Ok((Response::Committed(refused), full))
+}
+
+/// Opens a store that is not, if the ledger knows of it, with what was collected without it. Returns whether it did: then the
+/// caller writes the meta row.
+pub(super) fn open(
+    tables: &mut impl AggregateTables,
+    meta: &mut StoreMeta,
+    registered: Option<&[(BucketRange, Vec<u8>)]>,
+) -> StoreResult<bool> {
+    let (false, Some(sealed)) = (meta.open, registered) else { return Ok(false) };
+    meta.open = true;
+    for (range, param) in sealed {
+        let (range, param) = (*range, param.clone());
+        tables.put_sealed(&super::SealedRange { range, param, attempt: 0 })?;
+    }
+    Ok(true)
 }
 
 /// A job's recorded fate, wherever it is kept.
@@ -145,7 +153,7 @@ fn repeat(recorded: RecordedJob, digest: &RequestDigest) -> Response {
 }
 
 /// The epoch of what arrives now. A store of a time group has only one: it ends as a whole.
-fn epoch(meta: &StoreMeta, now: Time) -> u32 {
+pub(super) fn epoch(meta: &StoreMeta, now: Time) -> u32 {
     match meta.store.group {
         Group::Whole => meta.placement.epoch(now),
         Group::Run(_) => 0,

@@ -4,12 +4,14 @@
 //! a job's fate here and it is repeated for ever; slices stay separate until a collection decides about them.
 //!
 //! - [`commit`](self) (`commit.rs`): records a job, or says why not.
+//! - `begin.rs`: binds reports of VDAFs of several rounds to what is verified of them.
 //! - `collection.rs`: gather, freeze, seal, thaw.
 //! - `pack.rs`: generations of jobs, and how finished ones shrink.
 //! - `totals.rs`: what became of reports, and what is in the batches.
 //! - `alarm.rs`: what is done in the background, and when a store forgets.
 
 mod alarm;
+mod begin;
 mod collection;
 mod commit;
 mod pack;
@@ -193,6 +195,7 @@ pub struct Handled {
 struct Live {
     recent: Recent,
     rows: u32,
+    begun_rows: u32,
     share_bytes: u64,
     totals: Totals,
 }
@@ -274,6 +277,12 @@ where
                     filled.set(full);
                     response
                 }
+                StoreAction::Begin(b) => {
+                    let (response, full) =
+                        begin::begin_reports(tables, live, &mut meta, &b, now, &self.limits)?;
+                    filled.set(full);
+                    response
+                }
                 StoreAction::KnowsJob(job) => {
                     Response::Known(commit::recorded(tables, live, &meta, &job)?.is_some())
                 }
@@ -346,7 +355,7 @@ fn has_ended(placement: &Placement, store: &StoreId, now: Time) -> bool {
 /// What a store that forgot everything answers to a late message. It must not come to life again.
 fn after_the_end(action: &StoreAction) -> Response {
     match action {
-        StoreAction::Commit(_) => Response::Expired,
+        StoreAction::Commit(_) | StoreAction::Begin(_) => Response::Expired,
         StoreAction::KnowsJob(_) => Response::Known(false),
         StoreAction::Gather { .. } => {
             Response::Gathered { content: Default::default(), contested: false, others: false }

@@ -25,7 +25,7 @@ use crate::{
 /// [`Limits::DEFAULT`]; tests have smaller ones.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Jobs in a generation, however small: so many rows are read when the object wakes up, and by what is rare.
+    /// Rows in a generation, however small: so many are read when the object wakes up, and by what is rare.
     pub generation_rows: u32,
     /// Ids in a generation: what the replay index holds in memory.
     pub generation_ids: usize,
@@ -53,8 +53,8 @@ impl Limits {
 
 impl Live {
     fn new(key: [u8; 16]) -> Self {
-        let (rows, share_bytes, totals) = Default::default();
-        Self { recent: Recent::new(key), rows, share_bytes, totals }
+        let (rows, begun_rows, share_bytes, totals) = Default::default();
+        Self { recent: Recent::new(key), rows, begun_rows, share_bytes, totals }
     }
 
     /// Takes note of a job in the newest generation.
@@ -76,9 +76,15 @@ impl Live {
         Ok(())
     }
 
+    /// Takes note of a row of reports that began in the newest generation.
+    pub(super) fn add_begun(&mut self, fingerprints: &[u64]) {
+        self.recent.insert_fingerprints(fingerprints);
+        self.begun_rows += 1;
+    }
+
     pub(super) fn is_full(&self, limits: &Limits) -> bool {
         self.recent.len() >= limits.generation_ids
-            || self.rows >= limits.generation_rows
+            || self.rows + self.begun_rows >= limits.generation_rows
             || self.share_bytes >= limits.generation_share_bytes
     }
 }
@@ -94,6 +100,10 @@ pub(super) fn load<'a>(
         if let Some(generation) = meta.epochs.last().and_then(|e| e.generations.last()) {
             tables.each_job_ids(generation.table, &mut |head, ids| {
                 loaded.add(meta.field, &head, ids)
+            })?;
+            tables.each_begun(generation.table, &mut |fingerprints| {
+                loaded.add_begun(fingerprints);
+                Ok(())
             })?;
         }
         *live = Some(loaded);

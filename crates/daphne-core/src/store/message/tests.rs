@@ -86,6 +86,19 @@ fn lists_of_batches_are_cut_where_they_are_the_same_in_all_stores() {
     assert_eq!(seen, [1, 3, 3], "buckets 99, 101 and 103");
 }
 
+/// A deploy runs old and new code side by side. What is new stands behind what was, so that only who is asked something
+/// new is at a loss, and says so.
+#[test]
+fn what_is_new_changes_nothing_that_was() {
+    assert_eq!(encode(&StoreAction::Purge), Ok(vec![MESSAGE_VERSION, 8]));
+    let begin = StoreAction::Begin(Begin { level: None, reports: vec![], open: None });
+    assert_eq!(encode(&begin), Ok(vec![MESSAGE_VERSION, 9, 0, 0, 0]));
+    assert_eq!(encode(&AggregateStoreResponse::Expired), Ok(vec![MESSAGE_VERSION, 15]));
+    assert_eq!(encode(&AggregateStoreResponse::Begun(vec![])), Ok(vec![MESSAGE_VERSION, 16, 0]));
+    let unheard_of = [&encode(&StoreAction::Purge).unwrap()[..1], &[10]].concat();
+    assert_eq!(decode::<StoreAction>(&unheard_of), Err(MessageError));
+}
+
 #[test]
 fn every_message_survives_its_encoding() {
     let job = AggregationJobId::new([3; 16]);
@@ -126,6 +139,12 @@ fn every_message_survives_its_encoding() {
         },
         StoreAction::Seal { attempt, range, counts: range, param, exclude },
         StoreAction::Thaw { attempt },
+        StoreAction::Begin(Begin {
+            level: Some(3),
+            reports: vec![(ReportId::new([24; 16]), [25; 32])],
+            open: Some(vec![(interval(), vec![26])]),
+        }),
+        StoreAction::Begin(Begin { level: None, reports: vec![], open: None }),
     ] {
         survives(AggregateStoreRequest {
             placement: placement(),
@@ -163,6 +182,7 @@ fn every_message_survives_its_encoding() {
             more: 4,
         })),
         AggregateStoreResponse::Expired,
+        AggregateStoreResponse::Begun(ids.clone()),
         AggregateStoreResponse::Done,
     ] {
         survives(answer);

@@ -25,6 +25,10 @@ const REPORT_AT: u8 = 2;
 const REPORT_IN: u8 = 3;
 /// A report, whatever it was aggregated for.
 const REPORT_ANYHOW: u8 = 4;
+/// A report whose verification began at a level.
+const BEGUN: u8 = 5;
+/// A report whose verification began at a level, and what was verified.
+const BEGUN_AS: u8 = 6;
 
 /// Fingerprints of the reports and jobs whose rows came after the last flush, 8 bytes each.
 ///
@@ -81,6 +85,21 @@ impl Recent {
         self.hash(REPORT_ANYHOW, id.as_bytes(), &[])
     }
 
+    /// The fingerprints of a report whose verification began at a level, or at all: whatever was verified, and for that
+    /// alone.
+    pub fn fingerprints_begun(
+        &self,
+        level: Option<u16>,
+        id: &ReportId,
+        verified: &[u8; 32],
+    ) -> (u64, u64) {
+        // The digest has one length, so that the two parts cannot be taken for another pair.
+        let level = level.map(u16::to_be_bytes);
+        let level: &[u8] = level.as_ref().map_or(&[], |level| level);
+        let verified = [level, verified].concat();
+        (self.hash(BEGUN, id.as_bytes(), level), self.hash(BEGUN_AS, id.as_bytes(), &verified))
+    }
+
     /// The fingerprint of a job.
     pub fn fingerprint_job(&self, job: &AggregationJobId) -> u64 {
         self.hash(JOB, job.as_bytes(), &[])
@@ -118,6 +137,13 @@ impl Recent {
             new.push(self.hash(domain, id, of));
         }
         self.insert(&mut new);
+    }
+
+    /// Adds fingerprints, in any order.
+    pub fn insert_fingerprints(&mut self, fingerprints: &[u64]) {
+        for some in fingerprints.chunks(NEWEST_MAX) {
+            self.insert(&mut some.to_vec());
+        }
     }
 
     /// Adds a job.

@@ -52,6 +52,21 @@ pub async fn a_report_is_aggregated_once_at_each_level_and_only_downwards(object
     assert_eq!(s.commit(ONLY, fresh).await, committed);
 }
 
+/// Where a report is aggregated once, that is at one level, whichever comes first (DAP-18 §4.5.4.3).
+pub async fn where_reports_are_aggregated_once_no_other_level_counts_them(objects: &impl Objects) {
+    let s = poplar(objects, "one level").await;
+    let once = |n, level, reports: &[u8]| Commit {
+        once: true,
+        ..commit_at(n, &param(level, b"a"), vec![slice(BatchBucket::Batch(batch(1)), reports)])
+    };
+    let committed = Answer::Committed(vec![]);
+    assert_eq!(s.commit(ONLY, once(1, 3, &[1, 2])).await, committed);
+    for (job, level) in [(2, 2), (3, 4), (4, 60)] {
+        assert_eq!(s.commit(ONLY, once(job, level, &[1, 9])).await, hard(&[1]), "{level}");
+    }
+    assert_eq!(s.commit(ONLY, once(5, 4, &[9])).await, committed);
+}
+
 /// Freezes the first batch but for one job, which leaves two reports. Returns what seals it.
 async fn freeze_without<O: Objects>(
     s: &Subject<'_, O>,
