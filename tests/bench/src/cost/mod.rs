@@ -35,6 +35,8 @@ const TARGET_USD: f64 = 10.0;
 /// Rows that a job has written in the background: the index of its ids, packing. `storage` measures 0.2 with ten thousand
 /// reports in an object and 0.7 with ten million.
 const ROWS_IN_BACKGROUND: f64 = 1.0;
+/// Rows that looking for a report's id reads in an object of ten million. `storage` measures 3,008 for 500 reports.
+const ROWS_READ_PER_REPORT: f64 = 6.0;
 
 /// Reports in a job and CPU in microseconds per report, by ascending size.
 type CpuBySize = Vec<(f64, f64)>;
@@ -145,7 +147,7 @@ impl CostOptions {
         let (cpu, counts) = self.find(&run)?;
         let at = |job_size: f64| {
             let cpu_us = self.cpu_us.unwrap_or_else(|| cpu_at(&cpu, job_size));
-            measured(counts, cpu_us)
+            measured(counts, cpu_us, job_size)
         };
         let bill_of =
             |workload: Workload, measured: &Measured| Bill::of(&workload, measured, &prices);
@@ -310,13 +312,13 @@ fn cpu_at(measured: &[(f64, f64)], job_size: f64) -> f64 {
     above.1 + (below.1 - above.1) * share
 }
 
-fn measured(counts: &Counts, cpu_us_per_report: f64) -> Measured {
+fn measured(counts: &Counts, cpu_us_per_report: f64, job_size: f64) -> Measured {
     let (job, collection) = (&counts.job, &counts.collection);
     Measured {
         cpu_us_per_report,
         worker_requests_per_job: if counts.vdaf == Kind::Poplar1 { 2.0 } else { 1.0 },
         object_requests_per_job: (job.do_requests + job.alarms) as f64,
-        rows_read_per_job: job.rows_read as f64,
+        rows_read_per_job: job.rows_read as f64 + ROWS_READ_PER_REPORT * job_size,
         rows_written_per_job: (job.rows_written + job.alarms_set) as f64 + ROWS_IN_BACKGROUND,
         kv_reads_per_cold_job: counts.first_job.kv_reads as f64,
         bytes_per_report: counts.stored_bytes_per_report,

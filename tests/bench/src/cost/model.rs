@@ -214,14 +214,17 @@ impl Bill {
             "rows read",
             rows_read,
             &prices.rows_read,
-            format!("{} a job, counted", short(measured.rows_read_per_job)),
+            format!(
+                "{} a job, counted, and as in an object of ten million ids",
+                short(measured.rows_read_per_job)
+            ),
         );
         add(
             "rows written",
             rows_written,
             &prices.rows_written,
             format!(
-                "{} a job, counted{}",
+                "{} a job, counted, with one in the background{}",
                 short(measured.rows_written_per_job + w.shards - 1.0),
                 if leads {
                     format!("; 2 for {UPLOADS_PER_ROW} uploads, assumed")
