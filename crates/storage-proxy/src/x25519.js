@@ -8,7 +8,9 @@ const PKCS8 = [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65,
 
 /** The private key with these 32 bytes, which nothing exports any more. */
 export async function importPrivateKey(bytes) {
-  const encoded = new Uint8Array([...PKCS8, ...bytes]);
+  const encoded = new Uint8Array(PKCS8.length + LEN);
+  encoded.set(PKCS8);
+  encoded.set(bytes.subarray(0, LEN), PKCS8.length);
   try {
     return await crypto.subtle.importKey("pkcs8", encoded, X25519, false, ["deriveBits"]);
   } finally {

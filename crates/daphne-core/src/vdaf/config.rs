@@ -120,26 +120,32 @@ impl VdafConfig {
         }
     }
 
-    /// Field elements of a measurement, once for each proof about them; `None` for Poplar1, which proves no circuit.
+    /// Field elements of a measurement and of a proof about it, once for each proof; `None` for Poplar1, which proves no
+    /// circuit. A proof has values for all wires of a gadget, and of a polynomial at twice as many points as the gadget is called.
     pub(super) fn proven_elements(&self, draft: VdafDraft) -> Option<u64> {
         // What has no number of bits is refused by `check`.
-        let elements =
-            |length: u32, max: u64| u64::from(length) * u64::from(bits(draft, max).unwrap_or(64));
-        Some(match *self {
-            Self::Prio3Count => 1,
-            Self::Prio3Sum { max_measurement } => elements(1, max_measurement),
-            Self::Prio3SumVec { length, max_measurement, .. } => elements(length, max_measurement),
-            Self::Prio3Histogram { length, .. } | Self::Prio3MultihotCountVec { length, .. } => {
-                u64::from(length)
+        let bits = |max: u64| u64::from(bits(draft, max).unwrap_or(64));
+        let (elements, chunk, proofs) = match *self {
+            Self::Prio3Count => (1, 1, 1),
+            Self::Prio3Sum { max_measurement } => (bits(max_measurement), 1, 1),
+            Self::Prio3SumVec { length, max_measurement, chunk_length } => {
+                (u64::from(length) * bits(max_measurement), chunk_length, 1)
+            }
+            Self::Prio3Histogram { length, chunk_length }
+            | Self::Prio3MultihotCountVec { length, chunk_length, .. } => {
+                (u64::from(length), chunk_length, 1)
             }
             Self::Prio3SumVecField64MultiproofHmacSha256Aes128 {
                 length,
                 max_measurement,
+                chunk_length,
                 proofs,
-                ..
-            } => elements(length, max_measurement) * u64::from(proofs),
+            } => (u64::from(length) * bits(max_measurement), chunk_length, proofs),
             Self::Poplar1 { .. } => return None,
-        })
+        };
+        let chunk = u64::from(chunk).max(1);
+        let points = 2 * (1 + elements.div_ceil(chunk)).next_power_of_two();
+        Some((elements + 2 * chunk + points) * u64::from(proofs))
     }
 
     /// Refuses what is malformed, or so large that computing its exact sizes could overflow.

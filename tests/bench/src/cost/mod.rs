@@ -37,6 +37,8 @@ const TARGET_USD: f64 = 10.0;
 const ROWS_IN_BACKGROUND: f64 = 1.0;
 /// Rows that looking for a report's id reads in an object of ten million. `storage` measures 3,008 for 500 reports.
 const ROWS_READ_PER_REPORT: f64 = 6.0;
+/// An isolate that knows nothing reads our keys, too; the one in which jobs are counted has just made them.
+const KV_READS_OF_KEYS: f64 = 1.0;
 
 /// Reports in a job and CPU in microseconds per report, by ascending size.
 type CpuBySize = Vec<(f64, f64)>;
@@ -152,8 +154,9 @@ impl CostOptions {
         let bill_of =
             |workload: Workload, measured: &Measured| Bill::of(&workload, measured, &prices);
         let here = at(workload.job_size);
-        let sizes = SIZES.map(|size| size as f64);
-        let by_job_size = sizes.into_iter().map(|job_size| {
+        let sizes =
+            SIZES.map(|size| size as f64).into_iter().filter(|size| self.is_known(&cpu, *size));
+        let by_job_size = sizes.map(|job_size| {
             let measured = at(job_size);
             let bill = bill_of(Workload { job_size, ..workload }, &measured);
             Variant::of(format!("jobs of {job_size}"), &measured, &bill)
@@ -192,12 +195,11 @@ impl CostOptions {
             version: self.version,
             vdaf: self.vdaf,
             prices_as_of: prices.as_of.clone(),
-            measured_on: self
-                .cpu_us
-                .is_none()
-                .then(|| format!("{}, {}, commit {}", run.date, run.machine.cpu, run.commit)),
+            measured_on: self.cpu_us.is_none().then(|| {
+                format!("{}, {}, commit {}{}", run.date, run.machine.cpu, run.commit, doubts(&run))
+            }),
             bill: bill_of(workload, &here),
-            target_usd: self.is_default_workload(&workload).then_some(TARGET_USD),
+            target_usd: self.is_default().then_some(TARGET_USD),
             by_job_size: by_job_size.collect(),
             what_if,
             workload,
@@ -228,11 +230,27 @@ impl CostOptions {
         })
     }
 
-    fn is_default_workload(&self, workload: &Workload) -> bool {
-        workload.role == Role::Helper
-            && workload.reports_per_week == 100e6
-            && workload.job_size == 500.0
+    /// Whether this is the bill that the target is about, with nothing said otherwise.
+    fn is_default(&self) -> bool {
+        self.role == Role::Helper
+            && self.version == DapVersion::V09
             && self.vdaf == Kind::Histogram
+            && self.reports_per_week == 100e6
+            && self.job_size == 500
+            && self.buckets_per_day == 24.0
+            && self.shards == 1
+            && self.retention_days == 15.0
+            && self.object_ms == 30.0
+            && self.log_sampling == 0.1
+            && self.cpu_us.is_none()
+            && self.prices.is_none()
+    }
+
+    /// Whether CPU is known for jobs of this size: it was said, or it is no smaller and no larger than what was measured.
+    fn is_known(&self, cpu: &CpuBySize, job_size: f64) -> bool {
+        let least = cpu.first().is_some_and(|(size, _)| *size <= job_size);
+        let most = cpu.last().is_some_and(|(size, _)| *size >= job_size);
+        self.cpu_us.is_some() || (least && most)
     }
 
     /// What was measured, or is now.
@@ -284,20 +302,29 @@ impl CostOptions {
             .filter(|cell| cell.concurrency == CONCURRENCY)
             .filter_map(|cell| Some((cell.job_size as f64, cell.cpu_us_per_report?)))
             .collect();
-        if cpu.is_empty() && self.cpu_us.is_none() {
-            return Err(missing("jobs"));
-        }
         cpu.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let counts = run.counts.iter().find(|counts| is_ours(counts.version, counts.vdaf));
-        Ok((cpu, counts.ok_or_else(|| missing("counts"))?))
+        if !self.is_known(&cpu, self.job_size as f64) {
+            return Err(missing(&format!("jobs of {} reports", self.job_size)));
+        }
+        let counts =
+            run.counts.iter().find(|c| is_ours(c.version, c.vdaf) && c.job_size == COUNTED_SIZE);
+        Ok((cpu, counts.ok_or_else(|| missing(&format!("counts with jobs of {COUNTED_SIZE}")))?))
     }
+}
+
+/// What is to be known of a run whose figures are not as good as they could be.
+fn doubts(run: &Run) -> String {
+    let unsteady = run.cells.iter().any(|cell| !cell.steady);
+    let busy = if run.busy { "; the machine was BUSY with other things" } else { "" };
+    let unsteady = if unsteady { "; NOT STEADY yet" } else { "" };
+    format!("{busy}{unsteady}")
 }
 
 /// Reports in a job that is counted: counts per job are the same whatever its size.
 const COUNTED_SIZE: usize = 500;
 
 /// What a report costs in a job of this size: a part of its own, and its share of what the job costs. Between two sizes
-/// that were measured it is a line over one by the size; beyond them it is the nearest.
+/// that were measured it is a line over one by the size; beyond them nothing is known, and it is the nearest.
 fn cpu_at(measured: &[(f64, f64)], job_size: f64) -> f64 {
     let Some(above) = measured.iter().find(|(size, _)| *size >= job_size) else {
         return measured.last().map_or(0.0, |(_, cpu)| *cpu);
@@ -320,7 +347,7 @@ fn measured(counts: &Counts, cpu_us_per_report: f64, job_size: f64) -> Measured 
         object_requests_per_job: (job.do_requests + job.alarms) as f64,
         rows_read_per_job: job.rows_read as f64 + ROWS_READ_PER_REPORT * job_size,
         rows_written_per_job: (job.rows_written + job.alarms_set) as f64 + ROWS_IN_BACKGROUND,
-        kv_reads_per_cold_job: counts.first_job.kv_reads as f64,
+        kv_reads_per_cold_job: counts.first_job.kv_reads as f64 + KV_READS_OF_KEYS,
         bytes_per_report: counts.stored_bytes_per_report,
         object_requests_per_collection: (collection.do_requests + collection.alarms) as f64,
         rows_read_per_collection: collection.rows_read as f64,

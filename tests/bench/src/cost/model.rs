@@ -127,14 +127,14 @@ impl Bill {
             reports * measured.cpu_us_per_report + uploads * UPLOAD_CPU_US + fetches * FETCH_CPU_US;
         let object_requests = jobs * measured.object_requests_per_job
             + stores
-            + collections * (measured.object_requests_per_collection + w.shards - 1.0)
+            + collections * w.shards * measured.object_requests_per_collection
             + uploads;
         let rows_read = jobs * measured.rows_read_per_job
-            + collections * measured.rows_read_per_collection
+            + collections * w.shards * measured.rows_read_per_collection
             + uploads / UPLOADS_PER_ROW;
         let rows_written = jobs * measured.rows_written_per_job
             + stores
-            + collections * measured.rows_written_per_collection
+            + collections * w.shards * measured.rows_written_per_collection
             // Written once, removed once; and a row for the job that they become part of.
             + uploads / UPLOADS_PER_ROW * 2.0
             + if w.role == Role::Leader { jobs } else { 0.0 };
@@ -339,9 +339,9 @@ mod tests {
             bill.items.iter().find(|i| i.item == item).expect("such a line").quantity
         };
         let more = |item| quantity(&two, item) - quantity(&one, item);
-        assert!((more("rows written") - one.jobs).abs() < 1.0);
         let collections = 24.0 * DAYS_PER_MONTH;
-        assert!((more("requests to objects") - one.jobs - collections).abs() < 1.0);
+        assert!((more("rows written") - one.jobs - 5.0 * collections).abs() < 1.0);
+        assert!((more("requests to objects") - one.jobs - 3.0 * collections).abs() < 1.0);
     }
 
     #[test]

@@ -89,6 +89,11 @@ impl<F: Field> Circuit<F> {
         })
     }
 
+    /// Elements of a verifier.
+    pub(super) fn verifier_len(&self) -> usize {
+        self.arity + 2
+    }
+
     /// Elements of joint randomness.
     pub(super) fn joint_rand_len(&self) -> usize {
         match (self.draft, self.kind) {

@@ -67,19 +67,15 @@ impl<F: Field> Queries<F> {
         Some(Self { circuit, roots, proof })
     }
 
-    /// Roots of unity at which wires have values.
-    pub(super) fn roots(&self) -> usize {
-        self.roots.len()
+    /// Roots of unity at which the wires of a circuit have values; `None` if the field has not so many, twice over.
+    pub(super) fn roots_for(circuit: &Circuit<F>) -> Option<usize> {
+        let roots = (1 + circuit.calls).next_power_of_two();
+        F::root(roots.trailing_zeros() + 1).map(|_| roots)
     }
 
     /// Elements of a proof.
     pub(super) fn proof_len(&self) -> usize {
         self.circuit.arity + 2 * self.roots.len() - 1
-    }
-
-    /// Elements of a verifier.
-    pub(super) fn verifier_len(&self) -> usize {
-        self.circuit.arity + 2
     }
 
     /// One aggregator's share of the verifier: the circuit's output, the wires and the gadget's polynomial at the point that
@@ -113,7 +109,7 @@ impl<F: Field> Queries<F> {
                 _ => F::ZERO,
             },
         };
-        let mut verifier = Vec::with_capacity(self.verifier_len());
+        let mut verifier = Vec::with_capacity(circuit.verifier_len());
         verifier.push(check);
         let (first, calls) = match coefficients.split_first() {
             Some((first, rest)) => (*first, rest.get(..circuit.calls).unwrap_or(rest)),

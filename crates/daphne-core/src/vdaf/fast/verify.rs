@@ -79,8 +79,10 @@ impl<F: Field, const S: usize> Instance<F, S> {
     /// `None` for an instance that is not done here.
     pub(super) fn new(draft: VdafDraft, algorithm: u32, config: &VdafConfig) -> Option<Self> {
         let circuit = Circuit::new(draft, config)?;
-        let queries = Queries::new(circuit.clone())?;
-        let queries = (queries.roots() <= KEPT_ROOTS_MAX).then_some(queries);
+        let queries = match Queries::roots_for(&circuit)? {
+            ..=KEPT_ROOTS_MAX => Some(Queries::new(circuit.clone())?),
+            _ => None,
+        };
         Some(Self { origin: Origin { draft, algorithm }, circuit, queries })
     }
 
@@ -173,7 +175,19 @@ impl<F: Field, const S: usize> Instance<F, S> {
         if !rest.is_empty() || blind.len() != usize::from(self.has_joint_rand()) {
             return Err(VerifyError::InputShare);
         }
-        let inbound = Message::decode(inbound).map_err(|_| VerifyError::PeerShare)?;
+        // What tells by its form that it is wrong must not cost an expansion.
+        let share = match Message::decode(inbound).map_err(|_| VerifyError::PeerShare)? {
+            Message::Initialize(share) => share,
+            Message::Continue { .. } => return Err(VerifyError::PeerStep),
+            Message::Finish(_) => return Err(VerifyError::PeerFinish),
+        };
+        let (mut verifier, leaders_part) =
+            decode(share, self.circuit.verifier_len()).ok_or(VerifyError::PeerShare)?;
+        let leaders_part: Option<&[u8; S]> = match leaders_part.first_chunk() {
+            None if !self.has_joint_rand() && leaders_part.is_empty() => None,
+            Some(part) if self.has_joint_rand() && leaders_part.len() == S => Some(part),
+            _ => return Err(VerifyError::PeerShare),
+        };
         let queries = self.queries()?;
         let mut xof = self.xof(Usage::MeasurementShare, context.ctx, measurement_seed);
         xof.update(&[HELPER]);
@@ -183,18 +197,6 @@ impl<F: Field, const S: usize> Instance<F, S> {
         let proof: Vec<F> = xof.stream().elements(queries.proof_len());
         let shares = (measurement, &*proof, blind.as_flattened());
         let begun = self.begin(&queries, context, HELPER, parts, shares)?;
-        let share = match inbound {
-            Message::Initialize(share) => share,
-            Message::Continue { .. } => return Err(VerifyError::PeerStep),
-            Message::Finish(_) => return Err(VerifyError::PeerFinish),
-        };
-        let (mut verifier, rest) =
-            decode(share, queries.verifier_len()).ok_or(VerifyError::PeerShare)?;
-        let leaders_part: Option<&[u8; S]> = match (begun.joint, rest.first_chunk()) {
-            (None, _) if rest.is_empty() => None,
-            (Some(_), Some(part)) if rest.len() == S => Some(part),
-            _ => return Err(VerifyError::PeerShare),
-        };
         verifier.iter_mut().zip(begun.verifier).for_each(|(sum, share)| *sum += share);
         if !self.decide(&verifier) {
             return Err(VerifyError::Refused);
