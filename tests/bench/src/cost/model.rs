@@ -238,7 +238,7 @@ impl Bill {
             stored / BYTES_PER_GB,
             &prices.object_storage_gb,
             format!(
-                "{:.1} bytes a report, measured, for {} days",
+                "{:.1} bytes a report, measured, with 8 in the index, for {} days",
                 measured.bytes_per_report,
                 short(w.retention_days)
             ),
