@@ -177,7 +177,7 @@ impl Bill {
             cpu_us / 1_000.0,
             &prices.worker_cpu_ms,
             format!(
-                "{:.0} µs a report, measured{}",
+                "{:.0} µs a report{}",
                 measured.cpu_us_per_report,
                 if leads {
                     format!("; {UPLOAD_CPU_US:.0} µs an upload, assumed")
