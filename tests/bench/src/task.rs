@@ -59,7 +59,7 @@ impl TaskOptions {
             |(path, _)| {
                 let tasks = path.display();
                 format!(
-                    "janus_cli provision-tasks --generate-missing-parameters --config-file janus_cli.yaml {tasks}"
+                    "janus_cli --config-file janus_cli.yaml provision-tasks --generate-missing-parameters {tasks}"
                 )
             },
         );
