@@ -18,7 +18,7 @@ use crate::{
 
 /// Measures what DAP helpers cost, on this machine and on state of its own.
 #[derive(Parser)]
-#[command(name = "scripts/bench")]
+#[command(name = "scripts/bench", bin_name = "scripts/bench")]
 pub struct Cli {
     /// What to measure.
     #[command(subcommand)]
@@ -83,10 +83,10 @@ pub enum Command {
 /// Which tasks.
 #[derive(Args, Default)]
 pub struct Subjects {
-    /// Versions, dap-09 and dap-18. Default: both.
+    /// Versions, dap-09 and dap-18, with commas between. Default: both.
     #[arg(long, value_parser = kinds::version, value_delimiter = ',')]
     pub version: Vec<DapVersion>,
-    /// VDAFs. Default: all.
+    /// VDAFs, with commas between. Default: all.
     #[arg(long, value_enum, value_delimiter = ',')]
     pub vdaf: Vec<Kind>,
 }
@@ -114,13 +114,14 @@ pub struct RunOptions {
     /// A folder that scripts/build has written, to measure that Worker; nothing is built or counted then.
     #[arg(long, value_name = "DIR", conflicts_with = "helper")]
     build: Option<PathBuf>,
-    /// The DAP URL of another helper, such as http://127.0.0.1:8080/v09/.
+    /// The DAP URL of another helper, to which hpke_config is appended: http://127.0.0.1:8080/ of Janus, …/v09/ of a Worker.
     #[arg(long, value_name = "URL", requires = "task")]
     helper: Option<String>,
     /// A task file of dapctl; may be given several times.
     #[arg(long, value_name = "FILE", requires = "helper")]
     task: Vec<PathBuf>,
-    /// A process of the other helper, whose CPU is counted; may be given several times.
+    /// A process of the other helper, whose CPU is counted; may be given several times. Children are not included: name
+    /// each of a database's. If one of them ends meanwhile, no CPU is shown.
     #[arg(long, requires = "helper")]
     pid: Vec<u32>,
     /// Where the leader's token goes.

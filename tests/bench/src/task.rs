@@ -30,7 +30,7 @@ pub struct TaskOptions {
     /// Write the task to this new file, with all secrets, of mode 0600.
     #[arg(long, value_name = "FILE")]
     save: PathBuf,
-    /// Write to this new file what Janus 0.7 provisions, of mode 0600; of a task of dap-09.
+    /// Write to this new file what Janus 0.7 provisions, of mode 0600; of a task of dap-09, and of a VDAF that Janus has there.
     #[arg(long, value_name = "FILE")]
     janus: Option<PathBuf>,
 }

@@ -256,7 +256,7 @@ impl Bill {
             "log lines",
             events,
             &prices.log_events,
-            format!("{} of all requests, to objects too", short(w.log_sampling)),
+            format!("{} of them: 2 a request, 1 a request to an object", short(w.log_sampling)),
         );
         let total_usd = items.iter().map(|item| item.usd).sum();
         Self { reports, jobs, items, total_usd }
