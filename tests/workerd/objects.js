@@ -21,14 +21,18 @@ export const select = (stub, statement) =>
 
 export const alarm = (stub) => runInDurableObject(stub, (_, state) => state.storage.getAlarm());
 
-/** Statements that objects run during `work`, each with the rows it wrote, which are what is billed. */
+/**
+ * Statements that the object runs during `work`, each with the rows it wrote, which are what is billed. Not those of other
+ * objects: their alarms may ring at any time.
+ */
 export async function statements(stub, work) {
-  const prototype = await runInDurableObject(stub, (_, state) => Object.getPrototypeOf(state.storage.sql));
+  const sql = await runInDurableObject(stub, (_, state) => state.storage.sql);
+  const prototype = Object.getPrototypeOf(sql);
   const real = prototype.exec;
   const ran = [];
   const spy = vi.spyOn(prototype, "exec").mockImplementation(function (statement, ...values) {
     const cursor = real.call(this, statement, ...values);
-    ran.push({ statement, cursor });
+    if (this === sql) ran.push({ statement, cursor });
     return cursor;
   });
   try {

@@ -45,6 +45,12 @@ describe("rows", () => {
     expect(await totals()).toMatchObject(counted);
     await evictDurableObject(stub);
     expect(await totals()).toMatchObject(counted);
+    // Another object, whose alarm may ring meanwhile, is not what is counted here.
+    const other = new Task("not billed");
+    const besides = () => other.commit(commit(1, [])).then(() => task.store({ KnowsJob: jobId(2) }));
+    const ran = await statements(stub, besides);
+    expect([ran.length > 0, rowsWritten(ran)]).toEqual([true, 0]);
+    expect(rowsWritten(await statements(other.storeStub(), besides))).toBe(0);
     const replay = commit(3, [await slice(0, [2])]);
     expect(rowsWritten(await statements(stub, () => task.commit(replay)))).toBe(0);
     expect(rowsWritten(await statements(stub, () => task.store({ KnowsJob: jobId(2) })))).toBe(0);
