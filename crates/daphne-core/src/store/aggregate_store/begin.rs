@@ -71,13 +71,6 @@ pub(super) fn begin_reports<T: AggregateTables>(
         new.into_iter().flat_map(|(begun, as_it)| [begun, as_it]).collect();
     tables.insert_begun(pack::newest(meta)?, live.begun_rows, &fingerprints)?;
     live.add_begun(&fingerprints);
-    let full = live.is_full(limits);
-    if full {
-        pack::end_generation(tables, live, meta)?;
-        must_write = true;
-    }
-    if must_write {
-        tables.put_meta(meta)?;
-    }
+    let full = pack::end_write(tables, live, meta, limits, must_write)?;
     Ok((Response::Begun(refused), full))
 }

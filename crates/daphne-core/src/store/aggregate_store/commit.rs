@@ -84,14 +84,7 @@ pub(super) fn commit_job<T: AggregateTables>(
     tables.insert_job(generation, &row)?;
     live.add(meta.field, &row.head, &row.ids)?;
     let refused = row.recorded.refused;
-    let full = live.is_full(limits);
-    if full {
-        pack::end_generation(tables, live, meta)?;
-        must_write = true;
-    }
-    if must_write {
-        tables.put_meta(meta)?;
-    }
+    let full = pack::end_write(tables, live, meta, limits, must_write)?;
     Ok((Response::Committed(refused), full))
 }
 

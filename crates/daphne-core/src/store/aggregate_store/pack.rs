@@ -161,6 +161,25 @@ pub(super) fn begin_generation(
     Ok(true)
 }
 
+/// What comes after each row in the newest generation: ends it if it is full now, and writes the meta row if it must be. Returns
+/// whether it was full, so that there is something to do in the background.
+pub(super) fn end_write<T: AggregateTables>(
+    tables: &mut T,
+    live: &mut Live,
+    meta: &mut StoreMeta,
+    limits: &Limits,
+    must_write: bool,
+) -> StoreResult<bool> {
+    let full = live.is_full(limits);
+    if full {
+        end_generation(tables, live, meta)?;
+    }
+    if full || must_write {
+        tables.put_meta(meta)?;
+    }
+    Ok(full)
+}
+
 /// The newest generation is full: its ids go to the index, and a new one begins. The caller writes the meta row.
 pub(super) fn end_generation(
     tables: &mut impl AggregateTables,
