@@ -31,6 +31,9 @@ pub const REPORTS_MAX: usize = 10_000;
 
 /// Most [`Vdaf::work`](crate::vdaf::Vdaf::work) in a job: some fifteen seconds.
 pub const WORK_MAX: u64 = 1 << 23;
+/// Most [`Vdaf::effort`](crate::vdaf::Vdaf::effort) in a job that is answered at once: some minute. A Worker that needs
+/// longer is cut off, and what it computed is lost.
+pub const EFFORT_MAX: u64 = 1 << 25;
 /// Bytes that a job's reports wait with. Messages hold several copies of them for a moment.
 pub const STATES_BYTES_MAX: usize = 8 << 20;
 
@@ -407,7 +410,7 @@ pub(super) fn bucket(task: &Task, batch: PartialBatchSelector, time: Time) -> Ba
     }
 }
 
-/// Bounds a job's number of reports, and what the aggregation parameter makes of them: the work for each report and
+/// Bounds a job's number of reports, and what task and aggregation parameter make of them: the work for each report and
 /// prefix, what reports wait with, and what they are answered.
 fn check_size(task: &Task, agg_param: &AggregationParam, reports: usize) -> Result<(), Abort> {
     if reports > REPORTS_MAX {
@@ -424,6 +427,13 @@ fn check_size(task: &Task, agg_param: &AggregationParam, reports: usize) -> Resu
     }
     if task.vdaf.helper_state_len(agg_param).saturating_mul(reports) > STATES_BYTES_MAX {
         return Err(too_much());
+    }
+    let effort = task.vdaf.effort(agg_param);
+    if effort.saturating_mul(reports_u64) > EFFORT_MAX {
+        let most = EFFORT_MAX / effort.max(1);
+        return Err(Abort::invalid_message(format!(
+            "a job of this task may have {most} reports, so long are their proofs"
+        )));
     }
     Ok(())
 }

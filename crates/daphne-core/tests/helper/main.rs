@@ -327,6 +327,32 @@ fn requests_that_are_wrong_as_a_whole_are_refused_in(shape: Shape) {
 }
 
 #[test]
+fn a_job_that_would_be_cut_off_is_refused_before_it_is_worked_on() {
+    for shape in GROUPS {
+        let mut w = World::new(shape);
+        let job = w.begin(1, &w.reports(&[1]));
+        let draft = w.task.vdaf.draft();
+        // A short measurement with a long proof: it is a task's author who chooses that.
+        let config = VdafConfig::Prio3Histogram { length: 1, chunk_length: 100_000 };
+        w.task.vdaf = Vdaf::new(draft, config).unwrap();
+        let mut init = w.wire().aggregation_job_init(job.request()).unwrap();
+        let report = init.verify_inits[0];
+        // That reports repeat is noticed later.
+        for (reports, detail) in [(1_666, "may have 1665 reports"), (1_665, "appears twice")] {
+            init.verify_inits = vec![report; reports];
+            match w.put(1, &w.wire().encode_aggregation_job_init(&init).unwrap()) {
+                Err(Error::Abort(abort)) => {
+                    assert_eq!(abort.kind, AbortKind::InvalidMessage);
+                    assert!(abort.detail.contains(detail), "{reports} reports: {abort:?}");
+                }
+                other => panic!("expected a refusal, got {other:?}"),
+            }
+        }
+        assert_eq!(w.cluster.calls(), 0, "nothing was stored");
+    }
+}
+
+#[test]
 fn a_job_is_known_once_it_was_created() {
     for shape in SHAPES.into_iter().flatten() {
         let w = World::new(shape);
