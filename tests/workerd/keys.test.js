@@ -5,7 +5,7 @@ import { env, exports } from "cloudflare:workers";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 
 import { base64url, send, taskSpec } from "./messages.js";
-import { alarm, rows, select } from "./objects.js";
+import { alarm, eventually, rows, select } from "./objects.js";
 
 const HOUR = 3_600;
 const DAY = 24 * HOUR;
@@ -184,7 +184,7 @@ describe("the copy in KV", () => {
       },
       async () => {
         all.push(admin("POST", "hpke_keys", { force: true }));
-        await vi.waitFor(async () => expect((await select(config(), "SELECT * FROM hpke")).length).toBeGreaterThan(0));
+        await eventually(async () => expect((await select(config(), "SELECT * FROM hpke")).length).toBeGreaterThan(0));
         const { config: last } = await admin("POST", "hpke_keys", { force: true });
         expect((await copied())).toContain(`${last.id} active`);
         release();

@@ -1,10 +1,10 @@
 // TaskLedger in workerd: decisions survive whatever happens to the objects, and the alarm finishes what was left.
 
 import { abortAllDurableObjects, evictDurableObject, runDurableObjectAlarm } from "cloudflare:test";
-import { afterEach, describe, expect, it, vi } from "vitest";
+import { afterEach, describe, expect, it } from "vitest";
 
 import { Task, base64url, calls, commit, jobId, plan, reportId, send, slice, soft, windows, taskSpec } from "./messages.js";
-import { alarm, rows, select } from "./objects.js";
+import { alarm, eventually, rows, select } from "./objects.js";
 
 const json = JSON.stringify;
 
@@ -22,7 +22,7 @@ describe("a decided collection", () => {
     const { task, request } = await collectable("decided");
     const answer = await task.ledger(request);
     expect(answer).toMatch(/^\{"Share":"[\w-]+"\}$/);
-    await vi.waitFor(async () => expect(await select(task.ledgerStub(), "SELECT todo FROM collection")).toEqual([{ todo: 0 }]));
+    await eventually(async () => expect(await select(task.ledgerStub(), "SELECT todo FROM collection")).toEqual([{ todo: 0 }]));
     expect(await rows(task.ledgerStub())).toEqual({ meta: 1, collection: 1 });
     expect(await rows(task.storeStub())).toEqual({ meta: 1, job_0: 1, sealed: 1 });
     const [{ row }] = await select(task.ledgerStub(), "SELECT hex(answer) AS row FROM collection");
@@ -59,7 +59,7 @@ describe("a decided collection", () => {
     // Calls: ledger, gather, freeze, and the seal, which is lost.
     await plan({ 3: "lose_request" });
     const answer = await task.ledger(request);
-    await vi.waitFor(async () => expect((await calls()).length).toBe(4));
+    await eventually(async () => expect((await calls()).length).toBe(4));
     expect(await select(task.ledgerStub(), "SELECT todo FROM collection")).toEqual([{ todo: 1 }]);
     expect(await rows(task.storeStub())).toEqual({ meta: 1, job_0: 1 });
     expect(await task.commit(commit(2, [await slice(0, [5])]))).toBe(json({ Busy: 1 }));

@@ -19,6 +19,9 @@ export const rows = (stub) =>
 export const select = (stub, statement) =>
   runInDurableObject(stub, (_, state) => [...state.storage.sql.exec(statement)]);
 
+/** Waits until `work` throws no more: what happens by itself takes longer on a busy machine. */
+export const eventually = (work) => vi.waitFor(work, { timeout: 20_000 });
+
 export const alarm = (stub) => runInDurableObject(stub, (_, state) => state.storage.getAlarm());
 
 /**

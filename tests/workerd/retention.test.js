@@ -5,7 +5,7 @@ import { env } from "cloudflare:workers";
 import { afterEach, describe, expect, it, vi } from "vitest";
 
 import { Task, base64url, commit, jobId, plan, send, slice, taskSpec } from "./messages.js";
-import { alarm, rows, select } from "./objects.js";
+import { alarm, eventually, rows, select } from "./objects.js";
 
 const json = JSON.stringify;
 const DAY = 86_400;
@@ -48,7 +48,7 @@ describe("a store whose reports are all too old", () => {
 
     await passed(deadline);
     await runDurableObjectAlarm(stub);
-    await vi.waitFor(async () => expect(await rows(stub)).toEqual({}));
+    await eventually(async () => expect(await rows(stub)).toEqual({}));
     expect(await select(stub, "SELECT name FROM sqlite_master WHERE name NOT LIKE '\\_cf%' ESCAPE '\\'")).toEqual([]);
     expect(await alarm(stub)).toBe(null);
     const { placement } = task;
@@ -79,7 +79,7 @@ describe("a store whose reports are all too old", () => {
     }
     await plan();
     await runDurableObjectAlarm(stub);
-    await vi.waitFor(async () => expect(await rows(stub)).toEqual({}));
+    await eventually(async () => expect(await rows(stub)).toEqual({}));
   });
 });
 
@@ -132,11 +132,11 @@ describe("the ConfigStore", () => {
     task.placement.task_id = JSON.parse(other.text).task_id;
     expect(await task.commit(commit(1, slices))).toBe(json({ Committed: [] }));
     expect((await send("DELETE", `/admin/tasks/${task.placement.task_id}?purge_after=0`, undefined, operator)).status).toBe(204);
-    await vi.waitFor(async () => {
+    await eventually(async () => {
       await runDurableObjectAlarm(config);
       expect(await rows(task.storeStub())).toEqual({});
     });
-    await vi.waitFor(async () => expect((await rows(config)).purge).toBe(2));
+    await eventually(async () => expect((await rows(config)).purge).toBe(2));
     // Until then the ledger stays, and collects nothing of what late requests bring back.
     expect(await rows(task.ledgerStub())).toEqual({ meta: 1 });
     const due = await select(config, "SELECT hex(at) AS at FROM purge ORDER BY at DESC LIMIT 1");
@@ -175,7 +175,7 @@ describe("the ConfigStore", () => {
     expect(await rows(task.storeStub()), "it can be collected").toEqual({ meta: 1, job_0: 1 });
     pass(1);
     await runDurableObjectAlarm(config);
-    await vi.waitFor(async () => expect(await rows(task.storeStub())).toEqual({}));
+    await eventually(async () => expect(await rows(task.storeStub())).toEqual({}));
     expect((await end(null)).status, "gone for good").toBe(404);
   });
 });

@@ -2,9 +2,10 @@
 // plans of tests/e2e/tests/retries.rs.
 
 import { runInDurableObject } from "cloudflare:test";
-import { afterEach, expect, it, vi } from "vitest";
+import { afterEach, expect, it } from "vitest";
 
 import { Task, calls, commit, plan, slice, windows } from "./messages.js";
+import { eventually } from "./objects.js";
 
 afterEach(() => plan());
 
@@ -15,7 +16,7 @@ it("an object that is reset during a call is not asked again, as the platform do
   // The ledger waits for a store when it is reset.
   await plan({ 1: "hold_request" });
   const refused = expect(task.ledger(request)).rejects.toThrow(/answered 503/);
-  await vi.waitFor(async () => expect((await calls()).length).toBe(2));
+  await eventually(async () => expect((await calls()).length).toBe(2));
   const reset = runInDurableObject(task.ledgerStub(), (_, state) => state.abort("reset on purpose"));
   const error = await reset.catch((error) => error);
   expect([error.remote, error.retryable, error.overloaded]).toEqual([true, undefined, undefined]);
