@@ -6,7 +6,7 @@ macro_rules! erased {
     ($(#[$doc:meta])* $name:ident { $($variant:ident($type:ty)),+ $(,)? }) => {
         $(#[$doc])*
         #[derive(Clone)]
-        pub(super) enum $name {
+        pub(in crate::vdaf) enum $name {
             $($variant($type)),+
         }
 

@@ -28,6 +28,7 @@ mod measurement;
 mod message;
 mod prio_08;
 mod prio_18;
+mod scheme;
 pub mod share;
 #[cfg(test)]
 mod tests;
@@ -40,6 +41,8 @@ pub use config::{
 };
 pub use measurement::{AggregateResult, Measurement, MeasurementError};
 pub use share::{FieldKind, ShareError};
+
+use scheme::{Aggregate, Context, Output, Scheme, State};
 
 /// One report did not verify.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -126,12 +129,6 @@ impl VerifyKey {
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
-
-    /// The key as an array. A key made for a VDAF with another seed size, which the caller must not mix in,
-    /// verifies nothing.
-    fn seed<const N: usize>(&self) -> Result<&[u8; N], VerifyError> {
-        self.0.as_slice().try_into().map_err(|_| VerifyError::Refused)
-    }
 }
 
 /// A measurement split for the two aggregators, all encoded.
@@ -159,12 +156,6 @@ struct VerifyState {
     /// `prio` panics on the state of another VDAF, so a state knows its own.
     config: VdafConfig,
     state: State,
-}
-
-#[derive(Clone)]
-enum State {
-    V08(prio_08::VerifyState),
-    V18(prio_18::VerifyState),
 }
 
 /// What the helper's message makes of a report at the leader. The leader has verified it in either case.
@@ -200,21 +191,9 @@ pub enum HelperTransition {
 #[derive(Clone)]
 pub struct OutputShare(Output);
 
-#[derive(Clone)]
-enum Output {
-    V08(prio_08::Output),
-    V18(prio_18::Output),
-}
-
 /// The running sum of output shares, of one aggregator.
 #[derive(Clone)]
 pub struct AggregateShare(Aggregate);
-
-#[derive(Clone)]
-enum Aggregate {
-    V08(prio_08::Aggregate),
-    V18(prio_18::Aggregate),
-}
 
 macro_rules! debug_is_the_name {
     ($($name:ident),+) => {
@@ -245,12 +224,8 @@ const HELPER_STATE_HEADER: usize = 6;
 impl HelperState {
     /// What [`Vdaf::decode_helper_state`] reads, [`Vdaf::helper_state_len`] bytes. Secret.
     pub fn encode(&self) -> Vec<u8> {
-        match &self.0.state {
-            State::V08(state) => state.encode(),
-            State::V18(state) => state.encode(),
-        }
         // No helper keeps the state of a VDAF that has none; to decode nothing fails.
-        .unwrap_or_default()
+        self.0.state.encode().unwrap_or_default()
     }
 }
 
@@ -260,22 +235,13 @@ impl AggregateShare {
     /// # Errors
     /// [`ShareError::Length`] if the share comes from another VDAF: our own fault.
     pub fn accumulate(&mut self, share: &OutputShare) -> Result<(), ShareError> {
-        match (&mut self.0, &share.0) {
-            (Aggregate::V08(sum), Output::V08(share)) => sum.accumulate(share),
-            (Aggregate::V18(sum), Output::V18(share)) => sum.accumulate(share),
-            (Aggregate::V08(_), Output::V18(_)) | (Aggregate::V18(_), Output::V08(_)) => {
-                Err(ShareError::Length)
-            }
-        }
+        self.0.accumulate(&share.0)
     }
 
     /// The encoding: [`Vdaf::agg_share_len`] bytes, which [`share::add_assign`] adds.
     /// VDAF-08 §7.2.7.5, VDAF-18 §7.2.7.5.
     pub fn encode(&self) -> Vec<u8> {
-        match &self.0 {
-            Aggregate::V08(sum) => sum.encode(),
-            Aggregate::V18(sum) => sum.encode(),
-        }
+        self.0.encode()
     }
 }
 
@@ -286,12 +252,6 @@ pub struct Vdaf {
     scheme: Scheme,
 }
 
-#[derive(Clone, Debug)]
-enum Scheme {
-    V08(prio_08::Scheme),
-    V18(prio_18::Scheme),
-}
-
 impl Vdaf {
     /// The VDAF, if these parameters exist in this draft and stay within [`AGG_SHARE_BYTES_MAX`] and
     /// [`INPUT_SHARE_BYTES_MAX`].
@@ -300,11 +260,7 @@ impl Vdaf {
     /// [`ConfigError`], the fault of whoever configures the task.
     pub fn new(draft: VdafDraft, config: VdafConfig) -> Result<Self, ConfigError> {
         config.check(draft)?;
-        let scheme = match draft {
-            VdafDraft::V08 => Scheme::V08(prio_08::Scheme::new(&config)?),
-            VdafDraft::V18 => Scheme::V18(prio_18::Scheme::new(&config)?),
-        };
-        Ok(Self { config, scheme })
+        Ok(Self { config, scheme: Scheme::new(draft, &config)? })
     }
 
     /// Name and parameters.
@@ -314,17 +270,15 @@ impl Vdaf {
 
     /// The draft.
     pub fn draft(&self) -> VdafDraft {
-        match &self.scheme {
-            Scheme::V08(_) => VdafDraft::V08,
-            Scheme::V18(_) => VdafDraft::V18,
-        }
+        self.scheme.draft()
     }
 
     /// Bytes of a verification key: 16 in VDAF-08, but 32 for the instance with HMAC; 32 in VDAF-18.
     pub fn verify_key_len(&self) -> usize {
-        match &self.scheme {
-            Scheme::V08(prio_08::Scheme::Multiproof(_)) | Scheme::V18(_) => 32,
-            Scheme::V08(_) => 16,
+        match (self.draft(), self.config) {
+            (VdafDraft::V18, _)
+            | (_, VdafConfig::Prio3SumVecField64MultiproofHmacSha256Aes128 { .. }) => 32,
+            (VdafDraft::V08, _) => 16,
         }
     }
 
@@ -357,10 +311,7 @@ impl Vdaf {
 
     /// Elements of an aggregate share; none if the parameter says how many.
     fn output_len(&self) -> usize {
-        match &self.scheme {
-            Scheme::V08(scheme) => scheme.output_len(),
-            Scheme::V18(scheme) => scheme.output_len(),
-        }
+        self.scheme.output_len()
     }
 
     /// Splits a measurement; for clients. `ctx` is the application's context, which VDAF-08 does not have and
@@ -378,10 +329,7 @@ impl Vdaf {
         nonce: &[u8; 16],
     ) -> Result<ShardedReport, MeasurementError> {
         measurement.check(&self.config)?;
-        match &self.scheme {
-            Scheme::V08(scheme) => scheme.shard(measurement, nonce),
-            Scheme::V18(scheme) => scheme.shard(ctx, measurement, nonce),
-        }
+        self.scheme.shard(ctx, measurement, nonce)
     }
 
     /// The leader begins to verify a report. `ctx` and `nonce` are those of [`Vdaf::shard`], the shares are
@@ -400,24 +348,9 @@ impl Vdaf {
         input_share: &[u8],
     ) -> Result<(LeaderState, Vec<u8>), VerifyError> {
         self.check_param(agg_param)?;
-        let (state, message) = match &self.scheme {
-            Scheme::V08(scheme) => {
-                let (state, message) =
-                    scheme.leader_init(verify_key, agg_param, nonce, public_share, input_share)?;
-                (State::V08(state), message)
-            }
-            Scheme::V18(scheme) => {
-                let (state, message) = scheme.leader_init(
-                    verify_key,
-                    ctx,
-                    agg_param,
-                    nonce,
-                    public_share,
-                    input_share,
-                )?;
-                (State::V18(state), message)
-            }
-        };
+        let context = Context { verify_key: verify_key.as_bytes(), ctx, nonce };
+        let (state, message) =
+            self.scheme.leader_init(context, agg_param, public_share, input_share)?;
         Ok((LeaderState(self.own(state)), message))
     }
 
@@ -435,19 +368,8 @@ impl Vdaf {
         inbound: &[u8],
     ) -> Result<LeaderTransition, VerifyError> {
         self.check_param(agg_param)?;
-        let (output, message) = match (&self.scheme, self.disown(state.0)?) {
-            (Scheme::V08(scheme), State::V08(state)) => {
-                let (output, message) = scheme.leader_continued(agg_param, state, inbound)?;
-                (Output::V08(output), message)
-            }
-            (Scheme::V18(scheme), State::V18(state)) => {
-                let (output, message) = scheme.leader_continued(ctx, agg_param, state, inbound)?;
-                (Output::V18(output), message)
-            }
-            (Scheme::V08(_), State::V18(_)) | (Scheme::V18(_), State::V08(_)) => {
-                return Err(VerifyError::Refused);
-            }
-        };
+        let state = self.disown(state.0)?;
+        let (output, message) = self.scheme.leader_continued(ctx, agg_param, state, inbound)?;
         let output = OutputShare(output);
         Ok(match message {
             None => LeaderTransition::Finished(output),
@@ -472,31 +394,9 @@ impl Vdaf {
         inbound: &[u8],
     ) -> Result<HelperTransition, VerifyError> {
         self.check_param(agg_param)?;
-        let (state, message) = match &self.scheme {
-            Scheme::V08(scheme) => {
-                let (state, message) = scheme.helper_init(
-                    verify_key,
-                    agg_param,
-                    nonce,
-                    public_share,
-                    input_share,
-                    inbound,
-                )?;
-                (state.map(Output::V08).map_err(State::V08), message)
-            }
-            Scheme::V18(scheme) => {
-                let (state, message) = scheme.helper_init(
-                    verify_key,
-                    ctx,
-                    agg_param,
-                    nonce,
-                    public_share,
-                    input_share,
-                    inbound,
-                )?;
-                (state.map(Output::V18).map_err(State::V18), message)
-            }
-        };
+        let context = Context { verify_key: verify_key.as_bytes(), ctx, nonce };
+        let (state, message) =
+            self.scheme.helper_init(context, agg_param, public_share, input_share, inbound)?;
         Ok(match state {
             Ok(output) => HelperTransition::Finished { output: OutputShare(output), message },
             Err(state) => {
@@ -518,17 +418,8 @@ impl Vdaf {
         inbound: &[u8],
     ) -> Result<OutputShare, VerifyError> {
         self.check_param(agg_param)?;
-        Ok(OutputShare(match (&self.scheme, self.disown(state.0)?) {
-            (Scheme::V08(scheme), State::V08(state)) => {
-                Output::V08(scheme.helper_continued(agg_param, state, inbound)?)
-            }
-            (Scheme::V18(scheme), State::V18(state)) => {
-                Output::V18(scheme.helper_continued(ctx, agg_param, state, inbound)?)
-            }
-            (Scheme::V08(_), State::V18(_)) | (Scheme::V18(_), State::V08(_)) => {
-                return Err(VerifyError::Refused);
-            }
-        }))
+        let state = self.disown(state.0)?;
+        self.scheme.helper_continued(ctx, agg_param, state, inbound).map(OutputShare)
     }
 
     /// Bytes of an encoded [`HelperState`]; 0 for a VDAF of one round, which has none.
@@ -559,19 +450,13 @@ impl Vdaf {
         if header != (u8::from(agg_param.is_leaf()), 1, count) {
             return Err(invalid);
         }
-        let state = match &self.scheme {
-            Scheme::V08(scheme) => scheme.decode_helper_state(bytes).map(State::V08),
-            Scheme::V18(scheme) => scheme.decode_helper_state(bytes).map(State::V18),
-        };
-        Ok(HelperState(self.own(state.ok_or(invalid)?)))
+        let state = self.scheme.decode_helper_state(bytes).ok_or(invalid)?;
+        Ok(HelperState(self.own(state)))
     }
 
     /// The aggregate share of no reports. To that of another VDAF's parameter nothing can be added.
     pub fn aggregate_init(&self, agg_param: &AggregationParam) -> AggregateShare {
-        AggregateShare(match &self.scheme {
-            Scheme::V08(scheme) => Aggregate::V08(scheme.aggregate_init(agg_param)),
-            Scheme::V18(scheme) => Aggregate::V18(scheme.aggregate_init(agg_param)),
-        })
+        AggregateShare(self.scheme.aggregate_init(agg_param))
     }
 
     /// The collector adds both encoded aggregate shares of a batch of `report_count` reports.
@@ -590,14 +475,7 @@ impl Vdaf {
         }
         // None of the instances uses the count; a 32-bit platform need not refuse a large one.
         let report_count = usize::try_from(report_count).unwrap_or(usize::MAX);
-        match &self.scheme {
-            Scheme::V08(scheme) => {
-                scheme.unshard(agg_param, leader_share, helper_share, report_count)
-            }
-            Scheme::V18(scheme) => {
-                scheme.unshard(agg_param, leader_share, helper_share, report_count)
-            }
-        }
+        self.scheme.unshard(agg_param, leader_share, helper_share, report_count)
     }
 
     /// The exact aggregate of measurements in the clear, which a correct run must reproduce; for tests and

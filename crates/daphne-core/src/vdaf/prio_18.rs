@@ -1,132 +1,73 @@
 //! VDAFs of draft-irtf-cfrg-vdaf-18, which DAP-18 uses, by `prio` 0.18.
 //!
-//! Each function below is generic over the instances; [`Scheme`] picks the instance.
+//! What both lines of `prio` do alike is in `prio_line.rs`. Each function below is generic over the instances.
 
-use std::sync::Arc;
-
+use prio18 as prio;
 use prio18::{
-    codec::{Encode, ParameterizedDecode},
-    field::{Field64, Field128, FieldElement},
+    codec::Encode as _,
+    field::Field64,
     flp::{
         Type,
         gadgets::{Mul, ParallelSum},
         types::{Count, Histogram, MultihotCountVec, Sum, SumVec},
     },
-    idpf::IdpfInput,
     topology::ping_pong::{
-        Continued, PingPongError, PingPongMessage, PingPongState, PingPongTopology,
+        Continued, PingPongError, PingPongMessage, PingPongState, PingPongTopology as _,
     },
     vdaf::{
-        Aggregatable as _, AggregateShare, Aggregator, Client, Collector, OutputShare, Vdaf,
-        poplar1::{Poplar1, Poplar1FieldVec, Poplar1VerifierState},
+        Aggregator, Client, Vdaf as _, VdafError,
+        poplar1::{Poplar1, Poplar1VerifierState as Poplar1VerifyState},
         prio3::{Prio3, Prio3VerifyState},
-        xof::{Xof, XofHmacSha256Aes128, XofTurboShake128},
+        xof::{Xof, XofTurboShake128},
     },
 };
 
 use super::{
-    AggregateResult, ConfigError, Measurement, MeasurementError, ShardedReport, ShareError,
-    UnshardError, VdafConfig, VerifyError, VerifyKey,
-    agg_param::{AggregationParam, Kind},
-    config::{INPUT_SHARE_BYTES_MAX, too_long},
-    erased::erased,
-    fast::{self, Context, Elements, Verifier},
+    ConfigError, VdafConfig, VerifyError,
+    agg_param::Kind::Poplar1V18 as Poplar1Kind,
     message::Message,
+    scheme::{Context, HelperStep, LeaderStep},
 };
-use crate::version::VdafDraft;
+
+#[path = "prio_line.rs"]
+#[allow(clippy::duplicate_mod, reason = "once for each line of `prio`")]
+mod line;
+
+#[cfg(test)]
+pub(super) use self::line::shard;
+pub(super) use self::line::{Aggregate, Instance, Output, VerifyState};
+use self::line::{build, decode_shares};
 
 type Products<F> = ParallelSum<F, Mul>;
+/// What a sum is computed in.
+type SumField = Field64;
+/// Bytes of a seed.
+const SEED_LEN: usize = 32;
+
+/// The ids of instances that are no number of a few.
+const MULTIPROOF: u32 = 0xffff_1003;
+const POPLAR1: u32 = 6;
 
 /// The draft's number, and the XOF's usage for the joint randomness seed, VDAF-18 §7.2.
 const VDAF_DRAFT: u8 = 18;
 const JOINT_RAND_SEED: u8 = 6;
 
-/// The instances, by their ids in VDAF-18 §10 and the private `0xFFFF1003`.
-#[derive(Clone, Debug)]
-pub(super) enum Scheme {
-    /// Those with one proof: clients and collectors are `prio`'s, aggregators are ours.
-    Prio3(Instance, Arc<Verifier>),
-    Multiproof(Prio3<SumVec<Field64, Products<Field64>>, XofHmacSha256Aes128, 32>),
-    Poplar1(Poplar1<XofTurboShake128, 32>),
-}
-
-/// Prio3 with one proof.
-#[derive(Clone, Debug)]
-pub(super) enum Instance {
-    Count(Prio3<Count<Field64>, XofTurboShake128, 32>),
-    Sum(Prio3<Sum<Field64>, XofTurboShake128, 32>),
-    SumVec(Prio3<SumVec<Field128, Products<Field128>>, XofTurboShake128, 32>),
-    Histogram(Prio3<Histogram<Field128, Products<Field128>>, XofTurboShake128, 32>),
-    Multihot(Prio3<MultihotCountVec<Field128, Products<Field128>>, XofTurboShake128, 32>),
-}
-
-erased! {
-    /// What an aggregator remembers between its steps.
-    VerifyState {
-        Prio3(fast::LeaderState),
-        Multiproof(Prio3VerifyState<Field64, 32>),
-        Poplar1(Poplar1VerifierState),
-    }
-}
-
-erased! {
-    /// A verified report's share.
-    Output {
-        Prio3(Elements),
-        Multiproof(OutputShare<Field64>),
-        Poplar1(Poplar1FieldVec),
-    }
-}
-
-erased! {
-    /// The sum of output shares.
-    Aggregate {
-        Prio3(Elements),
-        Multiproof(AggregateShare<Field64>),
-        Poplar1(Poplar1FieldVec),
-    }
-}
-
-/// The leader's step after its first. As [`super::LeaderTransition`].
-pub(super) type LeaderStep = (Output, Option<Vec<u8>>);
-
-/// The helper's first step. As [`super::HelperTransition`].
-pub(super) type HelperStep = Transition<Output, VerifyState>;
-
-/// An output share, or what a helper remembers until it has one; and its message.
-pub(super) type Transition<O, S> = (Result<O, S>, Vec<u8>);
-
-/// Evaluates the body with the instance of `prio` and its parameter; the other expression if the aggregator is not `prio`'s, or
-/// the parameter is of another VDAF.
-macro_rules! each {
-    ($scheme:expr, $param:expr, ($vdaf:ident, $agg_param:ident) => $body:expr, else $mismatch:expr) => {
-        match ($scheme, &$param.kind) {
-            (Scheme::Multiproof($vdaf), Kind::Prio3) => each!(@prio3 $agg_param $body),
-            (Scheme::Poplar1($vdaf), Kind::Poplar1V18($agg_param)) => $body,
-            _ => $mismatch,
-        }
-    };
-    (@prio3 $agg_param:ident $body:expr) => {{
-        let $agg_param = &();
-        $body
-    }};
-}
-
-impl Scheme {
-    pub(super) fn new(config: &VdafConfig) -> Result<Self, ConfigError> {
-        let (id, instance) = match *config {
-            VdafConfig::Prio3Count => (1, Instance::Count(build(1, 1, Ok(Count::new()))?)),
+impl Instance {
+    /// An instance and its id: VDAF-18 §10, and the private `0xFFFF1003`.
+    pub(super) fn new(config: &VdafConfig) -> Result<(u32, Self), ConfigError> {
+        Ok(match *config {
+            VdafConfig::Prio3Count => (1, Self::Count(build(1, 1, Ok(Count::new()))?)),
             VdafConfig::Prio3Sum { max_measurement } => {
-                (2, Instance::Sum(build(2, 1, Sum::new(max_measurement))?))
+                (2, Self::Sum(build(2, 1, Sum::new(max_measurement))?))
             }
             VdafConfig::Prio3SumVec { length, max_measurement, chunk_length } => {
                 let circuit =
                     SumVec::new(max_measurement.into(), length as usize, chunk_length as usize);
-                (3, Instance::SumVec(build(3, 1, circuit)?))
+                (3, Self::SumVec(build(3, 1, circuit)?))
             }
             VdafConfig::Prio3Histogram { length, chunk_length } => {
                 let circuit = Histogram::new(length as usize, chunk_length as usize);
-                (4, Instance::Histogram(build(4, 1, circuit)?))
+                (4, Self::Histogram(build(4, 1, circuit)?))
             }
             VdafConfig::Prio3MultihotCountVec { length, max_weight, chunk_length } => {
                 let circuit = MultihotCountVec::new(
@@ -134,7 +75,7 @@ impl Scheme {
                     max_weight as usize,
                     chunk_length as usize,
                 );
-                (5, Instance::Multihot(build(5, 1, circuit)?))
+                (5, Self::Multihot(build(5, 1, circuit)?))
             }
             VdafConfig::Prio3SumVecField64MultiproofHmacSha256Aes128 {
                 length,
@@ -142,281 +83,42 @@ impl Scheme {
                 chunk_length,
                 proofs,
             } => {
-                return Ok(Self::Multiproof(build(
-                    0xffff_1003,
-                    proofs,
-                    SumVec::new(max_measurement, length as usize, chunk_length as usize),
-                )?));
+                let circuit = SumVec::new(max_measurement, length as usize, chunk_length as usize);
+                (MULTIPROOF, Self::Multiproof(build(MULTIPROOF, proofs, circuit)?))
             }
             VdafConfig::Poplar1 { bits } => {
-                return Ok(Self::Poplar1(Poplar1::new_turboshake128(bits.into())));
+                (POPLAR1, Self::Poplar1(Poplar1::new_turboshake128(bits.into())))
             }
-        };
-        let verifier = Verifier::new(VdafDraft::V18, id, config);
-        Ok(Self::Prio3(instance, Arc::new(verifier.ok_or_else(too_many_calls)?)))
-    }
-
-    /// Elements of an aggregate share; for Poplar1, whose parameter says how many, none.
-    pub(super) fn output_len(&self) -> usize {
-        match self {
-            Self::Prio3(_, verifier) => verifier.output_len(),
-            Self::Multiproof(vdaf) => vdaf.output_len(),
-            Self::Poplar1(_) => 0,
-        }
-    }
-
-    pub(super) fn shard(
-        &self,
-        ctx: &[u8],
-        measurement: &Measurement,
-        nonce: &[u8; 16],
-    ) -> Result<ShardedReport, MeasurementError> {
-        match (self, measurement) {
-            (Self::Prio3(Instance::Count(vdaf), _), Measurement::Count(b)) => {
-                shard(vdaf, ctx, b, nonce)
-            }
-            (Self::Prio3(Instance::Sum(vdaf), _), Measurement::Sum(n)) => {
-                shard(vdaf, ctx, n, nonce)
-            }
-            (Self::Prio3(Instance::SumVec(vdaf), _), Measurement::SumVec(v)) => {
-                shard(vdaf, ctx, &v.iter().map(|n| (*n).into()).collect(), nonce)
-            }
-            (Self::Prio3(Instance::Histogram(vdaf), _), Measurement::Histogram(i)) => {
-                shard(vdaf, ctx, i, nonce)
-            }
-            (Self::Prio3(Instance::Multihot(vdaf), _), Measurement::MultihotCountVec(v)) => {
-                shard(vdaf, ctx, v, nonce)
-            }
-            (Self::Multiproof(vdaf), Measurement::SumVec(v)) => shard(vdaf, ctx, v, nonce),
-            (Self::Poplar1(vdaf), Measurement::Poplar1(string)) => {
-                let bools: Vec<bool> = string.iter().collect();
-                shard(vdaf, ctx, &IdpfInput::from_bools(&bools), nonce)
-            }
-            _ => Err(MeasurementError::new("the measurement is not one for this VDAF")),
-        }
-    }
-
-    pub(super) fn leader_init(
-        &self,
-        verify_key: &VerifyKey,
-        ctx: &[u8],
-        agg_param: &AggregationParam,
-        nonce: &[u8; 16],
-        public_share: &[u8],
-        input_share: &[u8],
-    ) -> Result<(VerifyState, Vec<u8>), VerifyError> {
-        if let (Self::Prio3(_, verifier), Kind::Prio3) = (self, &agg_param.kind) {
-            let context = Context { verify_key: verify_key.as_bytes(), ctx, nonce };
-            let (state, message) = verifier.leader_init(context, public_share, input_share)?;
-            return Ok((state.into(), message));
-        }
-        each!(self, agg_param, (vdaf, agg_param) =>
-            leader_init(vdaf, verify_key, ctx, agg_param, nonce, public_share, input_share)
-                .map(|(state, message)| (state.into(), message)),
-            else Err(VerifyError::Refused))
-    }
-
-    pub(super) fn leader_continued(
-        &self,
-        ctx: &[u8],
-        agg_param: &AggregationParam,
-        state: VerifyState,
-        inbound: &[u8],
-    ) -> Result<LeaderStep, VerifyError> {
-        let state = match (state, &agg_param.kind) {
-            (VerifyState::Prio3(state), Kind::Prio3) => {
-                return Ok((state.continued(inbound)?.into(), None));
-            }
-            (state, _) => state,
-        };
-        each!(self, agg_param, (vdaf, agg_param) =>
-            state.try_into().map_err(|_| VerifyError::Refused).and_then(|state| {
-    leader_continued(vdaf, ctx, agg_param, state, inbound)
-                    .map(|(output, message)| (output.into(), message))
-            }),
-            else Err(VerifyError::Refused))
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "these are the draft's")]
-    pub(super) fn helper_init(
-        &self,
-        verify_key: &VerifyKey,
-        ctx: &[u8],
-        agg_param: &AggregationParam,
-        nonce: &[u8; 16],
-        public_share: &[u8],
-        input_share: &[u8],
-        inbound: &[u8],
-    ) -> Result<HelperStep, VerifyError> {
-        if let (Self::Prio3(_, verifier), Kind::Prio3) = (self, &agg_param.kind) {
-            let context = Context { verify_key: verify_key.as_bytes(), ctx, nonce };
-            let (output, message) =
-                verifier.helper_init(context, public_share, input_share, inbound)?;
-            return Ok((Ok(output.into()), message));
-        }
-        each!(self, agg_param, (vdaf, agg_param) =>
-            helper_init(vdaf, verify_key, ctx, agg_param, nonce, public_share, input_share, inbound)
-                .map(|(output, message)| (output.map(Into::into).map_err(Into::into), message)),
-            else Err(VerifyError::Refused))
-    }
-
-    pub(super) fn helper_continued(
-        &self,
-        ctx: &[u8],
-        agg_param: &AggregationParam,
-        state: VerifyState,
-        inbound: &[u8],
-    ) -> Result<Output, VerifyError> {
-        each!(self, agg_param, (vdaf, agg_param) =>
-            helper_continued(vdaf, ctx, agg_param, state, inbound),
-            else Err(VerifyError::Refused))
-    }
-
-    pub(super) fn aggregate_init(&self, agg_param: &AggregationParam) -> Aggregate {
-        if let Self::Prio3(_, verifier) = self {
-            return verifier.aggregate_init().into();
-        }
-        each!(self, agg_param, (vdaf, agg_param) =>
-            aggregate_init(vdaf, agg_param),
-            else Aggregate::Multiproof(AggregateShare::from(Vec::new())))
-    }
-
-    pub(super) fn unshard(
-        &self,
-        agg_param: &AggregationParam,
-        leader_share: &[u8],
-        helper_share: &[u8],
-        report_count: usize,
-    ) -> Result<AggregateResult, UnshardError> {
-        if let (Self::Prio3(instance, _), Kind::Prio3) = (self, &agg_param.kind) {
-            macro_rules! unshard {
-                ($vdaf:expr) => {
-                    unshard($vdaf, &(), leader_share, helper_share, report_count)
-                };
-            }
-            return match instance {
-                Instance::Count(vdaf) => unshard!(vdaf),
-                Instance::Sum(vdaf) => unshard!(vdaf),
-                Instance::SumVec(vdaf) => unshard!(vdaf),
-                Instance::Histogram(vdaf) => unshard!(vdaf),
-                Instance::Multihot(vdaf) => unshard!(vdaf),
-            };
-        }
-        each!(self, agg_param, (vdaf, agg_param) =>
-            unshard(vdaf, agg_param, leader_share, helper_share, report_count),
-            else Err(UnshardError::Combine))
-    }
-
-    /// A helper's state between its two steps, as `prio` writes it. The caller has checked that the bytes begin as
-    /// they must, and how many they are.
-    pub(super) fn decode_helper_state(&self, bytes: &[u8]) -> Option<VerifyState> {
-        match self {
-            Self::Poplar1(vdaf) => {
-                Poplar1VerifierState::get_decoded_with_param(&(vdaf, 1), bytes).ok().map(Into::into)
-            }
-            _ => None,
-        }
+        })
     }
 }
 
-impl VerifyState {
-    /// What [`Scheme::decode_helper_state`] reads. Only a VDAF of several rounds has such a state.
-    pub(super) fn encode(&self) -> Option<Vec<u8>> {
-        match self {
-            Self::Poplar1(state) => state.get_encoded().ok(),
-            _ => None,
-        }
-    }
-}
-
-impl Aggregate {
-    pub(super) fn accumulate(&mut self, output: &Output) -> Result<(), ShareError> {
-        match (self, output) {
-            (Self::Prio3(sum), Output::Prio3(share)) => return sum.accumulate(share),
-            (Self::Multiproof(sum), Output::Multiproof(share)) => sum.accumulate(share),
-            (Self::Poplar1(sum), Output::Poplar1(share)) => sum.accumulate(share),
-            _ => return Err(ShareError::Length),
-        }
-        .map_err(|_| ShareError::Length)
-    }
-
-    pub(super) fn encode(&self) -> Vec<u8> {
-        match self {
-            Self::Prio3(sum) => return sum.encode(),
-            Self::Multiproof(sum) => sum.get_encoded(),
-            Self::Poplar1(sum) => sum.get_encoded(),
-        }
-        // Unwrap safety: writing field elements into a vector has no failing step.
-        .unwrap()
-    }
-}
-
-/// What would be a proof of more than [`INPUT_SHARE_BYTES_MAX`].
-fn too_many_calls() -> ConfigError {
-    ConfigError("the VDAF refuses this: the gadget is called too often".to_owned())
-}
-
-fn build<T: Type, P: Xof<S>, const S: usize>(
-    id: u32,
-    proofs: u8,
-    circuit: Result<T, prio18::flp::FlpError>,
-) -> Result<Prio3<T, P, S>, ConfigError> {
-    let refused = |e: &dyn std::fmt::Display| ConfigError(format!("the VDAF refuses this: {e}"));
-    let circuit = circuit.map_err(|e| refused(&e))?;
-    let elements = circuit.input_len() + circuit.proof_len() * usize::from(proofs);
-    let blind = if circuit.joint_rand_len() > 0 { S } else { 0 };
-    if elements * T::Field::ENCODED_SIZE + blind > INPUT_SHARE_BYTES_MAX {
-        return Err(too_long("leader's input share", INPUT_SHARE_BYTES_MAX));
-    }
-    Prio3::new(2, proofs, id, circuit).map_err(|e| refused(&e))
-}
-
-pub(super) fn shard<V: Client<16>>(
+fn split<V: Client<16>>(
     vdaf: &V,
     ctx: &[u8],
     measurement: &V::Measurement,
     nonce: &[u8; 16],
-) -> Result<ShardedReport, MeasurementError> {
-    let failed = |e: &dyn std::fmt::Display| MeasurementError(format!("sharding failed: {e}"));
-    let (public_share, input_shares) =
-        vdaf.shard(ctx, measurement, nonce).map_err(|e| failed(&e))?;
-    let encode = |share: &V::InputShare| share.get_encoded().map_err(|e| failed(&e));
-    let [leader, helper] = &input_shares[..] else {
-        return Err(MeasurementError::new("sharding failed: there must be two shares"));
-    };
-    Ok(ShardedReport {
-        public_share: public_share.get_encoded().map_err(|e| failed(&e))?,
-        leader_input_share: encode(leader)?,
-        helper_input_share: encode(helper)?,
-    })
-}
-
-fn decode_shares<V: Vdaf>(
-    vdaf: &V,
-    aggregator: usize,
-    public_share: &[u8],
-    input_share: &[u8],
-) -> Result<(V::PublicShare, V::InputShare), VerifyError> {
-    Ok((
-        V::PublicShare::get_decoded_with_param(vdaf, public_share)
-            .map_err(|_| VerifyError::PublicShare)?,
-        V::InputShare::get_decoded_with_param(&(vdaf, aggregator), input_share)
-            .map_err(|_| VerifyError::InputShare)?,
-    ))
+) -> Result<(V::PublicShare, Vec<V::InputShare>), VdafError> {
+    vdaf.shard(ctx, measurement, nonce)
 }
 
 pub(super) fn leader_init<V: Aggregator<S, 16>, const S: usize>(
     vdaf: &V,
-    verify_key: &VerifyKey,
-    ctx: &[u8],
+    context: Context<'_>,
     agg_param: &V::AggregationParam,
-    nonce: &[u8; 16],
     public_share: &[u8],
     input_share: &[u8],
 ) -> Result<(V::VerifyState, Vec<u8>), VerifyError> {
     let (public_share, input_share) = decode_shares(vdaf, 0, public_share, input_share)?;
     let Continued { verifier_state, message } = vdaf
-        .leader_initialized(verify_key.seed()?, ctx, agg_param, nonce, &public_share, &input_share)
+        .leader_initialized(
+            context.seed()?,
+            context.ctx,
+            agg_param,
+            context.nonce,
+            &public_share,
+            &input_share,
+        )
         .map_err(|_| VerifyError::Refused)?;
     Ok((verifier_state, write(&message)?))
 }
@@ -427,7 +129,7 @@ pub(super) fn leader_continued<V: Aggregator<S, 16>, const S: usize>(
     agg_param: &V::AggregationParam,
     state: V::VerifyState,
     inbound: &[u8],
-) -> Result<(V::OutputShare, Option<Vec<u8>>), VerifyError> {
+) -> Result<LeaderStep<V::OutputShare>, VerifyError> {
     let state = vdaf
         .leader_continued(ctx, agg_param, state, &read(inbound)?)
         .and_then(|continuation| continuation.evaluate(ctx, vdaf))
@@ -472,34 +174,31 @@ impl LeaderAgrees<32> for Poplar1<XofTurboShake128, 32> {
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "these are the draft's")]
 pub(super) fn helper_init<V: LeaderAgrees<S>, const S: usize>(
     vdaf: &V,
-    verify_key: &VerifyKey,
-    ctx: &[u8],
+    context: Context<'_>,
     agg_param: &V::AggregationParam,
-    nonce: &[u8; 16],
     public_share: &[u8],
     input_share: &[u8],
     inbound: &[u8],
-) -> Result<Transition<V::OutputShare, V::VerifyState>, VerifyError> {
+) -> Result<HelperStep<V::OutputShare, V::VerifyState>, VerifyError> {
     let shares = decode_shares(vdaf, 1, public_share, input_share)?;
     let inbound = read(inbound).map_err(|_| VerifyError::PeerShare)?;
     let state = vdaf
         .helper_initialized(
-            verify_key.seed()?,
-            ctx,
+            context.seed()?,
+            context.ctx,
             agg_param,
-            nonce,
+            context.nonce,
             &shares.0,
             &shares.1,
             &inbound,
         )
-        .and_then(|continuation| continuation.evaluate(ctx, vdaf))
+        .and_then(|continuation| continuation.evaluate(context.ctx, vdaf))
         .map_err(|e| why(&e, &inbound))?;
     match state {
         PingPongState::FinishedWithOutbound { output_share, message } => {
-            if !vdaf.leader_agrees(ctx, public_share, &message) {
+            if !vdaf.leader_agrees(context.ctx, public_share, &message) {
                 return Err(VerifyError::Step);
             }
             Ok((Ok(output_share), write(&message)?))
@@ -515,21 +214,16 @@ fn helper_continued<V: Aggregator<S, 16>, const S: usize>(
     vdaf: &V,
     ctx: &[u8],
     agg_param: &V::AggregationParam,
-    state: VerifyState,
+    state: V::VerifyState,
     inbound: &[u8],
-) -> Result<Output, VerifyError>
-where
-    V::VerifyState: TryFrom<VerifyState>,
-    Output: From<V::OutputShare>,
-{
+) -> Result<V::OutputShare, VerifyError> {
     let inbound = read(inbound).map_err(|_| VerifyError::PeerMessage)?;
-    let state = state.try_into().map_err(|_| VerifyError::Refused)?;
     let state = vdaf
         .helper_continued(ctx, agg_param, state, &inbound)
         .and_then(|continuation| continuation.evaluate(ctx, vdaf))
         .map_err(|e| why(&e, &inbound))?;
     match state {
-        PingPongState::Finished { output_share } => Ok(output_share.into()),
+        PingPongState::Finished { output_share } => Ok(output_share),
         _ => Err(VerifyError::Refused),
     }
 }
@@ -556,29 +250,8 @@ fn why(e: &PingPongError, inbound: &PingPongMessage) -> VerifyError {
 fn aggregate_init<V: Aggregator<S, 16>, const S: usize>(
     vdaf: &V,
     agg_param: &V::AggregationParam,
-) -> Aggregate
-where
-    Aggregate: From<V::AggregateShare>,
-{
-    vdaf.aggregate_init(agg_param).into()
-}
-
-fn unshard<V: Collector>(
-    vdaf: &V,
-    agg_param: &V::AggregationParam,
-    leader_share: &[u8],
-    helper_share: &[u8],
-    report_count: usize,
-) -> Result<AggregateResult, UnshardError>
-where
-    V::AggregateResult: Into<AggregateResult>,
-{
-    let decode = |bytes| V::AggregateShare::get_decoded_with_param(&(vdaf, agg_param), bytes);
-    let leader_share = decode(leader_share).map_err(|_| UnshardError::LeaderShare)?;
-    let helper_share = decode(helper_share).map_err(|_| UnshardError::HelperShare)?;
-    vdaf.unshard(agg_param, [leader_share, helper_share], report_count)
-        .map(Into::into)
-        .map_err(|_| UnshardError::Combine)
+) -> V::AggregateShare {
+    vdaf.aggregate_init(agg_param)
 }
 
 fn read(bytes: &[u8]) -> Result<PingPongMessage, VerifyError> {

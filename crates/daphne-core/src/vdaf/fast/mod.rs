@@ -35,10 +35,9 @@ mod xof;
 use field::{Field as _, encode};
 use field64::Field64;
 use field128::Field128;
-pub(super) use verify::Context;
 use verify::Instance;
 
-use super::{ShareError, VdafConfig, VerifyError};
+use super::{ShareError, VdafConfig, VerifyError, scheme::Context};
 use crate::version::VdafDraft;
 
 /// An aggregator's part of an instance of Prio3.

@@ -11,7 +11,7 @@ use super::{
     xof::{Origin, Usage, Xof, sample},
     *,
 };
-use crate::vdaf::{VerifyKey, message::Message};
+use crate::vdaf::{message::Message, prio_08, prio_18};
 
 /// Elements where carries and folds have their edges, and any others.
 fn element() -> impl Strategy<Value = u128> {
@@ -279,68 +279,6 @@ impl Numbers {
     }
 }
 
-/// `prio`'s side of both drafts, alike.
-macro_rules! side {
-    ($name:ident, $prio:ident, $module:ident, $state:ident, ($($ctx:ident)?)) => {
-        mod $name {
-            use $prio::vdaf::{Aggregator, Client};
-
-            use crate::vdaf::{ShardedReport, VerifyError, VerifyKey, $module};
-
-            pub(super) fn shard<V: Client<16>>(
-                vdaf: &V,
-                _ctx: &[u8],
-                measurement: &V::Measurement,
-                nonce: &[u8; 16],
-            ) -> ShardedReport {
-                $(let $ctx = _ctx;)?
-                $module::shard(vdaf, $($ctx,)? measurement, nonce).unwrap()
-            }
-
-            pub(super) fn leader_init<V: Aggregator<S, 16>, const S: usize>(
-                vdaf: &V,
-                key: &VerifyKey,
-                _ctx: &[u8],
-                param: &V::AggregationParam,
-                nonce: &[u8; 16],
-                public: &[u8],
-                input: &[u8],
-            ) -> Result<(V::$state, Vec<u8>), VerifyError> {
-                $(let $ctx = _ctx;)?
-                $module::leader_init(vdaf, key, $($ctx,)? param, nonce, public, input)
-            }
-
-            #[expect(clippy::too_many_arguments, reason = "these are the draft's")]
-            pub(super) fn helper_init<V: $module::LeaderAgrees<S>, const S: usize>(
-                vdaf: &V,
-                key: &VerifyKey,
-                _ctx: &[u8],
-                param: &V::AggregationParam,
-                nonce: &[u8; 16],
-                public: &[u8],
-                input: &[u8],
-                inbound: &[u8],
-            ) -> Result<$module::Transition<V::OutputShare, V::$state>, VerifyError> {
-                $(let $ctx = _ctx;)?
-                $module::helper_init(vdaf, key, $($ctx,)? param, nonce, public, input, inbound)
-            }
-
-            pub(super) fn leader_continued<V: Aggregator<S, 16>, const S: usize>(
-                vdaf: &V,
-                _ctx: &[u8],
-                param: &V::AggregationParam,
-                state: V::$state,
-                inbound: &[u8],
-            ) -> Result<(V::OutputShare, Option<Vec<u8>>), VerifyError> {
-                $(let $ctx = _ctx;)?
-                $module::leader_continued(vdaf, $($ctx,)? param, state, inbound)
-            }
-        }
-    };
-}
-side!(by_08, prio08, prio_08, PrepareState, ());
-side!(by_18, prio18, prio_18, VerifyState, (ctx));
-
 /// Reports of honest clients and of others, by both: the same messages, output shares and refusals.
 macro_rules! compare {
     ($name:ident, $module:ident, $prio:ident, $draft:expr, $key:expr, [$(($id:expr, $config:expr, $circuit:expr, $measurement:expr)),+ $(,)?]) => {
@@ -365,7 +303,7 @@ macro_rules! compare {
                 for round in (0..60_u8).step_by(step) {
                     let (key, nonce) = ([round; $key], [round ^ 0x55; 16]);
                     let ctx = context;
-                    let r = $module::shard(&vdaf, ctx, &$measurement, &nonce);
+                    let r = $module::shard(&vdaf, ctx, &$measurement, &nonce).unwrap();
                     let (mut public, mut leader, mut helper) = (r.public_share, r.leader_input_share, r.helper_input_share);
                     if round > 30 {
                         public = numbers.hostile(&public);
@@ -378,10 +316,9 @@ macro_rules! compare {
                             c.copy_from_slice(&(numbers.next() >> 1).to_le_bytes()[..c.len()]);
                         });
                     }
-                    let key_of = |key: &[u8]| VerifyKey(zeroize::Zeroizing::new(key.to_vec()));
                     let context = Context { verify_key: &key, ctx: context, nonce: &nonce };
                     let mine = ours.leader_init(context, &public, &leader);
-                    let theirs = $module::leader_init(&vdaf, &key_of(&key), ctx, &(), &nonce, &public, &leader);
+                    let theirs = $module::leader_init(&vdaf, context, &(), &public, &leader);
                     let (state, init) = match (mine, theirs) {
                         (Ok(mine), Ok(theirs)) => {
                             assert_eq!(mine.1, theirs.1, "{name} {round}");
@@ -400,7 +337,7 @@ macro_rules! compare {
                     inits.push(Message::Continue { message: b"", share: &init[5..] }.encode().unwrap());
                     for (n, init) in inits.iter().enumerate() {
                         let mine = ours.helper_init(context, &public, &helper, init);
-                        let theirs = $module::helper_init(&vdaf, &key_of(&key), ctx, &(), &nonce, &public, &helper, init);
+                        let theirs = $module::helper_init(&vdaf, context, &(), &public, &helper, init);
                         match (mine, theirs) {
                             (Ok((output, message)), Ok((Ok(their_output), their_message))) => {
                                 accepted += 1;
@@ -436,7 +373,7 @@ macro_rules! compare {
 type F = prio08::field::Field128;
 compare!(
     reports_are_verified_as_by_prio_0_16,
-    by_08,
+    prio_08,
     prio08,
     VdafDraft::V08,
     16,
@@ -476,7 +413,7 @@ compare!(
 type G = prio18::field::Field128;
 compare!(
     reports_are_verified_as_by_prio_0_18,
-    by_18,
+    prio_18,
     prio18,
     VdafDraft::V18,
     32,

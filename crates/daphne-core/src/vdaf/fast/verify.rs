@@ -11,7 +11,7 @@ use super::{
     xof::{Origin, Usage, Xof},
 };
 use crate::{
-    vdaf::{VdafConfig, VerifyError, message::Message},
+    vdaf::{VdafConfig, VerifyError, message::Message, scheme::Context},
     version::VdafDraft,
 };
 
@@ -31,17 +31,6 @@ pub(in crate::vdaf) struct Instance<F: Field, const S: usize> {
     circuit: Circuit<F>,
     /// `None` if they are too large to be kept, and are made for each report.
     queries: Option<Queries<F>>,
-}
-
-/// Who verifies which report: the same for the whole of it.
-#[derive(Clone, Copy)]
-pub(in crate::vdaf) struct Context<'a> {
-    /// The verification key's bytes. Secret.
-    pub(in crate::vdaf) verify_key: &'a [u8],
-    /// The application's context; VDAF-08 ignores it.
-    pub(in crate::vdaf) ctx: &'a [u8],
-    /// The report's id.
-    pub(in crate::vdaf) nonce: &'a [u8; 16],
 }
 
 /// What a leader remembers between its message and the helper's. Secret.
