@@ -154,8 +154,7 @@ pub(super) trait LeaderAgrees<const S: usize>: Aggregator<S, 16> {
 
 impl<T: Type, P: Xof<S>, const S: usize> LeaderAgrees<S> for Prio3<T, P, S> {
     // SPEC: VDAF-08 has each aggregator check only what the public share says of the *other's* joint randomness part
-    // (§7.2.2). What it says of ours, the leader works with, and finds wrong when we have accepted the report. One
-    // client with such a report would make the two counts of a batch differ for good.
+    // (§7.2.2). `fast/verify.rs` says what comes of that.
     fn leader_agrees(&self, public_share: &[u8], message: &PingPongMessage) -> bool {
         let PingPongMessage::Finish { prep_msg } = message else { return false };
         if prep_msg.is_empty() {

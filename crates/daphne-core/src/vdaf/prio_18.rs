@@ -152,7 +152,7 @@ pub(super) trait LeaderAgrees<const S: usize>: Aggregator<S, 16> {
 
 impl<T: Type, P: Xof<S>, const S: usize> LeaderAgrees<S> for Prio3<T, P, S> {
     // SPEC: VDAF-18 has each aggregator check only what the public share says of the *other's* joint randomness part
-    // (§7.2.2). `prio_08.rs` says what comes of that.
+    // (§7.2.2). `fast/verify.rs` says what comes of that.
     fn leader_agrees(&self, ctx: &[u8], public_share: &[u8], message: &PingPongMessage) -> bool {
         let PingPongMessage::Finish { verifier_message } = message else { return false };
         if verifier_message.is_empty() {

@@ -58,9 +58,8 @@ impl<F: Field> Queries<F> {
                 let finer: Roots<F> = Roots::new(log + 1)?;
                 // The highest coefficient is the sum of all values times the roots, but for a factor; and it is zero. The
                 // inverse of the last root is the second one.
-                let inverse_of_last = -finer.powers()[1];
-                let last =
-                    finer.powers().split_last()?.1.iter().map(|root| *root * inverse_of_last);
+                let minus_inverse = -finer.powers()[1];
+                let last = finer.powers().split_last()?.1.iter().map(|root| *root * minus_inverse);
                 ProofForm::Values { turn: finer.last(), last: last.collect() }
             }
         };

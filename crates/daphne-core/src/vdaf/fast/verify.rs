@@ -20,7 +20,7 @@ const HELPER: u8 = 1;
 /// Proofs of a report.
 const PROOFS: u8 = 1;
 
-/// Most roots of unity whose constants an instance keeps, some 32 KiB: whoever brings tasks chooses their chunks, and an
+/// Most roots of unity whose constants an instance keeps, at most 24 KiB: whoever brings tasks chooses their chunks, and an
 /// isolate keeps many tasks. A good choice, about as many chunks as elements in one, is never beyond.
 const KEPT_ROOTS_MAX: usize = 512;
 

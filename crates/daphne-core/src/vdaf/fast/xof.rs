@@ -107,8 +107,9 @@ impl Xof {
         Stream { state: self.state, lane: 0 }
     }
 
-    /// Puts out bytes; at most 168.
+    /// Puts out bytes, whole words of them.
     pub(super) fn seed<const S: usize>(self) -> [u8; S] {
+        const { assert!(S.is_multiple_of(8)) };
         let mut stream = self.stream();
         let mut seed = [0; S];
         for word in seed.as_chunks_mut().0 {
