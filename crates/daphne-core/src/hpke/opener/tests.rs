@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::{
-    hpke::{HpkeConfig, open_with_hpke_rs, seal},
+    hpke::{HpkeConfig, open_with_hpke_rs, seal, tests::hex},
     ids::HpkeConfigId,
-    testing::points::hostile_points,
+    testing::{faulty::Random, points::hostile_points},
 };
 
 const AEADS: [HpkeAead; 2] = [HpkeAead::Aes128Gcm, HpkeAead::Aes256Gcm];
@@ -20,30 +20,23 @@ fn ciphertext<'a>(enc: &'a [u8], payload: &'a [u8]) -> HpkeCiphertext<'a> {
     HpkeCiphertext { config_id: HpkeConfigId(7), enc, payload }
 }
 
-/// Numbers that look random and are always the same: SplitMix64.
-struct Numbers(u64);
+/// Bytes that look random and are always the same.
+struct Bytes(Random);
 
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
+impl Bytes {
     fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
+        self.0.below(end as u64) as usize
     }
 
     fn byte(&mut self) -> u8 {
-        self.next() as u8
+        self.0.next_u64() as u8
     }
 
     fn array(&mut self) -> [u8; 32] {
         std::array::from_fn(|_| self.byte())
     }
 
-    fn bytes_up_to(&mut self, max: usize) -> Vec<u8> {
+    fn up_to(&mut self, max: usize) -> Vec<u8> {
         (0..self.below(max + 1)).map(|_| self.byte()).collect()
     }
 }
@@ -103,30 +96,26 @@ fn the_key_schedule_of_the_rfc() {
     assert_eq!(nonce[..12], hex("56d890e5accaaf011cff4b7d"));
 }
 
-fn hex(text: &str) -> Vec<u8> {
-    (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect()
-}
-
 #[test]
 fn it_opens_what_is_sealed_and_what_hpke_rs_opens() {
-    let mut numbers = Numbers(1);
+    let mut any = Bytes(Random::new(1));
     for round in 0..200_u32 {
-        let keypair = keypair(numbers.byte(), AEADS[round as usize % 2]);
-        let [info, aad, plaintext] = [150, 700, 2500].map(|max| numbers.bytes_up_to(max));
-        let sealed = seal(keypair.config(), &info, &aad, &plaintext, &numbers.array()).unwrap();
+        let keypair = keypair(any.byte(), AEADS[round as usize % 2]);
+        let [info, aad, plaintext] = [150, 700, 2500].map(|max| any.up_to(max));
+        let sealed = seal(keypair.config(), &info, &aad, &plaintext, &any.array()).unwrap();
         assert_eq!(open_all_ways(&keypair, &info, &aad, sealed.as_ref()), Ok(plaintext));
     }
 }
 
 #[test]
 fn it_refuses_what_hpke_rs_refuses() {
-    let mut numbers = Numbers(2);
+    let mut any = Bytes(Random::new(2));
     for round in 0..200_u32 {
-        let keypair = keypair(numbers.byte(), AEADS[round as usize % 2]);
-        let mut parts = [40, 80, 60].map(|max| numbers.bytes_up_to(max));
+        let keypair = keypair(any.byte(), AEADS[round as usize % 2]);
+        let mut parts = [40, 80, 60].map(|max| any.up_to(max));
         parts.iter_mut().for_each(|part| part.push(1));
         let [info, aad, plaintext] = parts;
-        let sealed = seal(keypair.config(), &info, &aad, &plaintext, &numbers.array()).unwrap();
+        let sealed = seal(keypair.config(), &info, &aad, &plaintext, &any.array()).unwrap();
         // One flipped bit, or one byte more or less, in any part.
         for part in 0..4 {
             for change in 0..3 {
@@ -135,10 +124,10 @@ fn it_refuses_what_hpke_rs_refuses() {
                 let bytes = &mut parts[part];
                 match change {
                     0 => {
-                        let bit = numbers.below(bytes.len() * 8);
+                        let bit = any.below(bytes.len() * 8);
                         bytes[bit / 8] ^= 1 << (bit % 8);
                     }
-                    1 => bytes.push(numbers.byte()),
+                    1 => bytes.push(any.byte()),
                     _ => {
                         bytes.pop();
                     }

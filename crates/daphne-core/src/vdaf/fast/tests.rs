@@ -11,7 +11,10 @@ use super::{
     xof::{Origin, Usage, Xof, sample},
     *,
 };
-use crate::vdaf::{message::Message, prio_08, prio_18};
+use crate::{
+    testing::faulty::Random,
+    vdaf::{message::Message, prio_08, prio_18},
+};
 
 /// Elements where carries and folds have their edges, and any others.
 fn element() -> impl Strategy<Value = u128> {
@@ -247,16 +250,15 @@ fn the_permutation_moves_every_bit() {
 }
 
 /// Numbers that look random, the same each time.
-struct Numbers(u128);
+struct Numbers(Random);
 
 impl Numbers {
     fn next(&mut self) -> u128 {
-        self.0 = self.0.wrapping_mul(0x2360_ED05_1FC6_5DA4_4385_DF64_9FCC_F645).wrapping_add(1);
-        self.0 ^ (self.0 >> 61)
+        u128::from(self.0.next_u64()) << 64 | u128::from(self.0.next_u64())
     }
 
     fn below(&mut self, end: usize) -> usize {
-        (self.next() >> 40) as usize % end.max(1)
+        self.0.below(end as u64) as usize
     }
 
     /// Bytes that were changed a little, or not at all.
@@ -297,7 +299,7 @@ macro_rules! compare {
                 let ours = Verifier::new($draft, $id, &$config).unwrap();
                 let name = stringify!($circuit);
                 assert_eq!(ours.output_len(), vdaf.output_len(), "{name}");
-                let mut numbers = Numbers($id << 64 | name.len() as u128);
+                let mut numbers = Numbers(Random::new($id << 32 | name.len() as u64));
                 // `prio` is slow with many calls.
                 let step = if vdaf.output_len() > 100 { 7 } else { 1 };
                 for round in (0..60_u8).step_by(step) {
