@@ -84,10 +84,8 @@ pub struct Cell {
     /// Requests that had to be repeated.
     pub retries: usize,
     /// Jobs of this version and VDAF that nobody measured, before all others.
-    #[serde(default)]
     pub warm_up_jobs: usize,
     /// Whether these had stopped becoming cheaper.
-    #[serde(default)]
     pub steady: bool,
     /// CPU of `hpke-rs` and `prio` alone, natively on one thread, in microseconds per report.
     pub native_floor_us: Option<f64>,
@@ -102,7 +100,6 @@ pub struct Cell {
     /// Diffie-Hellman itself, which the Worker has the platform do.
     pub wasm_us: Option<f64>,
     /// `cpu_us_per_report` to that.
-    #[serde(default)]
     pub ratio_to_wasm: Option<f64>,
     /// Requests to Durable Objects for a job.
     pub do_requests_per_job: Option<u64>,
