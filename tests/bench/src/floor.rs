@@ -185,11 +185,6 @@ impl Floor {
     }
 }
 
-/// The bits of the largest measurement.
-const fn bits(max_measurement: u64) -> usize {
-    (u64::BITS - max_measurement.leading_zeros()) as usize
-}
-
 /// With VDAF-08, DAP-09's.
 mod v08 {
     use prio08::{
@@ -212,7 +207,8 @@ mod v08 {
         },
     };
 
-    use super::{Share, VdafConfig, Verify, bits};
+    use super::{Share, VdafConfig, Verify};
+    use crate::kinds::bits;
 
     type Multiproof =
         Prio3<SumVec<Field64, ParallelSum<Field64, Mul<Field64>>>, XofHmacSha256Aes128, 32>;
@@ -227,11 +223,13 @@ mod v08 {
             VdafConfig::Prio3Count => {
                 with(Prio3Count::new_count(2).map_err(|e| failed(&e))?, key, ())?
             }
-            VdafConfig::Prio3Sum { max_measurement } => {
-                with(Prio3Sum::new_sum(2, bits(max_measurement)).map_err(|e| failed(&e))?, key, ())?
-            }
+            VdafConfig::Prio3Sum { max_measurement } => with(
+                Prio3Sum::new_sum(2, bits(max_measurement) as usize).map_err(|e| failed(&e))?,
+                key,
+                (),
+            )?,
             VdafConfig::Prio3SumVec { length, max_measurement, chunk_length } => {
-                let (bits, length) = (bits(max_measurement), length as usize);
+                let (bits, length) = (bits(max_measurement) as usize, length as usize);
                 let vdaf = Prio3SumVec::new_sum_vec(2, bits, length, chunk_length as usize);
                 with(vdaf.map_err(|e| failed(&e))?, key, ())?
             }
@@ -255,7 +253,7 @@ mod v08 {
                 chunk_length,
                 proofs,
             } => {
-                let (bits, length) = (bits(max_measurement), length as usize);
+                let (bits, length) = (bits(max_measurement) as usize, length as usize);
                 let circuit = SumVec::new(bits, length, chunk_length as usize);
                 let circuit = circuit.map_err(|e| failed(&e))?;
                 let vdaf: Multiproof =

@@ -95,6 +95,11 @@ pub fn version(text: &str) -> Result<DapVersion, String> {
         .ok_or_else(|| format!("a version is one of {}", tags.join(", ")))
 }
 
+/// The bits of the largest measurement.
+pub const fn bits(max_measurement: u64) -> u32 {
+    u64::BITS - max_measurement.leading_zeros()
+}
+
 /// What the n-th client measures: spread over the VDAF's range, and the same in each run.
 pub fn measurement(config: &VdafConfig, n: u64) -> Measurement {
     // Of a multiplicative hash the high bits are the good ones.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     jobs::new_task,
-    kinds::{self, Kind},
+    kinds::{self, Kind, bits},
 };
 
 /// What a leader's URL may be where nobody asks it for anything.
@@ -111,7 +111,6 @@ fn janus(spec: &TaskSpec) -> Result<String, Failure> {
 }
 
 fn janus_vdaf(vdaf: &VdafConfig) -> Option<String> {
-    let bits = |max: u64| u64::BITS - max.leading_zeros();
     let tagged = |parameters: Value| format!("!{} {parameters}", vdaf.name());
     Some(match *vdaf {
         VdafConfig::Prio3Count => vdaf.name().to_owned(),
