@@ -16,6 +16,7 @@ use crate::{
     drive::drive,
     jobs::{Batch, Made, Party, new_task},
     kinds::Kind,
+    meter::{Billed, State},
 };
 
 /// Jobs that are counted, unless it is said.
@@ -103,23 +104,13 @@ pub struct Counted {
 }
 
 /// What the Worker's meter says, which only ever grows.
-#[derive(Clone, Copy, Default, Deserialize)]
+#[derive(Deserialize)]
 struct Meter {
-    requests: u64,
+    #[serde(flatten)]
+    billed: Billed,
     requests_to: Requests,
-    alarms: u64,
-    alarms_set: u64,
-    rows_read: u64,
-    rows_written: u64,
     kv_reads: u64,
     kv_writes: u64,
-}
-
-/// What an object says of itself.
-#[derive(Deserialize)]
-struct State {
-    database_bytes: u64,
-    wasm_bytes: u64,
 }
 
 /// Counts, on a server of its own. `said` is told what is being counted.
@@ -198,18 +189,19 @@ fn parse<A: DeserializeOwned>(answer: &Answer) -> Result<A, Failure> {
 impl Meter {
     fn since(&self, before: &Self) -> Operations {
         let (now, then) = (self.requests_to, before.requests_to);
+        let billed = self.billed - before.billed;
         Operations {
-            do_requests: self.requests - before.requests,
+            do_requests: billed.requests,
             do_requests_to: Requests {
                 aggregate_store: now.aggregate_store - then.aggregate_store,
                 task_ledger: now.task_ledger - then.task_ledger,
                 job_store: now.job_store - then.job_store,
                 config_store: now.config_store - then.config_store,
             },
-            alarms: self.alarms - before.alarms,
-            alarms_set: self.alarms_set - before.alarms_set,
-            rows_read: self.rows_read - before.rows_read,
-            rows_written: self.rows_written - before.rows_written,
+            alarms: billed.alarms,
+            alarms_set: billed.alarms_set,
+            rows_read: billed.rows_read,
+            rows_written: billed.rows_written,
             kv_reads: self.kv_reads - before.kv_reads,
             kv_writes: self.kv_writes - before.kv_writes,
         }
@@ -293,6 +285,30 @@ impl fmt::Display for Counted {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_meter_says_is_a_difference() {
+        let meter = |n: u64| -> Meter {
+            let said = serde_json::json!({
+                "requests": n,
+                "requests_to": { "aggregate_store": n, "task_ledger": 0, "job_store": 0, "config_store": 9 },
+                "alarms": 1, "alarms_set": 2 * n, "rows_read": 3 * n, "rows_written": 4 * n,
+                "kv_reads": 5 * n, "kv_writes": 6 * n, "agreements": 7,
+            });
+            serde_json::from_value(said).expect("a meter")
+        };
+        let expected = Operations {
+            do_requests: 10,
+            do_requests_to: Requests { aggregate_store: 10, ..Requests::default() },
+            alarms_set: 20,
+            rows_read: 30,
+            rows_written: 40,
+            kv_reads: 50,
+            kv_writes: 60,
+            ..Operations::default()
+        };
+        assert_eq!(meter(11).since(&meter(1)), expected);
+    }
 
     #[test]
     fn what_an_alarm_does_in_between_is_in_no_median() {

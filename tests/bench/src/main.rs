@@ -7,8 +7,8 @@
 //! - [`storage`]: grows one batch to millions of reports and shows what a job costs at each size.
 //!
 //! Beneath these: [`kinds`] are the VDAFs that are measured, [`jobs`] a task's parties and the jobs that they make ahead of
-//! time, [`drive`] sends these, [`mod@warm`] until they cost the same, [`cpu`] knows what processes used, [`floor`] measures the
-//! libraries alone and [`wasm`] the core in V8, and [`results`] and [`table`] say it.
+//! time, [`drive`] sends these, [`mod@warm`] until they cost the same, [`cpu`] knows what processes used, [`meter`] what objects
+//! were billed for, [`floor`] measures the libraries alone and [`wasm`] the core in V8, and [`results`] and [`table`] say it.
 
 mod builds;
 mod cost;
@@ -19,6 +19,7 @@ mod floor;
 mod jobs;
 mod kinds;
 mod machine;
+mod meter;
 mod numbers;
 mod options;
 mod results;

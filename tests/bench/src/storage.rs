@@ -11,7 +11,8 @@ use dapctl::output::Progress;
 use e2e::Server;
 
 use crate::{
-    subject::{Committed, Counts, JOB_SIZE, MadeUpJob, Maker, Subject, ms},
+    meter::Billed,
+    subject::{Committed, JOB_SIZE, MadeUpJob, Maker, Subject, ms},
     summary::{Background, Cold, Collected, Point, Ratios, Spread, Summary},
 };
 
@@ -67,7 +68,7 @@ struct Growth {
     /// Those that [`Growth::commit`] committed since the beginning, which this and the next three are about.
     made_up_jobs: u64,
     foreground_rows_written: u64,
-    background: Counts,
+    background: Billed,
     alarm_ms: Vec<f64>,
 }
 
@@ -110,7 +111,7 @@ impl Growth {
             progress: Progress::new("reports", None),
             made_up_jobs: 0,
             foreground_rows_written: 0,
-            background: Counts::default(),
+            background: Billed::default(),
             alarm_ms: Vec::new(),
         }
     }
@@ -123,7 +124,7 @@ impl Growth {
     }
 
     /// Commits so many made-up jobs, and does what that gives the alarm to do.
-    fn commit(&mut self, count: usize) -> (Vec<Committed>, Counts) {
+    fn commit(&mut self, count: usize) -> (Vec<Committed>, Billed) {
         let jobs: Vec<MadeUpJob> = self.jobs.iter().take(count).collect();
         let before = self.subject.counts();
         let done = self.subject.commit(&jobs);

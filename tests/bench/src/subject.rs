@@ -15,6 +15,8 @@ use daphne_core::{
 use e2e::{Answer, Books, Job, Server, World, server::random};
 use serde::{Deserialize, de::DeserializeOwned};
 
+use crate::meter::{Billed, State};
+
 /// Reports in a job.
 pub const JOB_SIZE: usize = 500;
 /// Elements of a share: those of a histogram of a hundred buckets.
@@ -29,7 +31,7 @@ pub struct Subject {
     books: Books,
     made_up: MadeUp,
     /// What the meter said before the runtime, and its meter with it, was killed.
-    before: Counts,
+    before: Billed,
     oldest_ids: Vec<u8>,
 }
 
@@ -40,16 +42,6 @@ struct MadeUp {
     reports: u64,
     checksum: Checksum,
     histogram: Vec<u128>,
-}
-
-/// What the objects were billed for; see `durable_objects::meter`.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-pub struct Counts {
-    pub requests: u64,
-    pub alarms: u64,
-    pub alarms_set: u64,
-    pub rows_read: u64,
-    pub rows_written: u64,
 }
 
 /// A job without cryptography: a message for each object.
@@ -76,15 +68,6 @@ pub struct Alarmed {
     pub again: bool,
 }
 
-/// What an object holds.
-#[derive(Clone, Copy, Debug, Deserialize)]
-pub struct State {
-    pub database_bytes: u64,
-    pub resident_ids: u64,
-    pub separate_jobs: u64,
-    pub wasm_bytes: u64,
-}
-
 /// What makes up jobs, on any thread.
 #[derive(Clone)]
 pub struct Maker {
@@ -107,7 +90,7 @@ impl Subject {
             world,
             books: Books::default(),
             made_up: MadeUp { histogram: vec![0; LENGTH], ..MadeUp::default() },
-            before: Counts::default(),
+            before: Billed::default(),
             oldest_ids: Vec::new(),
         }
     }
@@ -131,8 +114,8 @@ impl Subject {
     }
 
     /// What the objects were billed for so far.
-    pub fn counts(&self) -> Counts {
-        let now: Counts = parse(&self.world.client.get("/internal/test/meter"));
+    pub fn counts(&self) -> Billed {
+        let now: Billed = parse(&self.world.client.get("/internal/test/meter"));
         now + self.before
     }
 
@@ -324,34 +307,6 @@ impl Maker {
             action: StoreAction::Commit(commit),
         };
         (encode(&request).expect("a message"), checksum)
-    }
-}
-
-impl std::ops::Add for Counts {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self {
-            requests: self.requests + other.requests,
-            alarms: self.alarms + other.alarms,
-            alarms_set: self.alarms_set + other.alarms_set,
-            rows_read: self.rows_read + other.rows_read,
-            rows_written: self.rows_written + other.rows_written,
-        }
-    }
-}
-
-impl std::ops::Sub for Counts {
-    type Output = Self;
-
-    fn sub(self, before: Self) -> Self {
-        Self {
-            requests: self.requests - before.requests,
-            alarms: self.alarms - before.alarms,
-            alarms_set: self.alarms_set - before.alarms_set,
-            rows_read: self.rows_read - before.rows_read,
-            rows_written: self.rows_written - before.rows_written,
-        }
     }
 }
 
