@@ -1,6 +1,6 @@
 //! Reading bodies: what they claim to be first, then no more than a cap, and not for ever.
 
-use std::{pin::pin, time::Duration};
+use std::{fmt::Arguments, pin::pin, time::Duration};
 
 use daphne_core::{
     error::{Abort, AbortKind, Error, Internal},
@@ -16,8 +16,8 @@ use worker::{Delay, Request};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// A body that keeps up with this may take longer, a second for each of these.
 const BYTES_PER_SECOND_MIN: usize = 64 << 10;
-/// A body that declares to be no longer is read at once. Piece by piece costs a tenth of a job's time, and is for those
-/// that could hold memory for long by stalling.
+/// A body that declares to be no longer is read at once. Piece by piece costs about a tenth of a job of counts, and is for
+/// those that could hold much memory by stalling.
 const AT_ONCE_MAX: usize = 1 << 20;
 
 /// Checks what a request says about its body: that it has this media type, and that it is not compressed or otherwise
@@ -110,7 +110,8 @@ pub async fn read_within(
             Either::Right(_) => {
                 let due = patience_for(body.len());
                 if due <= granted {
-                    return Err(too_slow(body.len(), granted).into());
+                    let arrived = body.len();
+                    return Err(too_slow(format_args!("only {arrived} bytes"), granted).into());
                 }
                 timer.set(Delay::from(due - granted));
                 granted = due;
@@ -125,7 +126,9 @@ async fn read_at_once(request: &mut Request, length: usize) -> Result<Vec<u8>, E
         // HTTP ends a body where it was declared to end. Another Worker that calls this one need not.
         Either::Left((Ok(body), _)) if body.len() == length => Ok(body),
         Either::Left(_) => Err(broken().into()),
-        Either::Right(_) => Err(too_slow(length, granted).into()),
+        Either::Right(_) => {
+            Err(too_slow(format_args!("fewer than the declared {length} bytes"), granted).into())
+        }
     }
 }
 
@@ -133,8 +136,8 @@ fn broken() -> Abort {
     Abort::new(AbortKind::BadRequest, "the body did not arrive")
 }
 
-fn too_slow(bytes: usize, granted: Duration) -> Internal {
-    Internal::Unavailable(format!("{bytes} bytes of a body did not arrive in {granted:?}"))
+fn too_slow(what: Arguments<'_>, granted: Duration) -> Internal {
+    Internal::Unavailable(format!("{what} of a body arrived in {granted:?}"))
 }
 
 /// How long a body may take of which so many bytes come, at most.

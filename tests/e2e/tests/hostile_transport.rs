@@ -208,6 +208,14 @@ fn a_body_that_trickles_is_given_up() {
     let answer = connection.send("0\r\n\r\n").answer().expect("an answer");
     answer.refused("invalidMessage", &world.task_id);
     still_counts_right(&world);
+    // The log says how much came of what.
+    let log = server.log();
+    for said in [
+        "only 0 bytes of a body arrived in",
+        "fewer than the declared 1000 bytes of a body arrived in",
+    ] {
+        assert!(log.contains(said), "{said}: {log}");
+    }
 }
 
 #[test]
