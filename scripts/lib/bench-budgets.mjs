@@ -4,9 +4,9 @@ import { spawn } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
 import { constants, gzipSync } from "node:zlib";
 
+import { readOptions, wrongUsage } from "./bench-options.mjs";
 import { compare, difference, updated } from "./budgets.mjs";
 
 const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..");
@@ -17,14 +17,11 @@ const CANNOT = 3;
 /** Each returns a group of numbers, or why there is none. */
 const MEASURES = { instructions_per_report: instructions, worker_gzip_bytes: size, operations_per_job: operations };
 
-const { values: options } = parseArgs({
+const { values: options } = readOptions({
   options: { update: { type: "boolean", default: false }, only: { type: "string", multiple: true } },
 });
 const unknown = options.only?.find((name) => !(name in MEASURES));
-if (unknown !== undefined) {
-  console.error(`bench: there is no group "${unknown}"; there are ${Object.keys(MEASURES).join(", ")}.`);
-  process.exit(2);
-}
+if (unknown !== undefined) wrongUsage(`there is no group "${unknown}"; there are ${Object.keys(MEASURES).join(", ")}.`);
 
 const budgets = JSON.parse(readFileSync(FILE, "utf8"));
 const measured = {};

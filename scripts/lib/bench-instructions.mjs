@@ -10,16 +10,17 @@ import { execFile, execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
 import path from "node:path";
-import { parseArgs, promisify } from "node:util";
+import { promisify } from "node:util";
 
-const { values: options, positionals } = parseArgs({
+import { readOptions, wrongUsage } from "./bench-options.mjs";
+
+const { values: options, positionals } = readOptions({
   allowPositionals: true,
   options: { output: { type: "string", default: "text" }, case: { type: "string", default: "" } },
 });
 const { VALGRIND, VALGRIND_LIB } = process.env;
 if (positionals.length !== 2 || !["text", "json"].includes(options.output) || !VALGRIND) {
-  console.error("usage: bench-instructions.mjs PROGRAM COMPILER [--output text|json] [--case NAME]");
-  process.exit(2);
+  wrongUsage("usage: scripts/bench instructions [--output text|json] [--case NAME]");
 }
 const [program, compiler] = positionals;
 
@@ -33,10 +34,7 @@ const ENVIRONMENT = {
 
 const { reports, cases, steps } = JSON.parse(execFileSync(program, { encoding: "utf8" }));
 const selected = cases.filter((name) => name.includes(options.case));
-if (selected.length === 0) {
-  console.error(`no such case; there are ${cases.join(", ")}.`);
-  process.exit(2);
-}
+if (selected.length === 0) wrongUsage(`there is no such case; there are ${cases.join(", ")}.`);
 
 const folder = mkdtempSync(path.join(tmpdir(), "daphne-callgrind-"));
 const counted = new Map();

@@ -9,10 +9,11 @@
 // sooner or later wherever a function is called often; waiting for that gave the same figures, but on a busy machine not always.
 
 import { readFileSync, writeFileSync } from "node:fs";
-import { parseArgs } from "node:util";
 import { setFlagsFromString } from "node:v8";
 
-const { values: options, positionals } = parseArgs({
+import { readOptions, wrongUsage } from "./bench-options.mjs";
+
+const { values: options, positionals } = readOptions({
   allowPositionals: true,
   options: {
     output: { type: "string", default: "text" },
@@ -23,8 +24,7 @@ const { values: options, positionals } = parseArgs({
   },
 });
 if (positionals.length !== 1 || !["text", "json"].includes(options.output)) {
-  console.error("usage: bench-wasm.mjs MODULE [--output text|json] [--quick] [--case NAME] [--step NAME] [--profile FILE]");
-  process.exit(2);
+  wrongUsage("usage: scripts/bench wasm [--output text|json] [--quick] [--case NAME] [--step NAME] [--profile FILE]");
 }
 
 // A round of a step lasts this long, so that the clock is exact.
@@ -52,10 +52,7 @@ const cases = names
   .filter(isCase)
   .map((name, number) => ({ name, number, steps: Object.fromEntries(STEPS.map((step) => [step, { us: [] }])) }))
   .filter(({ name }) => name.includes(options.case));
-if (cases.length === 0 || STEPS.length === 0) {
-  console.error(`no such case or step; there are ${names.join(", ")}.`);
-  process.exit(2);
-}
+if (cases.length === 0 || STEPS.length === 0) wrongUsage(`there is no such case or step; there are ${names.join(", ")}.`);
 
 /** Runs a step this often, and returns the milliseconds that it computed. */
 function time(number, step, times) {
