@@ -1,6 +1,6 @@
 //! What the rest of this folder asks of a field.
 
-use std::ops::{Add, AddAssign, Mul, MulAssign, Neg, Sub, SubAssign};
+use std::ops::{Add, AddAssign, Mul, MulAssign, Neg, Sub};
 
 /// A prime field. Its elements are secret, more often than not: no operation branches on them, but reading them from words,
 /// which tells only whether the words were an element.
@@ -12,7 +12,6 @@ pub(in crate::vdaf) trait Field:
     + Mul<Output = Self>
     + Neg<Output = Self>
     + AddAssign
-    + SubAssign
     + MulAssign
 {
     const ZERO: Self;
@@ -50,6 +49,26 @@ pub(in crate::vdaf) trait Field:
     /// What the sum is.
     fn total(sum: Self::Sum) -> Self;
 }
+
+/// For a field that adds and multiplies: the same in place.
+macro_rules! assigning {
+    ($field:ident) => {
+        impl std::ops::AddAssign for $field {
+            #[inline(always)]
+            fn add_assign(&mut self, other: Self) {
+                *self = *self + other;
+            }
+        }
+
+        impl std::ops::MulAssign for $field {
+            #[inline(always)]
+            fn mul_assign(&mut self, other: Self) {
+                *self = *self * other;
+            }
+        }
+    };
+}
+pub(super) use assigning;
 
 /// The sum of the products of both rows' elements, as many as the shorter has.
 pub(super) fn dot<F: Field>(a: &[F], b: &[F]) -> F {

@@ -4,10 +4,10 @@
 //! folded: `2^128` is `28·2^64 - 1`, and a product by 28 is cheap. Sums of products are not even folded until they are
 //! complete: see [`products`](super::products).
 
-use std::ops::{Add, AddAssign, Mul, MulAssign, Neg, Sub, SubAssign};
+use std::ops::{Add, Mul, Neg, Sub};
 
 use super::{
-    field::Field,
+    field::{Field, assigning},
     products::{Factor, Sum},
     words::{add, mask, mul, sub},
 };
@@ -164,17 +164,7 @@ impl Neg for Field128 {
     }
 }
 
-macro_rules! assigning {
-    ($($trait:ident $name:ident $op:tt),+) => {
-        $(impl $trait for Field128 {
-            #[inline(always)]
-            fn $name(&mut self, other: Self) {
-                *self = *self $op other;
-            }
-        })+
-    };
-}
-assigning!(AddAssign add_assign +, SubAssign sub_assign -, MulAssign mul_assign *);
+assigning!(Field128);
 
 impl Field for Field128 {
     const ZERO: Self = Self::of(0, 0);

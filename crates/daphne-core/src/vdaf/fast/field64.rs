@@ -2,10 +2,10 @@
 //!
 //! Elements are kept as the integers that they are, in `[0, p)`. `2^64` is `2^32 - 1`, and `2^96` is `-1`.
 
-use std::ops::{Add, AddAssign, Mul, MulAssign, Neg, Sub, SubAssign};
+use std::ops::{Add, Mul, Neg, Sub};
 
 use super::{
-    field::Field,
+    field::{Field, assigning},
     words::{mask, mul},
 };
 
@@ -87,17 +87,7 @@ impl Neg for Field64 {
     }
 }
 
-macro_rules! assigning {
-    ($($trait:ident $name:ident $op:tt),+) => {
-        $(impl $trait for Field64 {
-            #[inline(always)]
-            fn $name(&mut self, other: Self) {
-                *self = *self $op other;
-            }
-        })+
-    };
-}
-assigning!(AddAssign add_assign +, SubAssign sub_assign -, MulAssign mul_assign *);
+assigning!(Field64);
 
 impl Field for Field64 {
     const ZERO: Self = Self(0);
