@@ -104,6 +104,14 @@ proptest! {
     }
 
     #[test]
+    fn words_are_multiplied_by_halves_as_they_are_whole(a in element(), b in element()) {
+        let halves = |n: u128| [n as u64, (n >> 64) as u64];
+        for (a, b) in halves(a).into_iter().flat_map(|a| halves(b).map(|b| (a, b))) {
+            assert_eq!(words::mul_by_halves(a, b), words::mul(a, b), "{a} {b}");
+        }
+    }
+
+    #[test]
     fn elements_have_one_encoding(bytes in any::<[u8; 16]>(), edge in 0_u64..60) {
         use prio18::codec::Decode as _;
         use prio18::field::{Field64 as Theirs64, Field128 as Theirs};
@@ -238,14 +246,14 @@ fn roots_of_unity_are_those_of_prio() {
 
 #[test]
 fn the_permutation_moves_every_bit() {
-    // That it is the right one, the XOFs show; that no lane is lost, this.
+    // That it is the right one, the XOFs show; that no bit is lost, this.
     let mut zero = [0; keccak::LANES];
     keccak::permute(&mut zero);
-    for lane in 0..keccak::LANES {
+    for (lane, bit) in (0..keccak::LANES).flat_map(|lane| (0..64).map(move |bit| (lane, bit))) {
         let mut state = [0; keccak::LANES];
-        state[lane] = 1;
+        state[lane] = 1 << bit;
         keccak::permute(&mut state);
-        assert!(state.iter().zip(&zero).all(|(a, b)| a != b), "{lane}");
+        assert!(state.iter().zip(&zero).all(|(a, b)| a != b), "{lane} {bit}");
     }
 }
 

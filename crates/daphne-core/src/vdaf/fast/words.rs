@@ -21,16 +21,22 @@ pub(super) const fn sub(a: u64, b: u64, borrow: u64) -> (u64, u64) {
 pub(super) const fn mul(a: u64, b: u64) -> (u64, u64) {
     if cfg!(target_arch = "wasm32") {
         // A product of 128 bits is a call there, with a detour through memory.
-        const LOW: u64 = 0xffff_ffff;
-        let (a0, a1, b0, b1) = (a & LOW, a >> 32, b & LOW, b >> 32);
-        let (p00, p01, p10, p11) = (a0 * b0, a0 * b1, a1 * b0, a1 * b1);
-        let middle = (p00 >> 32) + (p01 & LOW) + (p10 & LOW);
-        let high = p11 + (p01 >> 32) + (p10 >> 32) + (middle >> 32);
-        ((p00 & LOW) | (middle << 32), high)
+        mul_by_halves(a, b)
     } else {
         let product = a as u128 * b as u128;
         (product as u64, (product >> 64) as u64)
     }
+}
+
+/// The same, where no words are multiplied but those of 32 bits.
+#[inline(always)]
+pub(super) const fn mul_by_halves(a: u64, b: u64) -> (u64, u64) {
+    const LOW: u64 = 0xffff_ffff;
+    let (a0, a1, b0, b1) = (a & LOW, a >> 32, b & LOW, b >> 32);
+    let (p00, p01, p10, p11) = (a0 * b0, a0 * b1, a1 * b0, a1 * b1);
+    let middle = (p00 >> 32) + (p01 & LOW) + (p10 & LOW);
+    let high = p11 + (p01 >> 32) + (p10 >> 32) + (middle >> 32);
+    ((p00 & LOW) | (middle << 32), high)
 }
 
 /// All ones for 1, zero for 0.
