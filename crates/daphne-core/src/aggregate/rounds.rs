@@ -134,7 +134,7 @@ struct FirstRound {
     /// What waits for the second.
     waiting: WaitingJob,
     answers: Vec<VerifyResp>,
-    /// What lies behind the refusals, but for those that the clock made.
+    /// What lies behind the refusals, but for those that the clock made, or an owner.
     failures: BTreeMap<ReportId, Failure>,
 }
 
