@@ -68,7 +68,7 @@ impl Xof {
     /// Takes in bytes of the binder.
     pub(super) fn update(&mut self, bytes: &[u8]) {
         let (words, rest) = bytes.as_chunks();
-        self.words(|take| words.iter().for_each(|word| take.word(u64::from_le_bytes(*word))));
+        self.words(|sponge| words.iter().for_each(|word| sponge.word(u64::from_le_bytes(*word))));
         for byte in rest {
             self.state[self.at / 8] ^= u64::from(*byte) << (self.at % 8 * 8);
             self.at += 1;
@@ -81,20 +81,20 @@ impl Xof {
 
     /// Takes in encoded elements.
     pub(super) fn elements<F: Field>(&mut self, elements: &[F]) {
-        self.words(|take| {
+        self.words(|sponge| {
             for element in elements {
-                element.for_each_word(|word| take.word(word));
+                element.for_each_word(|word| sponge.word(word));
             }
         });
     }
 
     /// Takes in words.
     #[inline(always)]
-    fn words(&mut self, give: impl FnOnce(&mut Taking<'_>)) {
+    fn words(&mut self, give: impl FnOnce(&mut Absorbing<'_>)) {
         let (lane, shift) = (self.at / 8, self.at % 8 * 8);
-        let mut taking = Taking { state: &mut self.state, lane, shift, rest: 0 };
-        give(&mut taking);
-        let Taking { lane, rest, .. } = taking;
+        let mut absorbing = Absorbing { state: &mut self.state, lane, shift, rest: 0 };
+        give(&mut absorbing);
+        let Absorbing { lane, rest, .. } = absorbing;
         self.state[lane] ^= rest;
         self.at = lane * 8 + shift / 8;
     }
@@ -119,8 +119,8 @@ impl Xof {
     }
 }
 
-/// An XOF that takes in words.
-struct Taking<'a> {
+/// The sponge of an XOF while it absorbs words.
+struct Absorbing<'a> {
     state: &'a mut [u64; LANES],
     /// The lane that comes next.
     lane: usize,
@@ -130,7 +130,7 @@ struct Taking<'a> {
     rest: u64,
 }
 
-impl Taking<'_> {
+impl Absorbing<'_> {
     #[inline(always)]
     fn word(&mut self, word: u64) {
         self.state[self.lane] ^= word << self.shift | self.rest;
