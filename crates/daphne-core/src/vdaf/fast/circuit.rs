@@ -94,6 +94,11 @@ impl<F: Field> Circuit<F> {
         self.arity + 2
     }
 
+    /// Roots of unity at which the wires have values: the first is random, then one for each call.
+    pub(super) fn roots(&self) -> usize {
+        (1 + self.calls).next_power_of_two()
+    }
+
     /// Elements of joint randomness.
     pub(super) fn joint_rand_len(&self) -> usize {
         match (self.draft, self.kind) {

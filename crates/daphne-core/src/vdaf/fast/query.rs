@@ -22,7 +22,7 @@ pub(super) struct RootOfUnity;
 #[derive(Clone)]
 pub(super) struct Queries<F: Field> {
     pub(super) circuit: Circuit<F>,
-    /// Where wires have their values: the first is random, then one for each call.
+    /// Where wires have their values.
     roots: Roots<F>,
     proof: ProofForm<F>,
 }
@@ -45,7 +45,7 @@ enum ProofForm<F: Field> {
 impl<F: Field> Queries<F> {
     /// `None` for a circuit with more calls than the field has roots of unity.
     pub(super) fn new(circuit: Circuit<F>) -> Option<Self> {
-        let log = (1 + circuit.calls).next_power_of_two().trailing_zeros();
+        let log = circuit.roots().trailing_zeros();
         let roots = Roots::new(log)?;
         let proof = match circuit.draft {
             VdafDraft::V08 => {
@@ -64,12 +64,6 @@ impl<F: Field> Queries<F> {
             }
         };
         Some(Self { circuit, roots, proof })
-    }
-
-    /// Roots of unity at which the wires of a circuit have values; `None` if the field has not so many, twice over.
-    pub(super) fn roots_for(circuit: &Circuit<F>) -> Option<usize> {
-        let roots = (1 + circuit.calls).next_power_of_two();
-        F::root(roots.trailing_zeros() + 1).map(|_| roots)
     }
 
     /// Elements of a proof.

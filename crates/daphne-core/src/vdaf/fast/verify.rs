@@ -68,7 +68,9 @@ impl<F: Field, const S: usize> Instance<F, S> {
     /// `None` for an instance that is not done here.
     pub(super) fn new(draft: VdafDraft, algorithm: u32, config: &VdafConfig) -> Option<Self> {
         let circuit = Circuit::new(draft, config)?;
-        let queries = match Queries::roots_for(&circuit)? {
+        // The gadget's polynomial takes twice as many, whether or not they are kept.
+        F::root(circuit.roots().trailing_zeros() + 1)?;
+        let queries = match circuit.roots() {
             ..=KEPT_ROOTS_MAX => Some(Queries::new(circuit.clone())?),
             _ => None,
         };
