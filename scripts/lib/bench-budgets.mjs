@@ -53,7 +53,7 @@ if (options.update) {
  * little else would show. And of one VDAF, parts that are the same for all; the Worker leaves X25519 to the platform.
  */
 async function instructions() {
-  const text = await output("scripts/bench", "instructions", "--output", "json");
+  const text = await outputUnless(CANNOT, "scripts/bench", "instructions", "--output", "json");
   if (text === undefined) return "there is no valgrind on this machine.";
   const { compiler, machine, instructions_per_report: cases } = JSON.parse(text);
   const numbers = {};
@@ -92,16 +92,19 @@ async function operations() {
   return { numbers };
 }
 
-/** What a command of this repository prints; undefined if it says that this machine cannot do it. Its failure is ours. */
-async function output(command, ...args) {
+/** What a command of this repository prints. Its failure is ours. */
+function output(command, ...args) {
+  return outputUnless(0, command, ...args);
+}
+
+/** The same; undefined if it ends with this exit code. */
+async function outputUnless(unable, command, ...args) {
   const child = spawn(path.join(ROOT, command), args, { cwd: ROOT, stdio: ["ignore", "pipe", "inherit"] });
   let text = "";
   child.stdout.setEncoding("utf8").on("data", (chunk) => (text += chunk));
   const code = await new Promise((resolve, reject) => child.on("error", reject).on("close", resolve));
-  if (code === CANNOT) return undefined;
-  if (code !== 0) {
-    console.error(`bench: ${[command, ...args].join(" ")} failed.`);
-    process.exit(1);
-  }
-  return text;
+  if (code === 0) return text;
+  if (code === unable) return undefined;
+  console.error(`bench: ${[command, ...args].join(" ")} failed.`);
+  process.exit(1);
 }
