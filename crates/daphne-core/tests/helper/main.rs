@@ -23,6 +23,7 @@ use daphne_core::{
 use futures::executor::block_on;
 
 mod agreement;
+mod deleted;
 mod extensions;
 mod world;
 
