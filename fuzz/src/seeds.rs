@@ -158,7 +158,62 @@ pub fn sequence() -> Vec<Vec<u8>> {
                 vec![3, 1, 1, 1, 3, 2, 1, 0],
             ],
         ];
-        seeds.extend(runs.iter().map(|run| [vec![n, 0], run.concat()].concat()));
+        // What the leader does not hear of: a deleted id that is used for another body, jobs that are given up or collected
+        // without it and come again, and two bodies under one id.
+        let (request_lost, answer_lost) = (vec![11, 0, 0], vec![11, 1, 0]);
+        let (delete, in_other_batch) = (vec![5, 2], vec![0, 4, 0, 0x18, 0, 1]);
+        let unheard: [Vec<Vec<u8>>; 5] = [
+            vec![
+                request_lost.clone(),
+                put(2, 0x01),
+                delete.clone(),
+                put(2, 0x12),
+                put(4, 0x1c),
+                post(2),
+                post(4),
+                collect.clone(),
+                delete.clone(),
+                collect.clone(),
+            ],
+            vec![
+                answer_lost.clone(),
+                put(2, 0x10),
+                answer_lost.clone(),
+                delete.clone(),
+                put(4, 0x10),
+                put_again(2),
+            ],
+            vec![
+                put(2, 0x10),
+                vec![11, 1, 1],
+                post(2),
+                answer_lost.clone(),
+                delete,
+                put(4, 0x10),
+                post(4),
+                post(2),
+            ],
+            vec![
+                answer_lost.clone(),
+                put(2, 0x10),
+                put(1, 0x03),
+                collect.clone(),
+                in_other_batch.clone(),
+                put_again(2),
+            ],
+            vec![
+                request_lost,
+                put(2, 0x04),
+                answer_lost,
+                put(2, 0x10),
+                put(1, 0x03),
+                collect.clone(),
+                in_other_batch,
+                put(2, 0x10),
+            ],
+        ];
+        let all_runs = runs.iter().chain(&unheard);
+        seeds.extend(all_runs.map(|run| [vec![n, 0], run.concat()].concat()));
         // Stores that merge after a few jobs, and alarms that have them do so.
         let merging = [
             put(0, 0x01),

@@ -38,18 +38,33 @@ pub struct Job {
     pub counted: Vec<usize>,
     /// The leader gave it up.
     pub is_deleted: bool,
-    /// The leader tried to, and had no answer.
+    /// The helper may think that the leader did: a `DELETE` had no answer, or came before this body did.
     pub is_perhaps_deleted: bool,
+    /// Its first request was sent and had no answer.
+    is_unheard: bool,
+    /// Its reports that may have been recorded here, unheard, before the helper said that they count elsewhere; each with
+    /// the parameter there.
+    perhaps_first: BTreeSet<(usize, usize)>,
     /// It had no answer when its batch was collected without it.
     came_too_late: bool,
     /// Its reports that a collection left out: they are free.
     freed: BTreeSet<usize>,
+    /// Its reports that a collection may have left out.
+    perhaps_freed: BTreeSet<usize>,
 }
 
 impl Job {
     /// A job that was not sent yet.
     pub fn new(body: Vec<u8>, reports: Vec<usize>, param: usize, batch: u8) -> Self {
         Self { body, reports, param, batch, ..Self::default() }
+    }
+
+    /// Whether the helper may have recorded what counts of it, and nobody heard. What is recorded stays.
+    fn is_perhaps_recorded(&self, pool: &Pool) -> bool {
+        match pool.has_two_rounds() {
+            true => matches!(self.continuation, Some((_, None))),
+            false => self.is_unheard,
+        }
     }
 }
 
@@ -58,6 +73,8 @@ pub struct Books {
     pool: &'static Pool,
     /// By number.
     pub jobs: BTreeMap<u8, Job>,
+    /// Other bodies that were sent under the id of a job without an answer. It is one of them all that counts.
+    rivals: Vec<(u8, Job)>,
     /// Numbers of jobs that the leader deleted, also of some that it never began.
     pub deleted: BTreeSet<u8>,
     /// For what a report's verification began, as the leader was answered, by level.
@@ -86,6 +103,7 @@ impl Books {
         Self {
             pool,
             jobs: BTreeMap::new(),
+            rivals: Vec::new(),
             deleted: BTreeSet::new(),
             begun: BTreeMap::new(),
             collected: Vec::new(),
@@ -122,35 +140,98 @@ impl Books {
         )
     }
 
-    /// Whether a decided collection counts the report for something that excludes `param`.
-    fn is_counted(&self, param: usize, report: usize) -> bool {
+    /// The job with this body, if it was sent under this id before, or else this one.
+    pub fn known_or(&self, id: u8, mut job: Job) -> Job {
+        let known = self.jobs.get(&id);
+        let rivals = self.rivals.iter().filter(|(of, _)| *of == id).map(|(_, rival)| rival);
+        if let Some(same) = known.into_iter().chain(rivals).find(|other| other.body == job.body) {
+            return same.clone();
+        }
+        // It is the id that is deleted, whatever comes under it.
+        job.is_perhaps_deleted = known.is_some_and(|k| k.is_deleted || k.is_perhaps_deleted);
+        job
+    }
+
+    /// A job was sent and had no answer.
+    pub fn unheard(&mut self, id: u8, mut job: Job) {
+        job.is_unheard = true;
+        match self.jobs.get(&id) {
+            None => drop(self.jobs.insert(id, job)),
+            Some(known) if known.answer.is_some() || known.body == job.body => {}
+            Some(_) if self.rivals.iter().any(|(of, r)| *of == id && r.body == job.body) => {}
+            Some(_) => self.rivals.push((id, job)),
+        }
+    }
+
+    /// A job was answered: its body is the one that counts under its id.
+    pub fn answered(&mut self, id: u8, mut job: Job) {
+        job.is_unheard = false;
+        self.rivals.retain(|(of, _)| *of != id);
+        self.jobs.insert(id, job);
+    }
+
+    /// The leader gave a job up, or tried to.
+    pub fn deleted(&mut self, id: u8, is_answered: bool) {
+        if is_answered || !self.jobs.contains_key(&id) {
+            self.deleted.insert(id);
+        }
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.is_deleted |= is_answered;
+            job.is_perhaps_deleted = true;
+        }
+        let rivals = self.rivals.iter_mut().filter(|(of, _)| *of == id);
+        rivals.for_each(|(_, rival)| rival.is_perhaps_deleted = true);
+    }
+
+    /// Decided collections that count the report for something that excludes `param`.
+    fn counting(&self, param: usize, report: usize) -> impl Iterator<Item = &View> {
         self.collected
             .iter()
-            .any(|(c, _)| c.reports.contains(&report) && self.excludes(c.param, param))
+            .map(|(view, _)| view)
+            .filter(move |c| c.reports.contains(&report) && self.excludes(c.param, param))
     }
 
     /// A report was accepted: it counts nowhere else.
-    pub fn check_accepted(&self, id: u8, job: &Job, report: usize) {
-        let may_succeed = |other: &Job| {
-            (other.is_deleted || other.is_perhaps_deleted) && other.param == job.param
+    pub fn accepted(&mut self, id: u8, job: &Job, report: usize) {
+        // Another job may take the reports over of one that was given up, or left out. Which of the two counts, the leader
+        // says when it collects.
+        let is_successor = |other: &Job| {
+            let was_given_up = other.is_deleted || other.is_perhaps_deleted;
+            was_given_up && other.param == job.param || other.perhaps_freed.contains(&report)
         };
-        // What was done unheard may have been before what went deeper.
-        let was_first = |other: &Job| {
-            matches!(job.continuation, Some((_, None)))
-                && !self.aggregates_once()
-                && self.level(other.param) > self.level(job.param)
+        let was_first = |param| {
+            job.is_perhaps_recorded(self.pool) && job.perhaps_first.contains(&(report, param))
         };
         // With time groups a report of another batch has another owner, but no report here has two times.
         assert!(
-            self.holders(id, job, report).all(|other| may_succeed(other) || was_first(other)),
+            self.holders(id, job, report)
+                .all(|other| is_successor(other) || was_first(other.param)),
             "job {id}: report {report} counts in another job"
         );
-        // A repeat may come after its own collection.
-        let is_repeat = job.came_too_late;
         assert!(
-            is_repeat || !self.is_counted(job.param, report),
+            self.counting(job.param, report).all(|collected| was_first(collected.param)),
             "job {id}: report {report} was collected"
         );
+        // A job that was given up, left out by a collection or at a higher level does not hold what it has recorded.
+        let (pool, goes_down, level) = (self.pool, !self.aggregates_once(), self.level(job.param));
+        for (_, other) in self.perhaps_recorded().filter(|(of, _)| *of != id) {
+            let was_left_out =
+                other.freed.contains(&report) || other.perhaps_freed.contains(&report);
+            let is_free = other.is_perhaps_deleted || was_left_out;
+            let is_above = goes_down && pool.params[other.param].param.level() < level;
+            if other.reports.contains(&report) && (is_free && other.param == job.param || is_above)
+            {
+                other.perhaps_first.insert((report, job.param));
+            }
+        }
+    }
+
+    /// Jobs that may have been recorded unheard, also with bodies that may count for nothing.
+    fn perhaps_recorded(&mut self) -> impl Iterator<Item = (u8, &mut Job)> {
+        let pool = self.pool;
+        let jobs = self.jobs.iter_mut().map(|(id, job)| (*id, job));
+        let rivals = self.rivals.iter_mut().map(|(id, job)| (*id, job));
+        jobs.chain(rivals).filter(|(_, job)| job.is_perhaps_recorded(pool))
     }
 
     /// The level of a report's one beginning, if there is one at each.
@@ -171,7 +252,7 @@ impl Books {
 
     /// Whether "replayed" is true of what was to count.
     pub fn is_replay(&self, id: u8, job: &Job, report: usize) -> bool {
-        self.is_counted(job.param, report)
+        self.counting(job.param, report).next().is_some()
             || self
                 .holders(id, job, report)
                 .any(|other| !other.is_deleted || other.param != job.param)
@@ -279,20 +360,53 @@ impl Books {
         let truth = vdaf.truth(&param.param, measurements).expect("they are measurements");
         assert!(sum == Ok(truth), "the aggregate is wrong");
 
+        // A job that may have taken over what is kept here was recorded before.
+        let doubtful: BTreeSet<usize> = self
+            .jobs
+            .values()
+            .filter(|job| job.is_perhaps_deleted && !job.is_deleted && job.param == view.param)
+            .flat_map(|job| &job.counted)
+            .filter(|report| view.reports.contains(report))
+            .copied()
+            .collect();
+        for (_, job) in self.perhaps_recorded().filter(|(_, job)| job.param == view.param) {
+            let mine = job.reports.iter().filter(|report| doubtful.contains(report));
+            job.perhaps_first.extend(mine.map(|report| (*report, view.param)));
+        }
+        self.leave_out(&view, true);
+        self.collected.push((view, answer.to_vec()));
+    }
+
+    /// A collection leaves out what the leader does not count. `is_decided` if it had an answer; else it may be.
+    pub fn leave_out(&mut self, view: &View, is_decided: bool) {
+        let Some(range) = view.range else { return };
         let pool = self.pool;
-        for job in self.jobs.values_mut() {
+        let rivals = self.rivals.iter_mut().map(|(_, rival)| rival);
+        for job in self.jobs.values_mut().chain(rivals) {
             let has_answer = match pool.has_two_rounds() {
                 true => matches!(job.continuation, Some((_, Some(_)))),
                 false => job.answer.is_some(),
             };
-            let is_met = |n: &usize| range.contains(&pool.bucket(job.batch, pool.reports[*n].time));
+            let batch = job.batch;
+            let bucket = |n: &usize| pool.bucket(batch, pool.reports[*n].time);
+            let is_met = |n: &usize| range.contains(&bucket(n));
             let met: Vec<usize> = job.reports.iter().copied().filter(is_met).collect();
-            job.came_too_late |= !has_answer && !met.is_empty();
-            if job.param == view.param && (job.is_deleted || job.came_too_late) {
+            job.came_too_late |= is_decided && !has_answer && !met.is_empty();
+            if job.param != view.param {
+                continue;
+            }
+            // What shares a report with what is kept is left out as a whole, in whatever batch; each store for itself.
+            let held = if has_answer { &job.counted } else { &job.reports };
+            let is_kept = |n: &&usize| view.reports.contains(n) && !is_met(n);
+            let sharing: Vec<_> = held.iter().filter(is_kept).map(bucket).collect();
+            let rest = job.reports.iter().filter(|n| sharing.contains(&bucket(n)));
+            job.perhaps_freed.extend(rest);
+            if is_decided && (job.is_deleted || job.came_too_late) {
                 job.freed.extend(met);
+            } else if job.is_deleted || !has_answer {
+                job.perhaps_freed.extend(met);
             }
         }
-        self.collected.push((view, answer.to_vec()));
     }
 
     /// Whether the leader's own collection may be refused like this.

@@ -106,13 +106,11 @@ impl Run {
         let is_repeat = choices.below(4) > 0;
         let mut job = match known {
             Some(job) if is_repeat => job.clone(),
-            _ => {
-                let job = self.new_job(choices);
-                // Chosen anew, it may be the one that there is.
-                known.filter(|known| known.body == job.body).cloned().unwrap_or(job)
-            }
+            // Chosen anew, it may be one that there is.
+            _ => self.books.known_or(id, self.new_job(choices)),
         };
-        if self.books.deleted.contains(&id) && known.is_none_or(|known| known.body == job.body) {
+        let is_given_up = |known: &Job| known.is_deleted && known.body == job.body;
+        if self.books.deleted.contains(&id) && known.is_none_or(is_given_up) {
             // No leader does this, and it has no use for the answer.
             return;
         }
@@ -125,7 +123,7 @@ impl Run {
                 match refused.map(|abort| abort.kind) {
                     None => {
                         assert!(self.is_lossy, "job {id} is to be sent again");
-                        self.books.jobs.entry(id).or_insert(job);
+                        self.books.unheard(id, job);
                     }
                     Some(AbortKind::Conflict) => {
                         let was_used = known.is_some_and(|known| {
@@ -156,12 +154,12 @@ impl Run {
             let is_same = known.body == job.body;
             // What was lost on the way may never have come to the helper.
             assert!(is_same || known.answer.is_none() && self.is_lossy, "two bodies under {id}");
-            if let (true, Some(first)) = (is_same, &known.answer) {
-                let goes_on = self.pool.task.parameters.version.repeats_after_continuation();
-                let current = match &known.continuation {
-                    Some((_, then)) if goes_on => then.as_ref(),
-                    _ => Some(first),
-                };
+            let goes_on = self.pool.task.parameters.version.repeats_after_continuation();
+            let current = match &known.continuation {
+                Some((_, then)) if goes_on => Some(then.as_ref()),
+                _ => known.answer.as_ref().map(Some),
+            };
+            if let (true, Some(current)) = (is_same, current) {
                 // A continuation that was lost may have been taken, or not.
                 let is_right = current.map_or(self.is_lossy, |current| *current == answers);
                 assert!(is_right, "job {id} is answered otherwise the second time");
@@ -189,10 +187,10 @@ impl Run {
             accepted.iter().for_each(|n| self.books.began(id, &job, *n));
             job.waiting = accepted;
         } else {
-            accepted.iter().for_each(|n| self.books.check_accepted(id, &job, *n));
+            accepted.iter().for_each(|n| self.books.accepted(id, &job, *n));
             job.counted = accepted;
         }
-        self.books.jobs.insert(id, job);
+        self.books.answered(id, job);
     }
 
     fn new_job(&self, choices: &mut Choices<'_>) -> Job {
@@ -286,7 +284,7 @@ impl Run {
             let n = usize::from(answer.report_id.as_bytes()[0]) - 1;
             match answer.result {
                 VerifyRespResult::Finish => {
-                    self.books.check_accepted(id, &job, n);
+                    self.books.accepted(id, &job, n);
                     counted.push(n);
                 }
                 VerifyRespResult::Continue(_) => panic!("there is no third round"),
@@ -347,20 +345,12 @@ impl Run {
         let answer = self.world.delete(id);
         trace(|| format!("DELETE {id}: {answer:?}"));
         match answer {
-            Ok(()) => {
-                self.books.deleted.insert(id);
-                if let Some(job) = self.books.jobs.get_mut(&id) {
-                    job.is_deleted = true;
-                }
-            }
+            Ok(()) => self.books.deleted(id, true),
             Err(error) => {
                 let refused = refusal_or_later(error);
                 assert!(refused.is_none(), "DELETE of {:?} is refused: {refused:?}", job_id(id));
                 assert!(self.is_lossy, "DELETE of {id} is to be sent again");
-                match self.books.jobs.get_mut(&id) {
-                    Some(job) => job.is_perhaps_deleted = true,
-                    None => drop(self.books.deleted.insert(id)),
-                }
+                self.books.deleted(id, false);
             }
         }
     }
@@ -390,7 +380,12 @@ impl Run {
                 self.books.collected(view, &share);
             }
             Err(error) => match refusal_or_later(error) {
-                None => assert!(self.is_lossy, "a collection is to be sent again"),
+                None => {
+                    assert!(self.is_lossy, "a collection is to be sent again");
+                    if !view.is_changed {
+                        self.books.leave_out(&view, false);
+                    }
+                }
                 Some(abort) => {
                     let is_right = !is_honest || self.books.is_refused(&view, abort.kind);
                     assert!(is_right || !self.is_strict(), "a right collection: {abort:?}");
