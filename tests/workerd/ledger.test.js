@@ -57,7 +57,7 @@ describe("a decided collection", () => {
   it("reaches a store that missed it, by the alarm", async () => {
     const { task, request } = await collectable("missed");
     // Calls: ledger, gather, freeze, and the seal, which is lost.
-    await plan({ 3: "lose_request" });
+    await task.plan({ 3: "lose_request" });
     const answer = await task.ledger(request);
     await eventually(async () => expect((await calls()).length).toBe(4));
     expect(await select(task.ledgerStub(), "SELECT todo FROM collection")).toEqual([{ todo: 1 }]);
@@ -74,7 +74,7 @@ describe("an attempt that died", () => {
   it("is rolled back by the alarm, which tries until the store is reached", async () => {
     const { task, request } = await collectable("alarm");
     // Calls: ledger, gather, the freeze, which is carried out unheard, and the thaw, which is lost.
-    await plan({ 2: "lose_answer", 3: "lose_request" });
+    await task.plan({ 2: "lose_answer", 3: "lose_request" });
     expect(await task.ledger(request)).toBe(json("Busy"));
     expect(await rows(task.ledgerStub())).toEqual({ meta: 1, pending: 1 });
     const late = commit(2, [await slice(0, [5])]);
@@ -84,12 +84,12 @@ describe("an attempt that died", () => {
     expect(due).toBeLessThan(Date.now() + 31_000);
 
     await evictDurableObject(task.ledgerStub());
-    await plan({ 0: "lose_request" });
+    await task.plan({ 0: "lose_request" });
     expect(await runDurableObjectAlarm(task.ledgerStub())).toBe(true);
     expect(await task.commit(late)).toBe(json({ Busy: 1 }));
     expect(await alarm(task.ledgerStub()), "armed again").toBeGreaterThan(Date.now());
 
-    await plan();
+    await task.plan();
     expect(await runDurableObjectAlarm(task.ledgerStub())).toBe(true);
     expect(await calls()).toEqual(["AGGREGATE_STORE"]);
     expect(await rows(task.ledgerStub())).toEqual({ meta: 1 });
@@ -101,9 +101,9 @@ describe("an attempt that died", () => {
 
   it("is rolled back by the next request, without the alarm", async () => {
     const { task, request } = await collectable("next request");
-    await plan({ 2: "lose_answer", 3: "lose_request" });
+    await task.plan({ 2: "lose_answer", 3: "lose_request" });
     expect(await task.ledger(request)).toBe(json("Busy"));
-    await plan();
+    await task.plan();
     await abortAllDurableObjects();
     expect(await task.ledger(request)).toMatch(/^\{"Share":/);
   });

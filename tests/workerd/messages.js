@@ -76,8 +76,8 @@ async function ask(kind, body) {
   return text;
 }
 
-/** Has calls to objects fail, by their number from now on. */
-export const plan = (calls = {}) => send("POST", "/internal/test/faults", { calls });
+/** Has calls to objects fail, by their number from now on; of one task's objects, or all. */
+export const plan = (calls = {}, to = "") => send("POST", "/internal/test/faults", { calls, to });
 /** The calls since the last plan. */
 export const calls = async () => JSON.parse((await send("GET", "/internal/test/faults")).text);
 
@@ -106,6 +106,9 @@ export class Task {
     const store = { group: "Whole", shard };
     return ask("store", { store, request: { placement: this.placement, store, field: "F64", action } });
   }
+
+  /** Has calls to this task's objects fail, and counts no others: their alarms may ring meanwhile. */
+  plan = (calls) => plan(calls, this.placement.task_id);
 
   commit = (commit, shard) => this.store({ Commit: commit }, shard);
   gather = (range) => this.store({ Gather: { range, param: [], exclude: [] } });

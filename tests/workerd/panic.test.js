@@ -27,10 +27,10 @@ it("in the ledger harms no request in flight and leaves the batch collectable", 
   // Calls: ledger, gather, freeze. The ledger panics before it sends the second and then the third.
   for (const call of [1, 2]) {
     const sleeping = send("GET", "/internal/test/sleep");
-    await plan({ [call]: "panic" });
+    await task.plan({ [call]: "panic" });
     await expect(task.ledger(request)).rejects.toThrow(/answered 5\d\d/);
     expect((await sleeping).status).toBe(204);
-    await plan();
+    await task.plan();
     expect(await task.commit(commit(1, [await slice(0, [1, 2])]))).toBe(json({ Committed: [] }));
   }
   expect(await task.ledger(request)).toMatch(/^\{"Share":/);

@@ -14,7 +14,7 @@ it("an object that is reset during a call is not asked again, as the platform do
   await task.commit(commit(1, [await slice(0, [1, 2])]));
   const request = await task.collection(1, windows(0, 1), [1, 2]);
   // The ledger waits for a store when it is reset.
-  await plan({ 1: "hold_request" });
+  await task.plan({ 1: "hold_request" });
   const refused = expect(task.ledger(request)).rejects.toThrow(/answered 503/);
   await eventually(async () => expect((await calls()).length).toBe(2));
   const reset = runInDurableObject(task.ledgerStub(), (_, state) => state.abort("reset on purpose"));
@@ -23,6 +23,6 @@ it("an object that is reset during a call is not asked again, as the platform do
   await refused;
   expect(await calls()).toEqual(["TASK_LEDGER", "AGGREGATE_STORE"]);
   // The leader's own repeat finds a new object, and the batch as it was.
-  await plan();
+  await task.plan();
   expect(await task.ledger(request)).toMatch(/^\{"Share":/);
 });

@@ -38,6 +38,9 @@ pub struct Plan {
     /// The faults.
     #[serde(default)]
     pub calls: BTreeMap<u64, Fault>,
+    /// Only calls to objects whose name has this are numbered, such as a task's id: alarms of others may ring meanwhile.
+    #[serde(default)]
+    pub to: String,
     /// Whether the platform computes no Diffie-Hellman.
     #[serde(default)]
     pub no_webcrypto: bool,
@@ -86,15 +89,18 @@ fn lost(properties: &[&str]) -> CallFailure {
 
 const HOLD: Duration = Duration::from_secs(60);
 
-/// Counts a call and lets it fail as planned.
+/// Counts a call of an object and lets it fail as planned.
 ///
 /// # Errors
 /// As planned.
 ///
 /// # Panics
 /// As planned.
-pub async fn next_call(binding: &str) -> Result<Rest, CallFailure> {
+pub async fn next_call(binding: &str, name: &str) -> Result<Rest, CallFailure> {
     let fault = STATE.with_borrow_mut(|state| {
+        if !name.contains(&state.plan.to) {
+            return None;
+        }
         let number = state.log.len() as u64;
         state.log.push(binding.to_owned());
         state.plan.calls.get(&number).copied()

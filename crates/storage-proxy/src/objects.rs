@@ -90,7 +90,7 @@ struct Object<'a> {
 impl Transport for Object<'_> {
     async fn attempt(&self) -> Result<Vec<u8>, CallFailure> {
         #[cfg(feature = "test-routes")]
-        let fault = crate::faults::next_call(self.binding).await?;
+        let fault = crate::faults::next_call(self.binding, self.name).await?;
         let stub = self.env.durable_object(self.binding)?.get_by_name(self.name)?;
         let mut init = RequestInit::new();
         let bytes = Uint8Array::from(self.body);

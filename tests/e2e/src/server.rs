@@ -11,7 +11,11 @@ use std::{
 };
 
 use dapctl::admin::AdminClient;
-use daphne_core::{b64, hpke::HpkeConfig, ids::HpkeConfigId};
+use daphne_core::{
+    b64,
+    hpke::HpkeConfig,
+    ids::{HpkeConfigId, TaskId},
+};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -216,21 +220,32 @@ impl Server {
 
     /// Has these calls to objects fail, by their number from now on.
     pub fn plan(&self, faults: &[(usize, &str)]) {
+        self.plan_to("", faults);
+    }
+
+    /// The same of calls to this task's objects only: alarms of others may ring meanwhile.
+    pub fn plan_for(&self, task: &TaskId, faults: &[(usize, &str)]) {
+        self.plan_to(&task.to_string(), faults);
+    }
+
+    fn plan_to(&self, to: &str, faults: &[(usize, &str)]) {
         let calls: serde_json::Map<_, _> =
             faults.iter().map(|(k, fault)| (k.to_string(), json!(fault))).collect();
-        let plan = json!({ "calls": calls }).to_string();
+        self.set_plan(&json!({ "calls": calls, "to": to }));
+    }
+
+    fn set_plan(&self, plan: &serde_json::Value) {
+        let plan = plan.to_string();
         let answer = self.client.ask("POST", "/internal/test/faults", &[], Some(plan.as_bytes()));
         assert_eq!(answer.status, 204, "{}", answer.text());
     }
 
     /// Has the platform compute no Diffie-Hellman, or compute it again. No call to an object fails.
     pub fn plan_webcrypto(&self, is_there: bool) {
-        let plan = json!({ "no_webcrypto": !is_there }).to_string();
-        let answer = self.client.ask("POST", "/internal/test/faults", &[], Some(plan.as_bytes()));
-        assert_eq!(answer.status, 204, "{}", answer.text());
+        self.set_plan(&json!({ "no_webcrypto": !is_there }));
     }
 
-    /// The bindings of the objects called since the last [`Server::plan`].
+    /// The bindings of the objects called since the last [`Server::plan`], those that it numbers.
     pub fn calls(&self) -> Vec<String> {
         serde_json::from_value(self.client.get("/internal/test/faults").json()).expect("a list")
     }

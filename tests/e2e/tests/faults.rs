@@ -103,7 +103,7 @@ fn a_collection_cut_off_at_any_call_can_be_repeated() {
             let job = six(&world, &place);
             assert_eq!(world.run(job, &mut books), []);
             let request = world.share_request(place.batch, &books);
-            server.plan(faults);
+            server.plan_for(&world.task_id, faults);
             let first = world.post_share(&request);
             assert!(first.status == 200 || first.is_temporary(), "{}", first.text());
             (place, books, first)
@@ -135,7 +135,7 @@ fn a_collection_of_part_of_a_query_cut_off_at_any_call_can_be_repeated() {
         let held = books.count(&part, &world);
         assert_eq!(held.0, 3);
         let request = world.share_request_within(&[], place.batch, part, held);
-        server.plan(faults);
+        server.plan_for(&world.task_id, faults);
         let first = world.post_share(&request);
         assert!(first.status == 200 || first.is_temporary(), "{}", first.text());
         // Nobody loses anything by a failure: whatever was begun, the request succeeds, and is repeated.
@@ -174,7 +174,7 @@ fn a_collection_that_fails_twice_in_a_row_can_be_repeated() {
         for fault in ["lose_request", "lose_answer"] {
             let (place, mut books) = (place(&world, 0), Books::default());
             assert_eq!(world.run(six(&world, &place), &mut books), []);
-            server.plan(&faults.map(|k| (k, fault)));
+            server.plan_for(&world.task_id, &faults.map(|k| (k, fault)));
             let first = world.post_share(&world.share_request(place.batch, &books));
             assert_collected(&world, &place, &books, Some(&first));
         }
@@ -189,7 +189,8 @@ fn a_job_that_meets_a_dead_collection_is_counted() {
     let (place, mut books) = (place(&world, 0), Books::default());
     assert_eq!(world.run(six(&world, &place), &mut books), []);
     // Calls: ledger, 2 gatherings, 2 freezings, of which the second is lost, and both thaws after it.
-    server.plan(&[(4, "lose_request"), (5, "lose_request"), (6, "lose_request")]);
+    server
+        .plan_for(&world.task_id, &[(4, "lose_request"), (5, "lose_request"), (6, "lose_request")]);
     let request = world.share_request(place.batch, &books);
     assert_eq!(world.post_share(&request).status, 503);
     // Enough reports to meet the store that is held.
@@ -219,13 +220,13 @@ fn a_job_cut_off_at_any_call_can_be_repeated() {
                 println!("{mode:?}: {fault} {k}");
                 let (place, mut books) = (place(&world, 3 * k + n), Books::default());
                 let job = six(&world, &place);
-                server.plan(&[(k, fault)]);
+                server.plan_for(&world.task_id, &[(k, fault)]);
                 let first = world.put(&job);
                 if server.calls().len() > k {
                     cut_off += 1;
                     assert!(first.is_temporary(), "{} {}", first.status, first.text());
                 }
-                server.plan(&[]);
+                server.plan_for(&world.task_id, &[]);
                 let answer = until_final(|| world.put(&job));
                 assert_eq!(world.put(&job).body, answer.body, "a repeat");
                 assert_eq!(world.finish(job, &answer, &mut books), []);
@@ -250,10 +251,10 @@ fn a_job_with_replays_cut_off_at_any_call_can_be_repeated() {
             world.aggregate(place.part, &known, &mut books);
             let reports = [&known[..], &world.sums(&[5, 6, 7, 8], world.time(0))[..]].concat();
             let job = world.job(place.part, &reports);
-            server.plan(&[(k, fault)]);
+            server.plan_for(&world.task_id, &[(k, fault)]);
             let first = world.put(&job);
             cut_off += usize::from(first.is_temporary());
-            server.plan(&[]);
+            server.plan_for(&world.task_id, &[]);
             let answer = until_final(|| world.put(&job));
             assert_eq!(world.put(&job).body, answer.body, "a repeat");
             let refused = world.finish(job, &answer, &mut books);
@@ -275,12 +276,12 @@ fn kill_during(
     body: &[u8],
     path: &str,
 ) {
-    server.plan(&[(call, fault)]);
+    server.plan_for(&world.task_id, &[(call, fault)]);
     let sender = {
         let (world, body, path) = (world.clone(), body.to_vec(), path.to_owned());
         std::thread::spawn(move || send(&world, &body, &path))
     };
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(30);
     while server.calls().len() <= call {
         assert!(Instant::now() < deadline, "the call was not made");
         std::thread::sleep(Duration::from_millis(10));

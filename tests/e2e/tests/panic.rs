@@ -71,7 +71,7 @@ fn a_panic_in_a_job_fails_that_job_only() {
     let id = BatchId::new(random());
     let mut books = Books::default();
     let job = world.batch_job(id, &world.sums(&[3, 4], world.time(0)));
-    server.plan(&[(0, "panic")]);
+    server.plan_for(&world.task_id, &[(0, "panic")]);
     world.put(&job).refused_without_type(500);
     let answer = until_final(|| world.put(&job));
     assert_eq!(world.finish(job, &answer, &mut books), []);
@@ -96,7 +96,7 @@ fn a_panic_in_an_object_harms_nobody_else() {
                 std::thread::spawn(move || client.get("/internal/test/sleep").status)
             })
             .collect();
-        server.plan(&[(call, "panic")]);
+        server.plan_for(&world.task_id, &[(call, "panic")]);
         let first = world.post_share(&request);
         if call < 5 {
             // Gathering and freezing: before the decision.

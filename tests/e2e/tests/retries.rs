@@ -76,28 +76,28 @@ fn an_overloaded_object_is_not_asked_again_and_the_leader_is_told_when() {
             println!("{mode:?}: call {k} of a job");
             let (job, batch) = three(&world, k as u64);
             let mut books = Books::default();
-            server.plan(&[(k, "overloaded")]);
+            server.plan_for(&world.task_id, &[(k, "overloaded")]);
             waits.push(come_again(&world.put(&job)));
             assert_eq!(server.calls().len(), k + 1, "{:?}", server.calls());
             // The same again succeeds, and counts once.
-            server.plan(&[]);
+            server.plan_for(&world.task_id, &[]);
             let answer = world.put(&job);
             assert_eq!(world.put(&job).body, answer.body, "a repeat");
             assert_eq!(world.finish(job, &answer, &mut books), []);
 
             println!("{mode:?}: the ledger of a collection");
             let request = world.share_request(batch, &books);
-            server.plan(&[(0, "overloaded")]);
+            server.plan_for(&world.task_id, &[(0, "overloaded")]);
             waits.push(come_again(&world.post_share(&request)));
             assert_eq!(server.calls(), ["TASK_LEDGER"]);
             // A store of it: the ledger itself is not overloaded, and the leader may come again soon.
-            server.plan(&[(1, "overloaded")]);
+            server.plan_for(&world.task_id, &[(1, "overloaded")]);
             assert_eq!(come_again(&world.post_share(&request)), 1);
-            server.plan(&[]);
+            server.plan_for(&world.task_id, &[]);
             world.collect(batch, &books);
 
             let (job, _) = three(&world, 50 + k as u64);
-            server.plan(&[(0, "overloaded")]);
+            server.plan_for(&world.task_id, &[(0, "overloaded")]);
             waits.push(come_again(&world.delete(&job.id)));
             assert_eq!(server.calls(), ["TASK_LEDGER"]);
             assert_eq!(world.delete(&job.id).status, 204);
@@ -119,11 +119,11 @@ fn a_retryable_failure_is_not_seen_and_costs_one_call() {
                 println!("{mode:?}: {fault} {k} of a job");
                 let (job, batch) = three(&world, (calls * n + k) as u64);
                 let mut books = Books::default();
-                server.plan(&[(k, fault)]);
+                server.plan_for(&world.task_id, &[(k, fault)]);
                 let answer = world.put(&job);
                 assert_eq!(answer.status, 200, "{}", answer.text());
                 assert_eq!(server.calls().len(), calls + 1, "{:?}", server.calls());
-                server.plan(&[]);
+                server.plan_for(&world.task_id, &[]);
                 assert_eq!(world.put(&job).body, answer.body, "a repeat");
                 assert_eq!(world.finish(job, &answer, &mut books), []);
                 world.collect(batch, &books);
@@ -142,9 +142,9 @@ fn a_collection_survives_a_retryable_failure_of_any_call() {
             let (job, batch) = three(&world, place);
             place += 1;
             let mut books = Books::default();
-            server.plan(&[]);
+            server.plan_for(&world.task_id, &[]);
             assert_eq!(world.run(job, &mut books), []);
-            server.plan(faults);
+            server.plan_for(&world.task_id, faults);
             let answer = world.post_share(&world.share_request(batch, &books));
             world.assert_true(batch, &books, &answer);
             let calls = calls_settled(server);
@@ -168,13 +168,13 @@ fn tries_are_bounded_and_overload_ends_them() {
     let (server, _turn) = server();
     let world = world(server, LeaderSelected);
     let (job, batch) = three(&world, 0);
-    server.plan(&[(0, "retryable_answer"), (1, "retryable"), (2, "retryable")]);
+    server.plan_for(&world.task_id, &[(0, "retryable_answer"), (1, "retryable"), (2, "retryable")]);
     assert_eq!(come_again(&world.put(&job)), 1);
     assert_eq!(server.calls().len(), 3);
-    server.plan(&[(0, "retryable"), (1, "overloaded")]);
+    server.plan_for(&world.task_id, &[(0, "retryable"), (1, "overloaded")]);
     assert!((5..=30).contains(&come_again(&world.put(&job))));
     assert_eq!(server.calls().len(), 2);
-    server.plan(&[]);
+    server.plan_for(&world.task_id, &[]);
     let mut books = Books::default();
     assert_eq!(world.run(job, &mut books), []);
     world.collect(batch, &books);
