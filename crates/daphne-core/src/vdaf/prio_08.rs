@@ -50,7 +50,7 @@ const SEED_LEN: usize = 16;
 /// The XOF's usage for the joint randomness seed, VDAF-08 §7.2.
 const JOINT_RAND_SEED: u16 = 6;
 
-/// The ids of the instances that VDAF-08 does not have, and of Poplar1.
+/// The ids that are not VDAF-08's own, and Poplar1's.
 const MULTIHOT: u32 = 0xffff_0000;
 const MULTIPROOF: u32 = 0xffff_1003;
 const POPLAR1: u32 = 0x1000;

@@ -44,7 +44,7 @@ type SumField = Field64;
 /// Bytes of a seed.
 const SEED_LEN: usize = 32;
 
-/// The ids of instances that are no number of a few.
+/// The id that is not VDAF-18's own, and Poplar1's.
 const MULTIPROOF: u32 = 0xffff_1003;
 const POPLAR1: u32 = 6;
 
